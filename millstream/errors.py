@@ -1,0 +1,109 @@
+"""Every exception that Millstream raises on purpose, as one tree.
+
+An error of the user's (a wrong name, type, option or file) derives from `UserError`, so
+the command line ends with exit code 2 and one readable message. Input errors also inherit
+the built-in that a Python user would catch (`KeyError`, `TypeError`, `ValueError`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MillstreamError(Exception):
+    """Base of every error that Millstream raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError's own __str__ shows the repr of its argument; ours are sentences.
+        return str(self.args[0]) if self.args else ""
+
+
+class UserError(MillstreamError):
+    """Base of errors whose remedy is in the user's hands: a name, a type, an option, a file."""
+
+
+class UnknownTopicError(UserError, KeyError):
+    """Raised when a topic does not exist in the log."""
+
+
+class TopicExistsError(UserError, ValueError):
+    """Raised when a topic is created under a name that is taken."""
+
+
+class InvalidTopicError(UserError, ValueError):
+    """Raised when a topic's name, schema or options cannot be used."""
+
+
+class SchemaMismatchError(UserError, TypeError):
+    """Raised when rows do not have the schema of the topic they are appended to."""
+
+
+class UnknownColumnError(UserError, KeyError):
+    """Raised when an expression or operator names a column its input does not have."""
+
+
+class ExpressionTypeError(UserError, TypeError):
+    """Raised when an expression's operand types do not fit its operation."""
+
+
+class PlanError(UserError, ValueError):
+    """Raised when a job cannot be built as written, e.g. a window without a time column."""
+
+
+class OptionError(UserError, ValueError):
+    """Raised when an option of a run, a topic or a command has a value that cannot be used."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """Raised when a feature needs an optional extra that is not installed."""
+
+
+class LogError(MillstreamError):
+    """Base of failures of the log itself."""
+
+
+class CorruptSegmentError(LogError, UserError):
+    """Raised when stored bytes fail their checksum; names topic, partition, file and offset."""
+
+
+class FencedError(LogError, UserError):
+    """Raised when a writer's epoch was superseded by a newer attempt of the same owner."""
+
+
+class LockTimeoutError(LogError):
+    """Raised when a lock was not free in time; names the process that holds it."""
+
+
+class OffsetOutOfRangeError(LogError, ValueError):
+    """Raised when a read starts before the first or beyond the last readable offset."""
+
+
+class TransactionError(LogError):
+    """Raised when a transaction is used in a state that does not allow it."""
+
+
+class JobError(MillstreamError):
+    """Raised when a running job failed; names the operator and, where known, the row."""
+
+
+class CheckpointError(JobError):
+    """Raised when a checkpoint cannot be taken, or a file of it is missing or damaged."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the tail of an error message that lists the names closest to `name`.
+
+    Examples
+    --------
+    >>> nearest("flihgts", ["flights", "planes"])
+    "; did you mean 'flights'?"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "; did you mean " + " or ".join(repr(match) for match in close) + "?"
+    if not names:
+        return "; there are none"
+    shown = ", ".join(repr(each) for each in names[:10])
+    return f"; there are: {shown}" + (", …" if len(names) > 10 else "")

@@ -1,0 +1,190 @@
+"""The operator contract: what the worker calls, and what every operator promises.
+
+    batch, watermark, barrier, end  ──▶  operator  ──▶  bounded pieces of output (port, batch)
+
+An operator knows no clock, thread, disk or channel. `on_batch`, `on_watermark` and `on_end`
+are generators: the worker takes one bounded piece at a time and lets the operator rest in
+the middle of its input while no output has room. Between two inputs the operator is at a
+barrier, and only there is `snapshot` called.
+
+Batches are `pyarrow.RecordBatch`es. Beside the columns of the schema they may carry hidden
+ones, whose names start with an underscore:
+
+- `_stamp` (int64, microseconds): the watermark of the row's source partition just before
+  the row. Carried from the source to the first timed operator, which decides lateness by it.
+- `_weight` (int64): the signed weight of the row in a changelog, as in DBSP's Z-sets
+  (insert +1, delete -1). Absent where every row weighs +1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import pyarrow as pa
+
+STAMP_COLUMN = "_stamp"
+WEIGHT_COLUMN = "_weight"
+HIDDEN_COLUMNS = (STAMP_COLUMN, WEIGHT_COLUMN)
+
+OUTPUT_ROWS_MAX = 65_536
+"""The most rows in one piece of output; an operator splits what is larger."""
+
+
+class ChangeMode(Enum):
+    """How rows relate to each other over time, as an operator consumes or produces them."""
+
+    APPEND = "append"
+    """Every row is a fact of its own with weight +1."""
+    CHANGELOG = "changelog"
+    """Rows carry signed weights; a later row may take back an earlier one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """One bounded piece of output.
+
+    Parameters
+    ----------
+    port
+        Which output: 0 is the result; further ones are side outputs (1: late rows).
+    batch
+        At most `OUTPUT_ROWS_MAX` rows, with the schema that the operator's config gives
+        for the port (and hidden columns where it passes them on).
+    """
+
+    port: int
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class StateSnapshot:
+    """State at a barrier, or what changed of it since an earlier one.
+
+    Parameters
+    ----------
+    full
+        `True` when `rows` is the whole state, `False` when it is a change to be applied
+        to what the snapshots before it gave.
+    rows
+        The state as a table. When the state is kept by key, column `_key_group` (int32)
+        holds the key group of each row, so that it can be restored at another parallelism;
+        column `_removed` (bool), where present, marks keys whose state is gone.
+    values
+        What is not kept by key (e.g. closed-until times): small, JSON-representable values.
+    version
+        Version of the state's layout, checked by `restore`.
+    """
+
+    full: bool
+    rows: pa.Table | None
+    values: dict[str, int | str | None] = field(default_factory=dict)
+    version: int = 1
+
+
+@dataclass(slots=True)
+class OperatorCounters:
+    """What an operator did since it was built; shown by `explain(counters=True)`.
+
+    `rows_numba`, `rows_arrow` and `rows_python` count input rows by what they went through:
+    a row that passes several counts in each.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_late: int = 0
+    rows_numba: int = 0
+    rows_arrow: int = 0
+    rows_python: int = 0
+    state_keys: int = 0
+    state_bytes: int = 0
+
+
+class Operator(Protocol):
+    """A running operator. Built by its `OperatorConfig`, driven by one worker."""
+
+    counters: OperatorCounters
+
+    def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
+        """Take a batch from input `input_index`; yield bounded pieces of output."""
+        ...
+
+    def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
+        """Learn that no row before `watermark_us` will come, except late ones.
+
+        The watermark is the least over the operator's inputs and never goes back.
+        """
+        ...
+
+    def on_end(self) -> Iterator[Emit]:
+        """Learn that no input will come in this run: flush what is open."""
+        ...
+
+    def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
+        """Return what changed since checkpoint `since` (`None`: everything), as of `checkpoint`.
+
+        Returns `None` for an operator without state. An operator that cannot tell what
+        changed since then returns a full snapshot.
+        """
+        ...
+
+    def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
+        """Apply snapshots, oldest first, keeping only rows of `key_groups`.
+
+        Called once, before any input.
+        """
+        ...
+
+
+class OperatorConfig(Protocol):
+    """A frozen, picklable description of an operator: what the graph holds."""
+
+    @property
+    def consumes(self) -> ChangeMode:
+        """What the operator accepts: `APPEND`, or `CHANGELOG` (which includes append)."""
+        ...
+
+    @property
+    def produces(self) -> ChangeMode:
+        """What the operator gives, when it is given what it `consumes`."""
+        ...
+
+    @property
+    def output_schemas(self) -> tuple[pa.Schema, ...]:
+        """The schema of each output port, without hidden columns."""
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """`True` iff the operator decides lateness, so that rows must reach it stamped."""
+        ...
+
+    def build(self) -> Operator:
+        """Make the running operator with empty state."""
+        ...
+
+    def describe(self) -> str:
+        """Return one line for `explain()`."""
+        ...
+
+
+class Stateless:
+    """The parts of the contract that an operator without state and time shares."""
+
+    def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
+        """Emit nothing: a watermark passes an operator without time as it is."""
+        yield from ()
+
+    def on_end(self) -> Iterator[Emit]:
+        """Emit nothing: nothing is open."""
+        yield from ()
+
+    def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
+        """Return `None`: there is no state."""
+        return None
+
+    def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
+        """Accept the absence of state."""
+        assert not snapshots, "state restored into an operator that has none"

@@ -1,0 +1,148 @@
+"""The job as plain data: what the planner hands to the runtime and a host ships to workers.
+
+A job is a row of stages. Inside a stage a batch passes from node to node by function call;
+between stages it crosses an exchange, which re-keys rows over the workers. Every worker
+runs every stage on its share.
+
+    sources ─▶ operators ─▶ sinks            (stage 0)
+                   └──▶ exchange ─▶ operators ─▶ sinks   (stage 1)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from millstream.operators.operator import OperatorConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One output port of a node: a source, an exchange or an operator, by name."""
+
+    node: str
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNode:
+    """A topic read as events or as a table.
+
+    Parameters
+    ----------
+    name
+        Unique and stable in the job; positions in checkpoints go by it.
+    topic
+        The topic's name.
+    role
+        `"stream"`: each worker reads its share of the partitions. `"table"`: each worker
+        reads all partitions (a broadcast), to the captured end before any stream row.
+    schema
+        Columns that are read, in this order; a projection of the topic's.
+    time_column, lateness_us
+        Event time and how far the watermark trails its maximum; `None` and 0 without time.
+    stamped
+        Whether rows carry `_stamp`: some operator downstream decides lateness.
+    idle_timeout_us
+        After how long without data a partition read to its end stops holding the watermark.
+    location
+        `file:line` of the user's job that made the node.
+    """
+
+    name: str
+    topic: str
+    role: Literal["stream", "table"]
+    schema: pa.Schema
+    time_column: str | None = None
+    lateness_us: int = 0
+    stamped: bool = False
+    idle_timeout_us: int | None = None
+    location: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorNode:
+    """An operator and where its inputs come from, in the order of its `input_index`."""
+
+    name: str
+    config: OperatorConfig
+    inputs: tuple[Edge, ...]
+    location: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeNode:
+    """Rows leave a stage by the hash of `key_columns` and enter a later one.
+
+    Downstream nodes name the exchange as their `Edge.node`.
+    """
+
+    name: str
+    input: Edge
+    key_columns: tuple[str, ...]
+    schema: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class SinkNode:
+    """Rows are appended to `topic` in the job's transactions.
+
+    A missing topic is created with `partitions`, `key_columns` and `time_column`.
+    `kind="memory"` keeps the rows in the process instead (`collect()`); it promises
+    nothing across a crash.
+    """
+
+    name: str
+    topic: str
+    input: Edge
+    schema: pa.Schema
+    key_columns: tuple[str, ...] = ()
+    time_column: str | None = None
+    partitions: int = 1
+    kind: Literal["log", "memory"] = "log"
+    location: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What lies between two exchanges. `operators` is in topological order."""
+
+    index: int
+    sources: tuple[SourceNode, ...]
+    receives: tuple[ExchangeNode, ...]
+    operators: tuple[OperatorNode, ...]
+    sends: tuple[ExchangeNode, ...]
+    sinks: tuple[SinkNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobGraph:
+    """A whole job at one parallelism. Exchanges lead from a stage to a later one only."""
+
+    name: str
+    parallelism: int
+    stages: tuple[Stage, ...]
+
+
+KEY_GROUPS = 4096
+"""Keys are hashed into this many groups, for ever; state and partitions move by group."""
+
+
+def key_groups_of_worker(worker: int, parallelism: int) -> range:
+    """Return the key groups that worker `worker` of `parallelism` owns: ⌊group·P/4096⌋ = worker.
+
+    Examples
+    --------
+    >>> key_groups_of_worker(1, 4)
+    range(1024, 2048)
+    """
+    first = -(-worker * KEY_GROUPS // parallelism)
+    last = -(-(worker + 1) * KEY_GROUPS // parallelism)
+    return range(first, last)
+
+
+def partitions_of_worker(worker: int, parallelism: int, partitions: int) -> tuple[int, ...]:
+    """Return the source partitions that a worker reads; every partition has one worker."""
+    return tuple(p for p in range(partitions) if p * parallelism // partitions == worker)

@@ -1,0 +1,122 @@
+"""What the platform asks of a disk: the protocol that every file access goes through.
+
+`millstream.storage_local` is the machine's disk; `millstream.storage_memory` is a disk in
+memory that tears writes, loses what was not synced and crashes on demand. Paths are
+absolute strings with `/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import pyarrow as pa
+
+Bytes = bytes | bytearray | memoryview | pa.Buffer
+
+
+class AppendFile(Protocol):
+    """A file open for appending at its end."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's present size, which another process may have changed."""
+        ...
+
+    def append(self, chunks: Sequence[Bytes]) -> None:
+        """Write `chunks` one after another at the end, in one system call where possible.
+
+        Raises `OSError` when not everything could be written; a part may then be in the file.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Return when everything in the file is on stable storage; raises `OSError`."""
+        ...
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file to `size_bytes`."""
+        ...
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        ...
+
+
+class SharedCells(Protocol):
+    """A small file mapped into every process that uses it; lives as long as the boot.
+
+    Writes of 8 bytes at a multiple of 8 are atomic; longer ones are not. What was written
+    may be lost in a power cut, so whoever reads it compares the boot id stored in it.
+    """
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Return `size_bytes` at `position`."""
+        ...
+
+    def read_word(self, position: int) -> int:
+        """Return the signed 64-bit word at `position` (a multiple of 8), atomically."""
+        ...
+
+    def write(self, position: int, content: bytes) -> None:
+        """Store `content` at `position`."""
+        ...
+
+    def write_word(self, position: int, value: int) -> None:
+        """Store the signed 64-bit word `value` at `position` (a multiple of 8), atomically."""
+        ...
+
+
+class Storage(Protocol):
+    """A file system, as far as the log and the runtime need one."""
+
+    def boot_id(self) -> str:
+        """Return an identifier that changes whenever unsynced writes may have been lost."""
+        ...
+
+    def make_directory(self, path: str) -> None:
+        """Create `path` and its parents, durably; does nothing where it exists."""
+        ...
+
+    def list_directory(self, path: str) -> list[str]:
+        """Return the sorted names in `path`; empty where it does not exist."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Return `True` iff `path` exists."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all it holds; does nothing where it is gone."""
+        ...
+
+    def read_file(self, path: str) -> bytes:
+        """Return the content of `path`; raises `FileNotFoundError`."""
+        ...
+
+    def write_file(self, path: str, content: Bytes) -> None:
+        """Replace `path` by `content`, whole or not at all, durable when this returns.
+
+        (Write to a temporary name, sync, rename, sync the folder.)
+        """
+        ...
+
+    def open_append(self, path: str) -> AppendFile:
+        """Open `path` for appending, creating it (and its folder entry, durably) if missing."""
+        ...
+
+    def map(self, path: str, size_bytes: int) -> pa.Buffer:
+        """Return the first `size_bytes` of `path`, read-only and without copying."""
+        ...
+
+    def shared_cells(self, path: str, size_bytes: int) -> SharedCells:
+        """Map `path`, creating it with zeros (`size_bytes`) if missing."""
+        ...
+
+    def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
+        """Hold the lock named `path` against all threads and processes inside `with`.
+
+        A dead holder frees it. Raises `LockTimeoutError`, naming the holder's process id.
+        """
+        ...
