@@ -1,0 +1,1 @@
+"""An event streaming platform: a partitioned log and a stream processor over Arrow columns."""
