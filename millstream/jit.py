@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config
+from numba.core import config as numba_config
 
 from millstream.errors import OptionError
 
@@ -57,6 +57,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     `ZeroDivisionError`), and does not check bounds: callers pass arrays that are long enough.
     """
     # Numba chooses the cache's place while it decorates; the user's own kernels keep theirs.
+    config: Any = numba_config  # its settings are made at run time
     before = config.CACHE_DIR
     config.CACHE_DIR = str(cache_directory())
     try:
