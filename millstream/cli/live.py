@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
-from millstream.cli.console import notes, time_text
+from millstream.cli.console import notes
 from millstream.clock import Clock, SystemClock
 from millstream.runtime.worker import WorkerStatus
 

@@ -26,6 +26,10 @@ ORACLE = """
 """The job as one query over everything; the same as the stream's answer when nothing is late."""
 
 
+MODEL_COLUMNS = ["scheduled", "carrier", "flight", "origin", "dep_delay"]
+"""What the row-by-row model reads of a flight."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """What a check compared, for the report."""
@@ -115,8 +119,7 @@ def check_against_model(
 
 def model_outcome(partitions: list[pa.Table], lateness_us: int) -> Outcome:
     """Return the model's outcome over the rows of each partition, in the order of offsets."""
-    columns = ["scheduled", "carrier", "flight", "origin", "dep_delay"]
-    return late_departures([_plain_rows(each, columns) for each in partitions], lateness_us)
+    return late_departures([_plain_rows(each, MODEL_COLUMNS) for each in partitions], lateness_us)
 
 
 def hour_table(hours: pa.Table) -> HourTable:

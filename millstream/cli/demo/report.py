@@ -1,0 +1,84 @@
+"""What the demo says: in plain words, the ten worst hours, and where to go next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from millstream.cli.console import out
+from millstream.cli.demo.checks import Agreement
+from millstream.cli.demo.plot import AIRPORTS
+
+WORST_HOURS = 10
+
+
+def say_step(number: int, text: str) -> None:
+    """Print the heading of a step."""
+    out.print(f"\n[bold]{number}. {text}[/]")
+
+
+def say_agreement(oracle: str, found: Agreement) -> None:
+    """Print what a check compared and that all of it agreed."""
+    late = (
+        f"and all {found.late:,} flights that came too late for their hour"
+        if found.late
+        else "and no flight came too late for its hour"
+    )
+    out.print(
+        f"   [green]✓[/] {oracle} agrees: {found.hours:,} hours with {found.flights:,} late "
+        f"departures, {late}; {found.cancelled:,} cancelled flights went to the side output."
+    )
+
+
+def worst_hours(hours: pa.Table) -> pa.Table:
+    """Return the ten hours with the most delay in all, the worst first."""
+    delay = pc.multiply(hours["flights"].cast(pa.float64()), hours["mean_delay"])
+    order = [("total_delay", "descending"), ("window_start", "ascending"), ("origin", "ascending")]
+    return hours.append_column("total_delay", delay).sort_by(order).slice(0, WORST_HOURS)
+
+
+def say_worst_hours(hours: pa.Table) -> None:
+    """Print the ten worst hours as a table."""
+    table = Table(title="The ten worst hours of 2013", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("airport")
+    table.add_column("scheduled hour (UTC)")
+    for heading in ("late flights", "mean delay", "worst delay", "delay in all"):
+        table.add_column(heading, justify="right")
+    for row in worst_hours(hours).to_pylist():
+        table.add_row(
+            f"{AIRPORTS.get(row['origin'], row['origin'])} ({row['origin']})",
+            row["window_start"].strftime("%a %d %b %H:00"),
+            f"{row['flights']}",
+            f"{row['mean_delay']:.0f} min",
+            f"{row['worst_delay']} min",
+            f"{row['total_delay'] / 60:.0f} h",
+        )
+    out.print()
+    out.print(table)
+
+
+def say_where_to_go(directory: Path, job: Path, picture: Path, elapsed_s: float) -> None:
+    """Print where everything is and three commands to try next."""
+    log = escape(str(directory))
+    places = Table.grid(padding=(0, 2))
+    for what, where in (
+        ("the log", f"{log}/"),
+        ("the picture", escape(str(picture))),
+        ("the job", escape(str(job))),
+    ):
+        places.add_row(f"   {what}", where)
+    out.print(places)
+    out.print("\nThree commands to try next:\n")
+    for command in (
+        f"millstream topics list --log {log}",
+        f"millstream consume late_departures --log {log} --max 5",
+        f"millstream run {escape(str(job))} --log {log} --until end --name patient "
+        "-- --lateness 2h --output patient",
+    ):
+        out.print(f"   [cyan]{command}[/]", soft_wrap=True)
+    out.print(f"\nDone in {elapsed_s:.1f} s.")
