@@ -1,0 +1,202 @@
+"""Appends frames to a partition: the critical section of every writer.
+
+encode, checksums │ lock · cut a dead one's tail · fence · roll · offsets · writev · publish │
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from millstream.clock import Clock
+from millstream.errors import LogError
+from millstream.log.control_file import LogEnd
+from millstream.log.encoding import EncodedBatch
+from millstream.log.frame_header import Damage, FrameHeader
+from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK_NAME
+from millstream.log.group_commit import GroupCommit
+from millstream.log.index import SegmentIndex
+from millstream.log.recovery import Recovery
+from millstream.log.segment import encode_head
+from millstream.log.segments import Segments
+from millstream.storage import AppendFile
+
+LOCK_NAME = "append.lock"
+
+
+class Appender:
+    """Writes to the partition whose segments are `segments`.
+
+    Its state is touched under the append lock only, which excludes threads too.
+
+    Parameters
+    ----------
+    segments
+        The partition's.
+    commit
+        Its group commit.
+    clock
+        Stamps frames and segments.
+    segment_bytes
+        A segment is sealed before it grows beyond this; one frame may be larger.
+    """
+
+    def __init__(
+        self, segments: Segments, commit: GroupCommit, clock: Clock, segment_bytes: int
+    ) -> None:
+        self._segments = segments
+        self._control = segments.control
+        self._commit = commit
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._lock_path = f"{segments.directory}/{LOCK_NAME}"
+        self._open: tuple[int, AppendFile] | None = None
+        self._index: SegmentIndex | None = None
+        self._refusal = ""
+
+    def append(
+        self,
+        encoded: EncodedBatch,
+        fence: Callable[[], None] | None,
+        header_at: Callable[[LogEnd, int, int], FrameHeader],
+    ) -> FrameHeader:
+        """Write one frame and publish the written end.
+
+        Parameters
+        ----------
+        encoded
+            The frame, but for its header.
+        fence
+            Called under the lock before anything is written; may raise.
+        header_at
+            Called with the frame's place, the append time and the known durable offset.
+        """
+        with self._segments.storage.lock(self._lock_path):
+            end = self._ready_end()
+            if fence is not None:
+                fence()
+            end = self._make_room(end, encoded.frame_size)
+            durable = self._control.durable()
+            header = header_at(end, self._clock.now_us(), durable.offset if durable else 0)
+            file = self._file(end.segment_base)
+            try:
+                file.append(encoded.chunks(header))
+            except OSError as error:
+                self._fail(file, end, error)
+            end = LogEnd(end.segment_base, end.position + header.frame_size, header.end_offset)
+            self._control.publish_written(end)
+            if (
+                self._index is not None
+                and self._index.size_bytes + header.frame_size == end.position
+            ):
+                self._index.add(header)
+        return header
+
+    def recover_if_needed(self) -> None:
+        """Recover after a power cut or a failed sync, unless somebody else did already."""
+        if self._needs_recovery():
+            with self._segments.storage.lock(self._lock_path):
+                if self._needs_recovery():
+                    self._recover()
+
+    def verify(self) -> None:
+        """Recover, whether it seems needed or not, and allow writes again."""
+        with self._segments.storage.lock(self._lock_path):
+            self._recover()
+
+    def _needs_recovery(self) -> bool:
+        control = self._control
+        return not control.is_of_this_boot() or control.sync_failed or control.written() is None
+
+    def _recover(self) -> LogEnd:
+        segments = self._segments
+        recovery = Recovery(
+            storage=segments.storage,
+            directory=segments.directory,
+            schema=segments.layout.schema,
+            name=segments.name,
+            control=self._control,
+            keeps_written=segments.durability == "os",
+        )
+        with segments.storage.lock(f"{segments.directory}/{SYNC_LOCK_NAME}"):
+            end = recovery.run()
+        self._refusal = ""
+        self._index = None
+        return end
+
+    def _ready_end(self) -> LogEnd:
+        """Return the written end, with nothing behind it in the file; or refuse."""
+        if self._refusal:
+            raise LogError(self._refusal)
+        self._commit.refuse_after_failure()
+        end = self._control.written() if self._control.is_of_this_boot() else None
+        if end is None:
+            end = self._recover()
+        if end.position:
+            file = self._file(end.segment_base)
+            size = file.size_bytes
+            if size > end.position:
+                file.truncate(end.position)  # a dead appender's; nobody maps beyond the end
+            elif size < end.position:
+                damage = Damage(f"the file has {size} bytes of {end.position} that were written")
+                raise self._segments.corrupt(end.segment_base, size, end.offset, damage)
+        return end
+
+    def _make_room(self, end: LogEnd, frame_size: int) -> LogEnd:
+        """Return the end behind which a frame is to be written; starts a segment if need be."""
+        if end.offset > end.segment_base and end.position + frame_size > self._segment_bytes:
+            end = self._seal(end)
+        if end.position == 0:
+            end = self._write_head(end)
+        return end
+
+    def _seal(self, end: LogEnd) -> LogEnd:
+        """Make the active segment final; return the end in a new one, which has no head yet."""
+        segments = self._segments
+        self._commit.sync_file(self._file(end.segment_base))
+        index = self._index
+        if (
+            index is None
+            or index.base_offset != end.segment_base
+            or index.size_bytes > end.position
+        ):
+            index = None
+        segments.write_index(segments.extend_index(index, end.segment_base, end.position))
+        # Published before the file is made: who finds the holder dead goes on from here.
+        end = LogEnd(end.offset, 0, end.offset)
+        self._control.publish_written(end)
+        return end
+
+    def _write_head(self, end: LogEnd) -> LogEnd:
+        """Start the segment that `end` is in; it is durable before any frame follows."""
+        file = self._file(end.segment_base)
+        head = encode_head(self._segments.layout, end.segment_base, self._clock.now_us())
+        try:
+            file.truncate(0)  # a dead one's half head
+            file.append([head])
+        except OSError as error:
+            self._fail(file, end, error)
+        self._commit.sync_file(file)
+        end = LogEnd(end.segment_base, len(head), end.offset)
+        self._control.publish_written(end)
+        self._commit.publish(end)
+        self._index = SegmentIndex(end.segment_base, end.offset, end.position)
+        return end
+
+    def _fail(self, file: AppendFile, end: LogEnd, error: OSError) -> None:
+        """Take back what was written of a frame, and refuse to write from here on."""
+        with suppress(OSError):  # else the next holder of the lock cuts it
+            file.truncate(end.position)
+        self._refusal = (
+            f"partition {self._segments.name} refuses to write; the disk refused an append "
+            f"({error}): make room or look at the disk, then call verify() or open the log again"
+        )
+        raise LogError(self._refusal) from error
+
+    def _file(self, base: int) -> AppendFile:
+        """Return the segment `base`, kept open; created where it is missing."""
+        if self._open is None or self._open[0] != base:
+            if self._open is not None:
+                self._open[1].close()
+            self._open = base, self._segments.storage.open_append(self._segments.path(base))
+        return self._open[1]

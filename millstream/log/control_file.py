@@ -1,0 +1,122 @@
+"""A partition's control file: how far it is written and how far it is durable, in this boot.
+
+Every process that uses the partition has the file mapped (FORMAT.md, "Control file"). An end
+lies in two slots that are written in turn, each with its checksum: whoever reads always finds
+one whole, even if a writer died inside the other.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from millstream.storage import SharedCells, Storage
+
+VERSION = 1
+SIZE = 4096
+FILE_NAME = "control"
+
+_BOOT = struct.Struct("<4sI48s")
+_SLOT = struct.Struct("<qqqq")
+_CRC = struct.Struct("<I")
+_MAGIC = b"MSct"
+_WRITTEN = (64, 128)
+_DURABLE = (192, 256)
+_SYNC_FAILED = 320
+_READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
+
+
+class LogEnd(NamedTuple):
+    """A place behind the last row: in the partition, and in the files.
+
+    Attributes
+    ----------
+    segment_base
+        Base offset of the segment.
+    position
+        Bytes of that segment; 0 where its head is still to be written.
+    offset
+        Of the next row.
+    """
+
+    segment_base: int
+    position: int
+    offset: int
+
+
+class ControlFile:
+    """The mapped control file of the partition in `directory`, created where it is missing."""
+
+    def __init__(self, storage: Storage, directory: str) -> None:
+        self._cells: SharedCells = storage.shared_cells(f"{directory}/{FILE_NAME}", SIZE)
+        self._boot = _boot_record(storage.boot_id())
+
+    def is_of_this_boot(self) -> bool:
+        """Return `True` iff what the file says was written since the machine started."""
+        return self._cells.read(0, len(self._boot)) == self._boot
+
+    def stamp_boot(self) -> None:
+        """Say that the ends hold from now on; the last step of a recovery."""
+        self._cells.write(0, self._boot)
+
+    @property
+    def sync_failed(self) -> bool:
+        """Whether a sync failed, so that nobody may write until the partition is verified."""
+        return self._cells.read_word(_SYNC_FAILED) != 0
+
+    @sync_failed.setter
+    def sync_failed(self, failed: bool) -> None:
+        self._cells.write_word(_SYNC_FAILED, int(failed))
+
+    def written(self) -> LogEnd | None:
+        """Return the written end; `None`: there is none (a new or damaged file)."""
+        return self._read(_WRITTEN)
+
+    def durable(self) -> LogEnd | None:
+        """Return the durable end; `None`: there is none (a new or damaged file)."""
+        return self._read(_DURABLE)
+
+    def publish_written(self, end: LogEnd) -> None:
+        """Move the written end; only the holder of the append lock may."""
+        self._write(_WRITTEN, end)
+
+    def publish_durable(self, end: LogEnd) -> None:
+        """Move the durable end; only the holder of the sync lock may."""
+        self._write(_DURABLE, end)
+
+    def _slots(self, positions: tuple[int, int]) -> list[tuple[int, int, LogEnd]]:
+        """Return (generation, position, end) of the good slots, newest last."""
+        good = []
+        for position in positions:
+            content = self._cells.read(position, _SLOT.size + _CRC.size)
+            if crc32c(content[: _SLOT.size]) == _CRC.unpack_from(content, _SLOT.size)[0]:
+                generation, segment_base, at, offset = _SLOT.unpack_from(content)
+                good.append((generation, position, LogEnd(segment_base, at, offset)))
+        good.sort()
+        return good
+
+    def _read(self, positions: tuple[int, int]) -> LogEnd | None:
+        for _ in range(_READS_MAX):
+            good = self._slots(positions)
+            if good:
+                return good[-1][2]
+            if not any(
+                self._cells.read(position, _SLOT.size).strip(b"\0") for position in positions
+            ):
+                return None  # zeros: nobody wrote yet
+        return None
+
+    def _write(self, positions: tuple[int, int], end: LogEnd) -> None:
+        good = self._slots(positions)
+        generation, newest = (good[-1][0], good[-1][1]) if good else (0, positions[1])
+        other = positions[0] if newest == positions[1] else positions[1]
+        content = _SLOT.pack(generation + 1, *end)
+        self._cells.write(other, content + _CRC.pack(crc32c(content)))
+
+
+def _boot_record(boot_id: str) -> bytes:
+    name = boot_id.encode()[:48]
+    record = _BOOT.pack(_MAGIC, VERSION, name)
+    return record + _CRC.pack(crc32c(record))

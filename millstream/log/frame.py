@@ -1,0 +1,167 @@
+"""A frame as a reader sees it: verified header, and rows verified column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+from crc32c import crc32c
+
+from millstream.errors import CorruptSegmentError, UnknownColumnError, nearest
+from millstream.log.frame_header import (
+    Damage,
+    FrameHeader,
+    column_checksum,
+    frame_header_size,
+)
+from millstream.log.metadata import (
+    PREFIX_SIZE,
+    ColumnLayout,
+    body_length,
+    buffers_position,
+    column_range,
+    row_count,
+)
+
+
+class Frame:
+    """One record batch message of a mapped segment; its rows are views of the file.
+
+    Made by `Segment`; its header was verified, its columns are verified when they are read.
+
+    Attributes
+    ----------
+    header
+        What the frame says of its rows.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_header_position",
+        "_layout",
+        "_position",
+        "_source",
+        "_verified",
+        "header",
+    )
+
+    def __init__(
+        self,
+        header: FrameHeader,
+        buffer: pa.Buffer,
+        layout: ColumnLayout,
+        source: tuple[str, str],
+        position: int,
+        header_position: int,
+    ) -> None:
+        self.header = header
+        self._buffer = buffer
+        self._layout = layout
+        self._source = source
+        self._position = position
+        self._header_position = header_position
+        self._verified: set[int] = set()
+
+    @property
+    def end_offset(self) -> int:
+        """Offset of the row after the frame's last."""
+        return self.header.base_offset + self.header.row_count
+
+    @property
+    def location(self) -> tuple[str, int]:
+        """The segment's path, and the frame's position in it."""
+        return self._source[1], self._position
+
+    @property
+    def is_control(self) -> bool:
+        """`True` iff the frame is a marker without rows."""
+        return self.header.row_count == 0
+
+    def batch(self, columns: Sequence[str] | None = None, verify: bool = True) -> pa.RecordBatch:
+        """Return the frame's rows without copying them.
+
+        Parameters
+        ----------
+        columns
+            Names, in the order wanted; `None` for all.
+        verify
+            Check the checksum of each of these columns, once in the life of this object.
+
+        Raises
+        ------
+        CorruptSegmentError
+            Where a checksum does not hold; names partition, file, offsets and column.
+        UnknownColumnError
+            Where a column is not in the segment's schema.
+        """
+        indices = self._indices(columns)
+        if verify and not self._verified.issuperset(indices):
+            damage = self.try_verify(indices)
+            if damage is not None:
+                raise corrupt(self._source, self._position, self.header.base_offset, damage)
+        header = self.header
+        message = self._buffer.slice(self._position, header.frame_size)
+        batch = pa.ipc.read_record_batch(message, self._layout.schema)
+        return batch if columns is None else batch.select(indices)
+
+    def try_verify(self, indices: Sequence[int] | None = None) -> Damage | None:
+        """Return what is wrong with the columns of `indices` (`None`: all), or `None`."""
+        view = memoryview(self._buffer)
+        position = self._position
+        layout = self._layout
+        size = self._header_position - position + frame_header_size(layout.column_count)
+        metadata = view[position + PREFIX_SIZE : self._header_position]
+        body_size = body_length(metadata)
+        if (
+            size + body_size != self.header.frame_size
+            or row_count(metadata) != self.header.row_count
+        ):
+            return Damage("its header and its message do not agree")
+        buffers = buffers_position(metadata)
+        body = position + size
+        for index in range(layout.column_count) if indices is None else indices:
+            if index in self._verified:
+                continue
+            start, end = column_range(metadata, buffers, layout, index, body_size)
+            found = crc32c(view[body + start : body + end])
+            if found != column_checksum(view, self._header_position, index):
+                name = layout.schema.names[index]
+                return Damage(f"the checksum of column {name!r} does not hold")
+            self._verified.add(index)
+        return None
+
+    def _indices(self, columns: Sequence[str] | None) -> Sequence[int]:
+        positions = self._layout.positions
+        if columns is None:
+            return range(len(positions))
+        try:
+            return [positions[name] for name in columns]
+        except KeyError as error:
+            name = error.args[0]
+            message = f"{self._source[0]} has no column {name!r}{nearest(name, positions)}"
+            raise UnknownColumnError(message) from None
+
+
+def corrupt(
+    source: tuple[str, str], position: int, offset: int, damage: Damage
+) -> CorruptSegmentError:
+    """Return the error for damaged bytes.
+
+    Parameters
+    ----------
+    source
+        The partition's name and the segment's path.
+    position
+        Where in the segment the damaged frame starts, in bytes.
+    offset
+        Of the first row that cannot be served.
+    damage
+        What is wrong.
+    """
+    name, path = source
+    message = (
+        f"partition {name} is damaged from offset {offset}: the frame at byte {position} of "
+        f"{path} cannot be read; {damage.reason}; the disk or another program changed it: "
+        "restore the file from a copy"
+    )
+    return CorruptSegmentError(message)

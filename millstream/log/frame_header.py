@@ -1,0 +1,140 @@
+"""The header of a frame: who appended which rows, and the checksums of their columns.
+
+It lies in the padding of the record batch message's metadata (FORMAT.md, "Frame header").
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from millstream.log.metadata import ALIGNMENT, PREFIX_SIZE, padded, try_metadata_size
+
+VERSION = 1
+FLAG_CONTROL = 1
+"""Set in the flags of a frame without rows."""
+
+_MAGIC = b"MSfh"
+_FIXED = struct.Struct("<4sIIIqqqqqqqqqqI")
+_CRC = struct.Struct("<I")
+
+
+class FrameHeader(NamedTuple):
+    """What a frame says of its rows.
+
+    Attributes
+    ----------
+    frame_size
+        Bytes from the message's prefix to the end of its body; a multiple of 64.
+    base_offset
+        Offset of the first row.
+    row_count
+        Number of rows; 0 in a control marker.
+    max_timestamp_us
+        Largest time of the rows in the topic's time column (floored, nulls left out,
+        −2^63 where all are null), or `appended_us` in a topic without one.
+    owner_id, epoch, sequence
+        Who appended it; 0 where nobody in particular.
+    transaction
+        Transaction number of that owner and epoch; 0: none.
+    appended_us
+        When it was appended, by the writer's clock.
+    durable_offset
+        A durable end that the writer knew: rows before it were on stable storage.
+    flags
+        Bit 0: `FLAG_CONTROL`; the others are the transactions'.
+    """
+
+    frame_size: int
+    base_offset: int
+    row_count: int
+    max_timestamp_us: int
+    owner_id: int
+    epoch: int
+    sequence: int
+    transaction: int
+    appended_us: int
+    durable_offset: int
+    flags: int
+
+    @property
+    def end_offset(self) -> int:
+        """Offset of the row after the last."""
+        return self.base_offset + self.row_count
+
+
+class Damage(NamedTuple):
+    """Why stored bytes are not what was written; a value, for the caller knows what it means."""
+
+    reason: str
+
+
+def frame_header_size(column_count: int) -> int:
+    """Return the bytes of a frame's header; a multiple of 64."""
+    return padded(_FIXED.size + 4 * column_count + 4, ALIGNMENT)
+
+
+def pack_frame_header(header: FrameHeader, column_checksums: Sequence[int], before: bytes) -> bytes:
+    """Return the header's bytes.
+
+    Parameters
+    ----------
+    header
+        What they say.
+    column_checksums
+        CRC-32C of each top-level column's body range.
+    before
+        The frame's prefix and metadata up to the header; the checksum covers them.
+    """
+    count = len(column_checksums)
+    size = frame_header_size(count)
+    fixed = _FIXED.pack(_MAGIC, VERSION, size, count, *header)
+    packed = fixed + struct.pack(f"<{count}I", *column_checksums)
+    packed += bytes(size - len(packed) - 4)
+    return packed + _CRC.pack(crc32c(packed, crc32c(before)))
+
+
+def try_frame_header(
+    view: memoryview, position: int, limit: int, column_count: int
+) -> tuple[FrameHeader, int] | Damage:
+    """Return the header of the frame at `position` and where it starts, verified; or why not.
+
+    Parameters
+    ----------
+    view
+        The segment's bytes.
+    position
+        Where the frame starts.
+    limit
+        Where the readable bytes end; nothing at or beyond it is touched.
+    column_count
+        Number of top-level columns of the segment.
+    """
+    size = frame_header_size(column_count)
+    room = limit - position
+    if room < PREFIX_SIZE + size:
+        return Damage(f"{room} bytes are too few for a frame")
+    metadata_size = try_metadata_size(view, position)
+    if metadata_size is None or metadata_size % ALIGNMENT != ALIGNMENT - PREFIX_SIZE:
+        return Damage("no message starts here")
+    at = position + PREFIX_SIZE + metadata_size - size
+    if at < position + PREFIX_SIZE or at + size > limit:
+        return Damage(f"its metadata length {metadata_size} does not fit")
+    expected = _CRC.unpack_from(view, at + size - 4)[0]
+    if crc32c(view[position : at + size - 4]) != expected:
+        return Damage("the checksum of its header does not hold")
+    magic, version, stored_size, count, *fields = _FIXED.unpack_from(view, at)
+    if magic != _MAGIC or version != VERSION or stored_size != size or count != column_count:
+        return Damage(f"its header is not one of version {VERSION} with {column_count} columns")
+    header = FrameHeader(*fields)
+    if header.frame_size > room:
+        return Damage(f"it has {room} of its {header.frame_size} bytes")
+    return header, at
+
+
+def column_checksum(view: memoryview, header_position: int, column: int) -> int:
+    """Return the checksum that the header at `header_position` has for column index `column`."""
+    return int(_CRC.unpack_from(view, header_position + _FIXED.size + 4 * column)[0])

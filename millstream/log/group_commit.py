@@ -1,0 +1,89 @@
+"""Makes what was written durable: one fsync for all who wait, in any number of processes."""
+
+from __future__ import annotations
+
+from millstream.errors import LogError, OptionError
+from millstream.log.control_file import LogEnd
+from millstream.log.segments import Segments
+from millstream.storage import AppendFile
+
+LOCK_NAME = "sync.lock"
+
+
+class GroupCommit:
+    """Moves the durable end of the partition whose segments are `segments`.
+
+    Whoever gets the sync lock first does the fsync, for all that was written by then; who
+    waited for it mostly finds its own rows durable and leaves. Appends go on meanwhile.
+    """
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+        self._control = segments.control
+        self._lock_path = f"{segments.directory}/{LOCK_NAME}"
+        self._open: tuple[int, AppendFile] | None = None  # used under the lock only
+
+    def sync(self, until_offset: int | None = None) -> None:
+        """Return when the rows before `until_offset` (`None`: all written so far) are durable."""
+        target = self._control.written() or LogEnd(0, 0, 0)
+        if until_offset is not None and until_offset > target.offset:
+            message = (
+                f"partition {self._segments.name} cannot be synced to offset {until_offset}: it "
+                f"is written to {target.offset}; rows beyond were never appended"
+            )
+            raise OptionError(message)
+        if self._is_durable(target, until_offset):
+            return
+        with self._segments.storage.lock(self._lock_path):
+            if self._is_durable(target, until_offset):
+                return
+            self.refuse_after_failure()
+            # What is written by now, not only by the time of the call: that is the group.
+            end = self._control.written() or target
+            if end.position:
+                self.sync_file(self._file(end.segment_base))
+            # Position 0: a roll is under way; it synced all segments before this one.
+            self._control.publish_durable(end)
+
+    def publish(self, end: LogEnd) -> None:
+        """Move the durable end to `end`, which the caller has synced."""
+        with self._segments.storage.lock(self._lock_path):
+            self._control.publish_durable(end)
+
+    def sync_file(self, file: AppendFile) -> None:
+        """Sync `file`, or make every process refuse to write and raise `LogError`."""
+        try:
+            file.sync()
+        except OSError as error:
+            # The kernel may drop what it could not write and call it clean: a second fsync
+            # would succeed and mean nothing.
+            self._control.sync_failed = True
+            message = (
+                f"partition {self._segments.name}: a sync failed ({error}); rows after offset "
+                f"{self._segments.end().offset} may be lost and nothing is written until the "
+                "partition was verified: look at the disk, then open the log again"
+            )
+            raise LogError(message) from error
+
+    def refuse_after_failure(self) -> None:
+        """Raise `LogError` where a sync failed and the partition was not verified since."""
+        if self._control.sync_failed:
+            message = (
+                f"partition {self._segments.name} refuses to write; a sync failed, and the "
+                "partition was not verified since: look at the disk, then open the log again"
+            )
+            raise LogError(message)
+
+    def _is_durable(self, target: LogEnd, until_offset: int | None) -> bool:
+        durable = self._control.durable()
+        if durable is None:
+            return False
+        return durable >= target if until_offset is None else durable.offset >= until_offset
+
+    def _file(self, base: int) -> AppendFile:
+        """Return the segment `base`, kept open: it is mostly the one of the last sync."""
+        if self._open is None or self._open[0] != base:
+            if self._open is not None:
+                self._open[1].close()
+            self._open = base, self._segments.storage.open_append(self._segments.path(base))
+        return self._open[1]

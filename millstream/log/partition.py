@@ -1,0 +1,253 @@
+"""An append-only sequence of rows on disk, which any number of processes append to and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from millstream.clock import Clock
+from millstream.errors import SchemaMismatchError
+from millstream.log.appender import Appender
+from millstream.log.control_file import ControlFile, LogEnd
+from millstream.log.cursor import FrameCursor
+from millstream.log.encoding import encode_batch
+from millstream.log.frame import Frame
+from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
+from millstream.log.group_commit import GroupCommit
+from millstream.log.metadata import ColumnLayout
+from millstream.log.row_time import first_row_at, max_time_us
+from millstream.log.segments import Durability, Segments
+from millstream.storage import Storage
+
+SEGMENT_BYTES = 256 * 1024 * 1024
+
+
+class AppendResult(NamedTuple):
+    """Where rows were put: the offsets from `base_offset` up to, not including, `end_offset`."""
+
+    base_offset: int
+    end_offset: int
+
+
+class Partition:
+    """The partition that lies in `directory`, created where it is missing.
+
+    One object may be used by several threads; any number of objects, in any number of
+    processes, may be open on the same folder.
+
+    Parameters
+    ----------
+    directory
+        Its folder.
+    schema
+        Of the rows. Dictionary, view, union, run-end-encoded and extension types are refused.
+    storage, clock
+        The disk, and the clock that stamps frames.
+    durability
+        `"fsync"`: readers see what is on stable storage. `"os"`: readers see what was
+        written; a power cut may take it back.
+    segment_bytes
+        A segment is sealed before it grows beyond this; one frame may be larger.
+    name
+        For messages, e.g. `"flights/2"`.
+    time_column
+        The column that holds the rows' time; `None`: the time of the append.
+
+    Raises
+    ------
+    InvalidTopicError
+        Where a column has a type that a segment cannot hold.
+    CorruptSegmentError
+        Where rows that were durable are damaged, as far as a recovery had to look.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        schema: pa.Schema,
+        *,
+        storage: Storage,
+        clock: Clock,
+        durability: Durability = "fsync",
+        segment_bytes: int = SEGMENT_BYTES,
+        name: str = "",
+        time_column: str | None = None,
+    ) -> None:
+        layout = ColumnLayout.of(schema)
+        self.directory = directory
+        self.schema = schema
+        self.name = name or directory
+        self.durability = durability
+        self.time_column = time_column
+        storage.make_directory(directory)
+        self._layout = layout
+        self._control = ControlFile(storage, directory)
+        self._segments = Segments(storage, directory, self.name, layout, self._control, durability)
+        self._commit = GroupCommit(self._segments)
+        self._appender = Appender(self._segments, self._commit, clock, segment_bytes)
+        self._appender.recover_if_needed()
+
+    def append(
+        self,
+        batch: pa.RecordBatch,
+        *,
+        owner_id: int = 0,
+        epoch: int = 0,
+        sequence: int = 0,
+        transaction: int = 0,
+        flags: int = 0,
+        fence: Callable[[], None] | None = None,
+    ) -> AppendResult:
+        """Append the rows of `batch` as one frame; they are durable after `sync` only.
+
+        A batch of no rows appends nothing, unless `flags` has `FLAG_CONTROL`.
+
+        Parameters
+        ----------
+        batch
+            With the partition's schema; may be a slice.
+        owner_id, epoch, sequence, transaction, flags
+            Go into the frame's header.
+        fence
+            Called inside the critical section, before offsets are assigned; what it raises
+            ends the append, and nothing was written.
+
+        Raises
+        ------
+        SchemaMismatchError
+            Where the batch has other columns.
+        LogError
+            Where the disk refused this append, or an earlier one or a sync: see `verify`.
+        """
+        if not batch.schema.equals(self.schema):
+            raise SchemaMismatchError(_mismatch(self.name, self.schema, batch.schema))
+        if batch.num_rows == 0 and not flags & FLAG_CONTROL:
+            end = self.written_end
+            return AppendResult(end, end)
+        encoded = encode_batch(batch, self._layout)
+        time_us = None if self.time_column is None else max_time_us(batch, self.time_column)
+
+        def header_at(end: LogEnd, now_us: int, durable_offset: int) -> FrameHeader:
+            return FrameHeader(
+                frame_size=encoded.frame_size,
+                base_offset=end.offset,
+                row_count=encoded.row_count,
+                max_timestamp_us=now_us if time_us is None else time_us,
+                owner_id=owner_id,
+                epoch=epoch,
+                sequence=sequence,
+                transaction=transaction,
+                appended_us=now_us,
+                durable_offset=durable_offset,
+                flags=flags,
+            )
+
+        header = self._appender.append(encoded, fence, header_at)
+        return AppendResult(header.base_offset, header.end_offset)
+
+    def sync(self, until_offset: int | None = None) -> None:
+        """Return when the rows before `until_offset` (`None`: all written so far) are durable.
+
+        One fsync serves all who wait; where it was done already, this costs nothing. In a
+        partition of durability `"os"` it does nothing.
+
+        Raises
+        ------
+        LogError
+            Where the disk refused: nothing is written until the partition was verified.
+        """
+        if self.durability == "fsync":
+            self._commit.sync(until_offset)
+
+    def verify(self) -> None:
+        """Read the active segment anew and, where what was durable is whole, allow writes again.
+
+        After a failed append this object refuses to write, after a failed sync every process.
+        This cuts what is torn behind the durable end, and writes anew and syncs what is not.
+
+        Raises
+        ------
+        CorruptSegmentError
+            Where durable rows are damaged; nothing was changed then.
+        LogError
+            Where the disk still refuses.
+        """
+        self._appender.verify()
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the first row that is kept."""
+        end = self._segments.end()
+        bases = self._segments.bases(end)
+        return bases[0] if bases else end.offset
+
+    @property
+    def written_end(self) -> int:
+        """Offset behind the last row that was written."""
+        end = self._control.written()
+        return end.offset if end is not None else 0
+
+    @property
+    def durable_end(self) -> int:
+        """Offset behind the last row that readers may see."""
+        return self._segments.end().offset
+
+    def frames(self, offset: int) -> FrameCursor:
+        """Return a cursor over the frames from the one that holds the row of `offset` on.
+
+        Raises `OffsetOutOfRangeError` where it is before `first_offset` or beyond
+        `durable_end`.
+        """
+        return FrameCursor(self._segments, offset)
+
+    def offset_at_time(self, timestamp_us: int) -> int:
+        """Return the offset of the first row whose time is `timestamp_us` or later.
+
+        Every row before it is earlier in time; rows behind it need not be later. Where no
+        row reaches the time, `durable_end`.
+        """
+        segments = self._segments
+        end = segments.end()
+        for base in segments.bases(end):
+            index = segments.index(base, end)
+            start = index.before_time(timestamp_us)
+            if start is None:
+                continue
+            position, offset = start
+            segment = segments.open(base, index.size_bytes)
+            for frame in segment.walk(position, offset):
+                if isinstance(frame, Damage):
+                    raise segments.corrupt(base, position, offset, frame)
+                if frame.header.row_count and frame.header.max_timestamp_us >= timestamp_us:
+                    return frame.header.base_offset + self._row_at_time(frame, timestamp_us)
+                position += frame.header.frame_size
+                offset = frame.end_offset
+        return end.offset
+
+    def segments(self) -> list[tuple[int, int]]:
+        """Return (base offset, readable bytes) of each segment, in order."""
+        end = self._segments.end()
+        return [(base, self._segments.size(base, end)) for base in self._segments.bases(end)]
+
+    def _row_at_time(self, frame: Frame, timestamp_us: int) -> int:
+        """Return the index of the first row of `frame` that reaches a time; one does."""
+        if self.time_column is None:
+            return 0
+        batch = frame.batch([self.time_column])
+        return max(first_row_at(batch, self.time_column, timestamp_us), 0)
+
+
+def _mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:
+    """Return what differs between the schema of a partition and of a batch."""
+    for field in expected:
+        index = found.get_field_index(field.name)
+        if index < 0:
+            return f"partition {name} has a column {field.name!r} ({field.type}); the rows do not"
+        if not found.field(index).equals(field):
+            return f"column {field.name!r} of partition {name} is {field}; got {found.field(index)}"
+    more = [each for each in found.names if expected.get_field_index(each) < 0]
+    if more:
+        return f"partition {name} has no column {more[0]!r}; it has {expected.names}"
+    return f"partition {name} has the columns {expected.names}, in this order; got {found.names}"

@@ -1,0 +1,151 @@
+"""Finds a partition's end after a power cut or a failed sync (FORMAT.md, "Recovery").
+
+Only the holder of the partition's append lock and sync lock calls this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from millstream.errors import LogError
+from millstream.log.control_file import ControlFile, LogEnd
+from millstream.log.frame import Frame, corrupt
+from millstream.log.frame_header import Damage, try_frame_header
+from millstream.log.metadata import ALIGNMENT, CONTINUATION
+from millstream.log.segment import Segment, segment_bases, segment_file_name, try_head
+from millstream.storage import AppendFile, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery needs to know of its partition.
+
+    Attributes
+    ----------
+    storage, directory, schema, name
+        The partition's.
+    control
+        Its control file.
+    keeps_written
+        Whether readers see what was written but not synced (durability `os`): then nothing
+        before the written end may be cut while the machine runs.
+    """
+
+    storage: Storage
+    directory: str
+    schema: pa.Schema
+    name: str
+    control: ControlFile
+    keeps_written: bool
+
+    def run(self) -> LogEnd:
+        """Cut what is torn, sync what is whole, publish and return the partition's end.
+
+        Raises
+        ------
+        CorruptSegmentError
+            Where rows that were durable are damaged; nothing was cut then.
+        LogError
+            Where the disk refuses the sync; nothing was published then.
+        """
+        floor = self._floor()
+        bases = segment_bases(self.storage, self.directory)
+        base = bases[-1] if bases else 0
+        if floor is not None and floor.segment_base > base:
+            damage = Damage(f"{segment_file_name(floor.segment_base)} is missing")
+            raise corrupt((self.name, self._path(base)), 0, floor.segment_base, damage)
+        floor_position = floor.position if floor and floor.segment_base == base else 0
+        end = LogEnd(base, 0, base)
+        if bases or floor_position:
+            file = self.storage.open_append(self._path(base))
+            try:
+                end = self._mend(file, base, floor_position)
+            except OSError as error:
+                message = f"partition {self.name} cannot be recovered; the disk says: {error}"
+                raise LogError(message) from error
+            finally:
+                file.close()
+        self.control.publish_written(end)
+        self.control.publish_durable(end)
+        self.control.sync_failed = False
+        self.control.stamp_boot()
+        return end
+
+    def _path(self, base: int) -> str:
+        return f"{self.directory}/{segment_file_name(base)}"
+
+    def _floor(self) -> LogEnd | None:
+        """Return the place before which nothing may be cut, as far as it is known."""
+        if self.keeps_written and self.control.is_of_this_boot():
+            return self.control.written()
+        return self.control.durable()
+
+    def _mend(self, file: AppendFile, base: int, floor: int) -> LogEnd:
+        """Cut the segment `base` at its first torn frame, and make the rest durable."""
+        size = file.size_bytes
+        source = (self.name, self._path(base))
+        if size < floor:
+            damage = Damage(f"the file has {size} bytes, of which {floor} were durable")
+            raise corrupt(source, size, base, damage)
+        buffer = self.storage.map(source[1], size)
+        end = self._find_end(source, buffer, base, floor)
+        tail = b""
+        if self.control.sync_failed:
+            # The kernel may have dropped what it could not write and yet call it clean.
+            # Written again it is dirty again, so that the next sync tells the truth.
+            tail = buffer.slice(floor, max(end.position - floor, 0)).to_pybytes()
+        if size > end.position:
+            file.truncate(end.position)
+        if tail:
+            file.truncate(floor)
+            file.append([tail])
+        file.sync()
+        return end
+
+    def _find_end(
+        self, source: tuple[str, str], buffer: pa.Buffer, base: int, floor: int
+    ) -> LogEnd:
+        """Return the end of the whole frames of a segment; raise where durable ones are not."""
+        head = try_head(memoryview(buffer), buffer.size)
+        if isinstance(head, Damage):
+            if floor:
+                raise corrupt(source, 0, base, head)
+            self._refuse_rot(source, buffer, 0, base, head)
+            return LogEnd(base, 0, base)
+        segment = Segment.try_open(self.name, source[1], buffer, self.schema, base)
+        if isinstance(segment, Damage):
+            raise corrupt(source, 0, base, segment)
+        position, offset = segment.head.size_bytes, base
+        for found in segment.walk(position, offset):
+            damage = found if isinstance(found, Damage) else found.try_verify()
+            if damage is not None:
+                if position < floor:
+                    raise corrupt(source, position, offset, damage)
+                self._refuse_rot(source, buffer, position, offset, damage)
+                break
+            assert isinstance(found, Frame)
+            position += found.header.frame_size
+            offset = found.end_offset
+        return LogEnd(base, position, offset)
+
+    def _refuse_rot(
+        self, source: tuple[str, str], buffer: pa.Buffer, position: int, offset: int, damage: Damage
+    ) -> None:
+        """Raise where a frame behind a torn one says that the torn one was durable.
+
+        A power cut tears what was not synced. The control file may have lost its durable
+        end in that power cut, but the frames carry it too.
+        """
+        if buffer.size < ALIGNMENT:
+            return
+        words = np.frombuffer(buffer, dtype="<u4", count=buffer.size // 4)
+        starts = np.flatnonzero(words[:: ALIGNMENT // 4] == CONTINUATION) * ALIGNMENT
+        view = memoryview(buffer)
+        count = len(self.schema)
+        for start in starts[starts > position].tolist():
+            later = try_frame_header(view, start, buffer.size, count)
+            if not isinstance(later, Damage) and later[0].durable_offset > offset:
+                raise corrupt(source, position, offset, damage)

@@ -1,0 +1,51 @@
+"""The time of rows, as the topic's time column has it: int64 microseconds since 1970 UTC."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+TIME_MIN = -(2**63)
+"""The largest time of no rows, or of rows whose times are all null."""
+
+_US_PER_UNIT = {"us": 1, "ms": 1_000, "s": 1_000_000}
+_US_PER_DAY = 86_400_000_000
+
+
+def max_time_us(batch: pa.RecordBatch, column: str) -> int:
+    """Return the largest time in `column`, nulls left out; `TIME_MIN` where there is none."""
+    times = batch.column(column)
+    largest = pc.max(times)
+    if not largest.is_valid:
+        return TIME_MIN
+    return _to_us(
+        largest.value if pa.types.is_temporal(times.type) else largest.as_py(), times.type
+    )
+
+
+def first_row_at(batch: pa.RecordBatch, column: str, timestamp_us: int) -> int:
+    """Return the index of the first row of `batch` whose time reaches `timestamp_us`; −1: none."""
+    times = batch.column(column)
+    integers = times.cast(pa.int32() if pa.types.is_date32(times.type) else pa.int64())
+    # Compared in the column's own unit: the least value of it that reaches the time.
+    least = _from_us(timestamp_us, times.type)
+    if least > 2**63 - 1:
+        return -1
+    reaches = pc.greater_equal(integers.cast(pa.int64()), max(least, TIME_MIN))
+    return int(pc.index(reaches, True).as_py())
+
+
+def _to_us(value: int, data_type: pa.DataType) -> int:
+    """Return `value` of a time column in microseconds, floored."""
+    if pa.types.is_date32(data_type):
+        return value * _US_PER_DAY
+    unit = getattr(data_type, "unit", "us")
+    return value // 1_000 if unit == "ns" else value * _US_PER_UNIT[unit]
+
+
+def _from_us(time_us: int, data_type: pa.DataType) -> int:
+    """Return the least value of the time column's type that is at or after `time_us`."""
+    if pa.types.is_date32(data_type):
+        return -(-time_us // _US_PER_DAY)
+    unit = getattr(data_type, "unit", "us")
+    return time_us * 1_000 if unit == "ns" else -(-time_us // _US_PER_UNIT[unit])

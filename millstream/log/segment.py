@@ -1,0 +1,156 @@
+"""A segment file: its name, its head, and the walk from frame to frame over its mapped bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from crc32c import crc32c
+
+from millstream.log.encoding import encode_schema
+from millstream.log.frame import Frame
+from millstream.log.frame_header import Damage, try_frame_header
+from millstream.log.metadata import ALIGNMENT, PREFIX_SIZE, ColumnLayout, try_metadata_size
+from millstream.storage import Storage
+
+VERSION = 1
+HEADER_SIZE = 64
+SUFFIX = ".arrows"
+
+_MAGIC = b"MSsh"
+_FIXED = struct.Struct("<4sIIIqqq20x")
+_CRC = struct.Struct("<I")
+
+
+def segment_file_name(base_offset: int) -> str:
+    """Return the name of the segment that starts with the row of `base_offset`."""
+    return f"{base_offset:020d}{SUFFIX}"
+
+
+def segment_bases(storage: Storage, directory: str) -> list[int]:
+    """Return the base offsets of the segments in `directory`, rising."""
+    return [
+        int(name.removesuffix(SUFFIX))
+        for name in storage.list_directory(directory)
+        if name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdigit()
+    ]
+
+
+def encode_head(layout: ColumnLayout, base_offset: int, created_us: int) -> bytes:
+    """Return the first bytes of a segment: the schema message with the segment's header."""
+    before = encode_schema(layout.schema, HEADER_SIZE)
+    size = len(before) + HEADER_SIZE
+    fixed = _FIXED.pack(
+        _MAGIC, VERSION, HEADER_SIZE, layout.column_count, base_offset, size, created_us
+    )
+    return before + fixed + _CRC.pack(crc32c(fixed, crc32c(before)))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHead:
+    """What a segment's head says.
+
+    Attributes
+    ----------
+    base_offset
+        Offset of the segment's first row.
+    size_bytes
+        Where the first frame starts.
+    created_us
+        When the segment was made.
+    """
+
+    base_offset: int
+    size_bytes: int
+    created_us: int
+
+
+def try_head(view: memoryview, limit: int) -> SegmentHead | Damage:
+    """Return the head of a segment of which `limit` bytes are readable, verified; or why not."""
+    if limit < PREFIX_SIZE + HEADER_SIZE:
+        return Damage(f"{limit} bytes are too few for a segment's head")
+    metadata_size = try_metadata_size(view, 0)
+    if metadata_size is None or metadata_size % ALIGNMENT != ALIGNMENT - PREFIX_SIZE:
+        return Damage("no schema message starts here")
+    size = PREFIX_SIZE + metadata_size
+    if size > limit or size < PREFIX_SIZE + HEADER_SIZE:
+        return Damage(f"its metadata length {metadata_size} does not fit")
+    if crc32c(view[: size - 4]) != _CRC.unpack_from(view, size - 4)[0]:
+        return Damage("the checksum of the segment's head does not hold")
+    magic, version, header_size, _, base_offset, stored_size, created_us = _FIXED.unpack_from(
+        view, size - HEADER_SIZE
+    )
+    if (magic, version, header_size, stored_size) != (_MAGIC, VERSION, HEADER_SIZE, size):
+        return Damage(f"its head is not one of version {VERSION}")
+    return SegmentHead(base_offset, size, created_us)
+
+
+class Segment:
+    """The first `limit` bytes of a segment, mapped.
+
+    Attributes
+    ----------
+    source
+        The partition's name, and the segment's path.
+    head
+        What its head says; verified.
+    layout
+        Its columns, as its own schema message says.
+    limit
+        No byte at or beyond it is touched.
+    """
+
+    def __init__(
+        self, source: tuple[str, str], buffer: pa.Buffer, head: SegmentHead, layout: ColumnLayout
+    ) -> None:
+        self.source = source
+        self.head = head
+        self.layout = layout
+        self.limit = buffer.size
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+
+    @classmethod
+    def try_open(
+        cls, name: str, path: str, buffer: pa.Buffer, schema: pa.Schema, base_offset: int
+    ) -> Segment | Damage:
+        """Return the segment at `path` of partition `name`, whose bytes are `buffer`; or why not.
+
+        `schema` is what its schema message must say, `base_offset` what its name says.
+        """
+        head = try_head(memoryview(buffer), buffer.size)
+        if isinstance(head, Damage):
+            return head
+        if head.base_offset != base_offset:
+            return Damage(f"its head says that it starts with offset {head.base_offset}")
+        stored = pa.ipc.read_schema(buffer.slice(0, head.size_bytes))
+        if not stored.equals(schema):
+            found = ", ".join(f"{field.name}: {field.type}" for field in stored)
+            return Damage(f"its schema ({found}) is not the topic's")
+        return cls((name, path), buffer, head, ColumnLayout.of(stored))
+
+    def try_frame(self, position: int) -> Frame | Damage:
+        """Return the frame that starts at `position`, its header verified; or why not."""
+        found = try_frame_header(self._view, position, self.limit, self.layout.column_count)
+        if isinstance(found, Damage):
+            return found
+        header, header_position = found
+        return Frame(header, self._buffer, self.layout, self.source, position, header_position)
+
+    def walk(self, position: int, offset: int) -> Iterator[Frame | Damage]:
+        """Yield the frames from `position` on, whose first row must have `offset`.
+
+        Ends at `limit`, or behind the first `Damage`; headers are verified, columns are not.
+        """
+        while position < self.limit:
+            frame = self.try_frame(position)
+            if isinstance(frame, Frame) and frame.header.base_offset != offset:
+                yield Damage(f"it starts with offset {frame.header.base_offset}, not {offset}")
+                return
+            yield frame
+            if isinstance(frame, Damage):
+                return
+            position += frame.header.frame_size
+            offset = frame.end_offset

@@ -1,0 +1,289 @@
+"""The machine's disk: the only module that opens, writes, maps and locks files.
+
+Everything above takes a `Storage`; this is the one that production uses. `LocalStorage`
+keeps no state but the boot id, so any number of them, in any number of processes and
+threads, may be used on the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import shutil
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from millstream.errors import LockTimeoutError
+from millstream.reality import require_reality
+from millstream.storage import Bytes
+
+BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
+CHUNKS_MAX = 1024  # IOV_MAX of Linux: more chunks than this are refused by writev
+LOCK_PAUSE_FIRST_S = 20e-6  # a critical section takes about this long
+LOCK_PAUSE_MAX_S = 2e-3
+
+_WORD = struct.Struct("<q")
+
+
+def read_boot_id(path: str = BOOT_ID_PATH) -> str:
+    """Return the kernel's boot id, or the boot time where the kernel gives none (not Linux)."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        # Rounded: the difference of two clocks that are read one after the other jitters.
+        return f"boot-{round((time.time() - time.monotonic()) / 10) * 10}"
+
+
+def sync_directory(path: str) -> None:
+    """Make the entries of the folder `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class LocalAppendFile:
+    """A file that is open for appending; see `millstream.storage.AppendFile`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            self._descriptor = os.open(path, flags | os.O_CREAT, 0o644)
+            sync_directory(os.path.dirname(path))
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's present size."""
+        return os.fstat(self._descriptor).st_size
+
+    def append(self, chunks: Sequence[Bytes]) -> None:
+        """Write `chunks` at the end; one system call, unless the kernel takes only a part."""
+        rest = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+        while rest:
+            written = os.writev(self._descriptor, rest[:CHUNKS_MAX])
+            if written == 0:
+                message = f"wrote nothing to {self.path}; the disk may be full"
+                raise OSError(message)
+            rest = _after(rest, written)
+
+    def sync(self) -> None:
+        """Return when the file is on stable storage."""
+        os.fsync(self._descriptor)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file to `size_bytes`."""
+        os.ftruncate(self._descriptor, size_bytes)
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # Holders of append files are dropped without ceremony, e.g. by a Ctrl-C in a notebook.
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
+
+
+def _after(chunks: list[memoryview], size_bytes: int) -> list[memoryview]:
+    """Return what is left of `chunks` when the first `size_bytes` of them are done."""
+    for index, chunk in enumerate(chunks):
+        if size_bytes < len(chunk):
+            return [chunk[size_bytes:], *chunks[index + 1 :]]
+        size_bytes -= len(chunk)
+    return []
+
+
+class LocalCells:
+    """A small file mapped for writing; see `millstream.storage.SharedCells`."""
+
+    def __init__(self, path: str, size_bytes: int) -> None:
+        created = not os.path.exists(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            # Only ever grows: another process that creates it at the same time has it mapped.
+            if os.fstat(descriptor).st_size < size_bytes:
+                os.ftruncate(descriptor, size_bytes)
+            self._map = mmap.mmap(descriptor, size_bytes)
+        finally:
+            os.close(descriptor)
+        if created:
+            sync_directory(os.path.dirname(path))
+        # A view of 64-bit words stores and loads each with one instruction.
+        self._words = memoryview(self._map).cast("q") if size_bytes % 8 == 0 else None
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Return `size_bytes` at `position`."""
+        return self._map[position : position + size_bytes]
+
+    def write(self, position: int, content: bytes) -> None:
+        """Store `content` at `position`."""
+        self._map[position : position + len(content)] = content
+
+    def read_word(self, position: int) -> int:
+        """Return the signed word at `position`, a multiple of 8."""
+        assert position % 8 == 0, position
+        if self._words is not None:
+            return self._words[position >> 3]
+        return int(_WORD.unpack_from(self._map, position)[0])
+
+    def write_word(self, position: int, value: int) -> None:
+        """Store the signed word `value` at `position`, a multiple of 8."""
+        assert position % 8 == 0, position
+        if self._words is not None:
+            self._words[position >> 3] = value
+        else:
+            _WORD.pack_into(self._map, position, value)
+
+
+class LocalStorage:
+    """The machine's file system. Cannot be constructed during a simulated run.
+
+    Examples
+    --------
+    >>> storage = LocalStorage()
+    >>> with storage.lock("/tmp/example.lock"):
+    ...     storage.write_file("/tmp/example", b"whole or not at all")
+    >>> storage.read_file("/tmp/example")
+    b'whole or not at all'
+    """
+
+    def __init__(self) -> None:
+        require_reality("LocalStorage")
+        self._boot_id = read_boot_id()
+
+    def boot_id(self) -> str:
+        """Return the identifier of this boot of the machine."""
+        return self._boot_id
+
+    def make_directory(self, path: str) -> None:
+        """Create `path` and its parents, each entry durable."""
+        missing = []
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.mkdir(each)
+            sync_directory(os.path.dirname(each))
+
+    def list_directory(self, path: str) -> list[str]:
+        """Return the sorted names in `path`; empty where it does not exist."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def exists(self, path: str) -> bool:
+        """Return `True` iff `path` exists."""
+        return os.path.exists(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all it holds, durably; nothing where it is gone."""
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        except FileNotFoundError:
+            return
+        sync_directory(os.path.dirname(path))
+
+    def read_file(self, path: str) -> bytes:
+        """Return the content of `path`; raises `FileNotFoundError`."""
+        return Path(path).read_bytes()
+
+    def write_file(self, path: str, content: Bytes) -> None:
+        """Replace `path` by `content`, whole or not at all, durable when this returns."""
+        # The writer's name is in the temporary one: two writers do not meet in one file.
+        temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.tmp"
+        file = LocalAppendFile(temporary)
+        try:
+            file.truncate(0)
+            file.append([content])
+            file.sync()
+            file.close()
+            os.replace(temporary, path)
+        except BaseException:
+            file.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        sync_directory(os.path.dirname(path))
+
+    def open_append(self, path: str) -> LocalAppendFile:
+        """Open `path` for appending; creates it, with a durable entry, where it is missing."""
+        return LocalAppendFile(path)
+
+    def map(self, path: str, size_bytes: int) -> pa.Buffer:
+        """Return the first `size_bytes` of `path` as a read-only buffer over the page cache.
+
+        The mapping lives as long as the buffer or anything made from it. Raises `OSError`
+        where the file is shorter: touching the missing pages would kill the process.
+        """
+        if size_bytes == 0:
+            return pa.py_buffer(b"")
+        # Unlike mmap.mmap, pyarrow's mapping keeps no file descriptor.
+        with pa.memory_map(path, "r") as file:
+            if file.size() < size_bytes:
+                message = f"cannot map {size_bytes} bytes of {path}; it has {file.size()}"
+                raise OSError(message)
+            return file.read_buffer(size_bytes)
+
+    def shared_cells(self, path: str, size_bytes: int) -> LocalCells:
+        """Map `path` for reading and writing, creating it with zeros where it is missing."""
+        return LocalCells(path, size_bytes)
+
+    @contextlib.contextmanager
+    def lock(self, path: str, timeout_us: int = 10_000_000) -> Iterator[None]:
+        """Hold the lock of the file `path` inside `with`.
+
+        Each holder opens the file anew, for the lock belongs to the open file: so it also
+        excludes the threads of one process, and the kernel frees it when the holder dies.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _wait_for_lock(descriptor, path, timeout_us)
+            os.pwrite(descriptor, b"%-20d\n" % os.getpid(), 0)
+            try:
+                yield
+            finally:
+                # Explicitly: a child forked meanwhile shares the open file, and with it the lock.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: str, timeout_us: int) -> None:
+    """Take the lock of the open file, or raise `LockTimeoutError` naming who has it."""
+    deadline_s = time.monotonic() + timeout_us / 1e6
+    pause_s = LOCK_PAUSE_FIRST_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                break
+        else:
+            return
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LOCK_PAUSE_MAX_S)
+    holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+    message = (
+        f"lock {path} was not free within {timeout_us / 1e6:g} s; process {holder} holds it; "
+        "it may be stopped (continue or end it), or its disk may hang"
+    )
+    raise LockTimeoutError(message)
