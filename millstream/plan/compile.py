@@ -1,0 +1,345 @@
+"""Logical plan → `runtime.graph.JobGraph` for a parallelism: names, stages, exchanges.
+
+An aggregate needs all rows of a key on one worker. Where they may lie elsewhere, an exchange
+ends the stage and the aggregate opens the next one. Between two exchanges everything runs in
+one stage, batch by batch, by function call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.types as pat
+
+from millstream.operators.expression import Column
+from millstream.operators.fused import FusedConfig
+from millstream.operators.operator import OperatorConfig
+from millstream.operators.table_join import TableJoinConfig
+from millstream.operators.union import UnionConfig
+from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
+from millstream.plan.nodes import (
+    Fused,
+    LateRows,
+    Node,
+    Sink,
+    StreamSource,
+    TableJoin,
+    TableSource,
+    Union,
+    WindowAggregate,
+)
+from millstream.plan.placement import Distribution, distribution_of, stamped_sources
+from millstream.plan.rewrites import ALL_ROWS, sinks_to_physical
+from millstream.plan.walk import in_order
+from millstream.runtime.graph import (
+    Edge,
+    ExchangeNode,
+    JobGraph,
+    OperatorNode,
+    SinkNode,
+    SourceNode,
+    Stage,
+)
+
+OPERATION_COLUMN = pa.field("_op", pa.int8())
+"""Says of a table's row whether it is a value or a tombstone; comes with a table's rows."""
+
+
+@dataclass(frozen=True)
+class CompiledJob:
+    """A job graph and what `explain` tells about how it came about.
+
+    Parameters
+    ----------
+    graph
+        What the runtime takes.
+    plan
+        The rewritten plan that was compiled.
+    notes
+        By operator name: why there is an exchange before it, or why not; what is not
+        deterministic about it; what was fused in it.
+    """
+
+    graph: JobGraph
+    plan: tuple[Sink, ...]
+    notes: dict[str, tuple[str, ...]]
+
+
+def compile_job(sinks: Sequence[Sink], name: str, parallelism: int) -> JobGraph:
+    """Return the job graph of a plan.
+
+    Operator names are the same for every parallelism, so that state can move.
+
+    Parameters
+    ----------
+    sinks
+        The plan's roots; what they share is computed once.
+    name
+        The job's name.
+    parallelism
+        How many workers share the rows.
+    """
+    return compile_plan(sinks, name, parallelism).graph
+
+
+def compile_plan(sinks: Sequence[Sink], name: str, parallelism: int) -> CompiledJob:
+    """Return the job graph of a plan together with the notes for `explain`."""
+    plan = sinks_to_physical(sinks)
+    order = in_order(plan)
+    builder = _Builder(name, parallelism, order)
+    for node in order:
+        builder.add(node)
+    return CompiledJob(builder.graph(), plan, dict(builder.notes))
+
+
+def source_partitions(nodes: Sequence[Node]) -> int:
+    """Return the largest partition count among the stream sources, at least 1."""
+    counts = [each.partitions for each in nodes if isinstance(each, StreamSource)]
+    return max(counts, default=1)
+
+
+@dataclass
+class _StageParts:
+    sources: list[SourceNode] = field(default_factory=list)
+    receives: list[ExchangeNode] = field(default_factory=list)
+    operators: list[OperatorNode] = field(default_factory=list)
+    sends: list[ExchangeNode] = field(default_factory=list)
+    sinks: list[SinkNode] = field(default_factory=list)
+
+
+class _Builder:
+    """The graph so far: where each plan node's rows come out, and in which stage."""
+
+    def __init__(self, name: str, parallelism: int, order: Sequence[Node]) -> None:
+        self.name = name
+        self.parallelism = parallelism
+        self.partitions = source_partitions(order)
+        self.stamped = stamped_sources(order)
+        self.stages: list[_StageParts] = []
+        self.edges: dict[int, Edge] = {}
+        self.stage_of: dict[int, int] = {}
+        self.tables: dict[tuple[int, int], Edge] = {}
+        self.exchanges: dict[tuple[int, tuple[str, ...], int], Edge] = {}
+        self.notes: dict[str, tuple[str, ...]] = {}
+        self.names: set[str] = set()
+
+    def graph(self) -> JobGraph:
+        stages = tuple(
+            Stage(
+                index,
+                tuple(parts.sources),
+                tuple(parts.receives),
+                tuple(parts.operators),
+                tuple(parts.sends),
+                tuple(parts.sinks),
+            )
+            for index, parts in enumerate(self.stages)
+        )
+        return JobGraph(self.name, self.parallelism, stages)
+
+    def add(self, node: Node) -> None:
+        match node:
+            case StreamSource():
+                self._add_stream(node)
+            case TableSource():
+                pass  # added to each stage in which it is joined
+            case Fused():
+                config = FusedConfig(node.input.schema, node.predicate, node.outputs)
+                self._add_operator(node, "select", config, [node.input], node.steps)
+            case TableJoin():
+                self._add_join(node)
+            case WindowAggregate():
+                self._add_aggregate(node)
+            case LateRows():
+                self._place(node, Edge(self.edges[id(node.aggregate)].node, 1), node.aggregate)
+            case Union():
+                self._add_union(node)
+            case Sink():
+                self._add_sink(node)
+            case _:
+                message = f"a {type(node).__name__} must have been rewritten before compiling"
+                raise AssertionError(message)
+
+    def _stage(self, index: int) -> _StageParts:
+        while len(self.stages) <= index:
+            self.stages.append(_StageParts())
+        return self.stages[index]
+
+    def _place(self, node: Node, edge: Edge, beside: Node) -> None:
+        self.edges[id(node)] = edge
+        self.stage_of[id(node)] = self.stage_of[id(beside)]
+
+    def _unique(self, wanted: str) -> str:
+        base = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted)
+        name, number = base, 2
+        while name in self.names:
+            name, number = f"{base}-{number}", number + 1
+        self.names.add(name)
+        return name
+
+    def _add_stream(self, node: StreamSource) -> None:
+        name = self._unique(node.name or f"source-{node.topic}")
+        source = SourceNode(
+            name,
+            node.topic,
+            "stream",
+            node.schema,
+            time_column=node.event_time,
+            lateness_us=node.lateness_us,
+            stamped=id(node) in self.stamped,
+            idle_timeout_us=node.idle_timeout_us,
+            location=node.location,
+        )
+        self._stage(0).sources.append(source)
+        self.edges[id(node)], self.stage_of[id(node)] = Edge(name), 0
+
+    def _add_operator(
+        self,
+        node: Node,
+        kind: str,
+        config: OperatorConfig,
+        inputs: Sequence[Node],
+        notes: tuple[str, ...] = (),
+        *,
+        edges: Sequence[Edge] | None = None,
+        stage: int | None = None,
+    ) -> None:
+        name = self._unique(node.name or kind)
+        at = self.stage_of[id(inputs[0])] if stage is None else stage
+        taken = tuple(self.edges[id(each)] for each in inputs) if edges is None else tuple(edges)
+        self._stage(at).operators.append(OperatorNode(name, config, taken, node.location))
+        self.edges[id(node)], self.stage_of[id(node)] = Edge(name), at
+        if notes:
+            self.notes[name] = notes
+
+    def _add_join(self, node: TableJoin) -> None:
+        stage = self.stage_of[id(node.stream)]
+        config = TableJoinConfig(
+            node.stream.schema,
+            node.table.schema,
+            node.stream_keys,
+            node.table_keys,
+            node.how,
+        )
+        edges = (self.edges[id(node.stream)], self._table_edge(node.table, stage))
+        notes: tuple[str, ...] = ()
+        if node.table.event_time is None:
+            notes = ("not deterministic: joins by arrival",)
+        kind = f"join-{node.table.topic}"
+        self._add_operator(node, kind, config, [node.stream], notes, edges=edges)
+
+    def _table_edge(self, table: TableSource, stage: int) -> Edge:
+        """Return the table's rows in `stage`, where every worker reads all of them."""
+        if (id(table), stage) in self.tables:
+            return self.tables[id(table), stage]
+        name = self._unique(table.name or f"table-{table.topic}")
+        read = pa.schema(
+            table.topic_schema.field(column).with_name(column) for _, column in table.columns
+        )
+        source = SourceNode(
+            name,
+            table.topic,
+            "table",
+            read,
+            time_column=None,
+            location=table.location,
+        )
+        self._stage(stage).sources.append(source)
+        edge = Edge(name)
+        if any(own != column for own, column in table.columns):
+            edge = self._renamed_table(table, read, stage, edge)
+        self.tables[id(table), stage] = edge
+        return edge
+
+    def _renamed_table(self, table: TableSource, read: pa.Schema, stage: int, edge: Edge) -> Edge:
+        outputs = tuple(
+            (own, Column(column, read.field(column).type)) for own, column in table.columns
+        )
+        operation = (OPERATION_COLUMN.name, Column(OPERATION_COLUMN.name, OPERATION_COLUMN.type))
+        config = FusedConfig(read.append(OPERATION_COLUMN), None, (*outputs, operation))
+        name = self._unique(f"rename-{table.topic}")
+        self._stage(stage).operators.append(OperatorNode(name, config, (edge,), table.location))
+        return Edge(name)
+
+    def _add_aggregate(self, node: WindowAggregate) -> None:
+        have = distribution_of(node.input, self.parallelism)
+        stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
+        if have.keys != node.columns and self.parallelism > 1:
+            stage, edge = self._exchange(node.input, node.columns, stage + 1)
+        config = WindowAggregateConfig(
+            node.input.schema,
+            node.columns,
+            node.event_time,
+            node.window,
+            tuple(
+                Aggregate(
+                    each.name,
+                    each.function,
+                    each.argument.name if isinstance(each.argument, Column) else None,
+                )
+                for each in node.aggregates
+            ),
+            node.allowed_lateness_us,
+        )
+        notes = (self._exchange_note(node, have),)
+        kind = "window" if node.columns == (ALL_ROWS,) else f"window-{'-'.join(node.columns)}"
+        self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
+
+    def _exchange(self, source: Node, keys: tuple[str, ...], to: int) -> tuple[int, Edge]:
+        """Send the rows of `source` to stage `to` by the hash of `keys`; return where they are."""
+        wanted = (id(source), keys, to)
+        if wanted in self.exchanges:
+            return to, self.exchanges[wanted]
+        name = self._unique(f"exchange-{'-'.join(keys)}")
+        exchange = ExchangeNode(name, self.edges[id(source)], keys, source.schema)
+        self._stage(self.stage_of[id(source)]).sends.append(exchange)
+        self._stage(to).receives.append(exchange)
+        self.exchanges[wanted] = Edge(name)
+        return to, Edge(name)
+
+    def _exchange_note(self, node: WindowAggregate, have: Distribution) -> str:
+        keys = ", ".join(node.columns)
+        if self.parallelism == 1:
+            return "no exchange: one worker has all rows"
+        if have.keys == node.columns:
+            return f"no exchange: {have.reason}"
+        if node.columns == (ALL_ROWS,):
+            return "exchange to one worker: the window is over all rows, without a key"
+        return f"exchange by {keys}: {have.reason}"
+
+    def _add_union(self, node: Union) -> None:
+        stage = max(self.stage_of[id(each)] for each in node.streams)
+        edges = []
+        for each in node.streams:
+            edge = self.edges[id(each)]
+            if self.stage_of[id(each)] < stage:
+                # Rows reach a later stage only through an exchange; any spread will do.
+                _, edge = self._exchange(each, _spread_keys(each), stage)
+            edges.append(edge)
+        config = UnionConfig(node.schema)
+        self._add_operator(node, "union", config, node.streams, edges=edges, stage=stage)
+
+    def _add_sink(self, node: Sink) -> None:
+        name = self._unique(node.name or f"sink-{node.topic}")
+        sink = SinkNode(
+            name,
+            node.topic,
+            self.edges[id(node.input)],
+            node.schema,
+            key_columns=node.key_columns,
+            time_column=node.event_time,
+            partitions=node.partitions or self.partitions,
+            kind=node.kind,
+            location=node.location,
+        )
+        self._stage(self.stage_of[id(node.input)]).sinks.append(sink)
+        self._place(node, Edge(name), node.input)
+
+
+def _spread_keys(node: Node) -> tuple[str, ...]:
+    if node.keys:
+        return node.keys
+    return tuple(each.name for each in node.schema if not pat.is_nested(each.type))

@@ -1,0 +1,236 @@
+"""What a job will do, and did: the plan as written, its stages, and their counters, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from millstream.operators.operator import OperatorCounters
+from millstream.plan.columns import identity_outputs
+from millstream.plan.compile import CompiledJob, compile_plan
+from millstream.plan.draw import job_to_html
+from millstream.plan.nodes import (
+    Filter,
+    Fused,
+    KeyBy,
+    LateRows,
+    Node,
+    Project,
+    Sink,
+    StreamSource,
+    TableJoin,
+    TableSource,
+    Union,
+    WindowAggregate,
+)
+from millstream.plan.text import duration_text, expression_text
+from millstream.runtime.graph import OperatorNode, SinkNode, SourceNode, Stage
+
+Counters = Mapping[str, OperatorCounters]
+"""What each operator did in a run, by its name, summed over the workers."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An explained job: text where it is printed, a picture in a notebook.
+
+    Parameters
+    ----------
+    text
+        The plan as it was written, then its stages.
+    html
+        The stages drawn as SVG, with the text below.
+    """
+
+    text: str
+    html: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def explain_job(
+    sinks: Sequence[Sink], name: str, parallelism: int, counters: Counters | None = None
+) -> Explanation:
+    """Return what a job will do at a parallelism and, with `counters`, what it did.
+
+    Parameters
+    ----------
+    sinks
+        The plan as the user wrote it.
+    name
+        The job's name.
+    parallelism
+        How many workers share the rows; decides where exchanges are.
+    counters
+        What the operators counted in a run, by name.
+    """
+    compiled = compile_plan(sinks, name, parallelism)
+    workers = "1 worker" if parallelism == 1 else f"{parallelism} workers"
+    lines = [f"job {name}, {workers}", "", "plan"]
+    lines += [f"  {line}" for line in plan_lines(sinks)]
+    lines += ["", "stages"]
+    for stage in compiled.graph.stages:
+        lines += [f"  {line}" for line in _stage_lines(stage, compiled, counters)]
+    text = "\n".join(lines)
+    return Explanation(text, job_to_html(compiled, text))
+
+
+def plan_lines(sinks: Sequence[Sink]) -> list[str]:
+    """Return the plan as a tree, sinks first; what is shared is shown once and referred to."""
+    shown: dict[int, int] = {}
+    lines: list[str] = []
+    for sink in sinks:
+        lines += _tree(sink, "", "", shown)
+    return lines
+
+
+def _tree(node: Node, head: str, tail: str, shown: dict[int, int]) -> Iterator[str]:
+    if id(node) in shown:
+        yield f"{head}{_node_text(node)}  (the same as above)"
+        return
+    shown[id(node)] = len(shown)
+    yield f"{head}{_node_text(node)}{_place(node)}"
+    inputs = node.inputs
+    for index, each in enumerate(inputs):
+        last = index == len(inputs) - 1
+        branch, gap = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        yield from _tree(each, f"{tail}{branch}", f"{tail}{gap}", shown)
+
+
+def _place(node: Node) -> str:
+    return f"    · {node.location.rsplit('/', 1)[-1]}" if node.location else ""
+
+
+def _node_text(node: Node) -> str:
+    named = f" as {node.name!r}" if node.name else ""
+    return f"{_TEXTS[type(node)](node)}{named}"
+
+
+def _stream_text(node: StreamSource) -> str:
+    time = "without event time"
+    if node.event_time is not None:
+        time = f"event time {node.event_time}, lateness {duration_text(node.lateness_us)}"
+    return f"stream {node.topic} ({time})"
+
+
+def _table_text(node: TableSource) -> str:
+    version = f"versions by {node.event_time}" if node.event_time else "one version, no time"
+    return f"table {node.topic} (key {', '.join(node.topic_keys)}; {version})"
+
+
+def _project_text(node: Project) -> str:
+    before, after = node.input.schema.names, node.schema.names
+    computed = [
+        f"{name} = {expression_text(expression)}"
+        for name, expression in node.outputs
+        if (name, expression) not in identity_outputs(node.input.schema)
+    ]
+    if after[: len(before)] == before and computed:
+        return f"with columns {', '.join(computed)}"
+    kept = [name for name in after if not any(each.startswith(f"{name} = ") for each in computed)]
+    return f"select {', '.join([*kept, *computed])}"
+
+
+def _join_text(node: TableJoin) -> str:
+    pairs = zip(node.stream_keys, node.table_keys, strict=True)
+    on = ", ".join(one if one == other else f"{one} = {other}" for one, other in pairs)
+    warning = "" if node.table.event_time else " [not deterministic: joins by arrival]"
+    return f"{node.how} join on {on}{warning}"
+
+
+def _aggregate_text(node: WindowAggregate) -> str:
+    results = ", ".join(
+        f"{each.name} = {each.function}"
+        f"({expression_text(each.argument) if each.argument is not None else ''})"
+        for each in node.aggregates
+    )
+    by = f" by {', '.join(node.columns)}" if node.columns else " over all rows"
+    size = duration_text(node.window.size_us)
+    shift = f" from {duration_text(node.window.offset_us)}" if node.window.offset_us else ""
+    allowed = node.allowed_lateness_us
+    grace = f", open {duration_text(allowed)} longer" if allowed else ""
+    return f"windows of {size}{shift} on {node.event_time}{by}{grace}: {results}"
+
+
+def _sink_text(node: Sink) -> str:
+    return f"to {node.topic}" if node.kind == "log" else "collect"
+
+
+def _fused_text(node: Fused) -> str:
+    return "; ".join(node.steps) or "select"
+
+
+_TEXTS: dict[type, Callable[..., str]] = {
+    StreamSource: _stream_text,
+    TableSource: _table_text,
+    Filter: lambda node: f"filter {expression_text(node.predicate)}",
+    Project: _project_text,
+    Fused: _fused_text,
+    KeyBy: lambda node: f"key by {', '.join(node.columns)}",
+    TableJoin: _join_text,
+    WindowAggregate: _aggregate_text,
+    LateRows: lambda _: "rows too late for",
+    Union: lambda node: f"union of {len(node.streams)} streams",
+    Sink: _sink_text,
+}
+
+
+def _stage_lines(stage: Stage, compiled: CompiledJob, counters: Counters | None) -> Iterator[str]:
+    yield f"stage {stage.index}"
+    for source in stage.sources:
+        yield f"  {source.name}: {source_text(source)}"
+    for received in stage.receives:
+        yield f"  {received.name}: receives rows by {', '.join(received.key_columns)}"
+    for operator in stage.operators:
+        inputs = ", ".join(each.node for each in operator.inputs)
+        yield f"  {operator.name} ◀ {inputs}: {operator.config.describe()}"
+        for note in operator_notes(operator, compiled):
+            yield f"      {note}"
+        if counters is not None and operator.name in counters:
+            yield f"      {counters_text(counters[operator.name])}"
+    for sent in stage.sends:
+        yield f"  {sent.name} ◀ {sent.input.node}: sends rows by {', '.join(sent.key_columns)}"
+    for sink in stage.sinks:
+        yield f"  {sink.name} ◀ {sink.input.node}: {sink_text(sink)}"
+
+
+def operator_notes(operator: OperatorNode, compiled: CompiledJob) -> list[str]:
+    """Return what is worth knowing of an operator: what fused, why an exchange, what is unsure."""
+    notes = compiled.notes.get(operator.name, ())
+    if len(notes) > 1:
+        return [f"fused: {'; '.join(notes)}"]
+    return list(notes)
+
+
+def source_text(source: SourceNode) -> str:
+    """Return what a source reads, in one line."""
+    columns = ", ".join(source.schema.names)
+    if source.role == "table":
+        return f"reads all of table {source.topic} on every worker: {columns}"
+    time = f", event time {source.time_column}" if source.time_column else ""
+    return f"reads {source.topic}{time}: {columns}"
+
+
+def sink_text(sink: SinkNode) -> str:
+    """Return where a sink writes, in one line."""
+    if sink.kind == "memory":
+        return "keeps rows in this process"
+    by = f" by {', '.join(sink.key_columns)}" if sink.key_columns else ""
+    return f"appends to {sink.topic}{by}"
+
+
+def counters_text(counters: OperatorCounters) -> str:
+    """Return an operator's counters, in one line."""
+    late = f", {counters.rows_late:,} late" if counters.rows_late else ""
+    return (
+        f"{counters.rows_in:,} rows in, {counters.rows_out:,} out{late}; through "
+        f"numba {counters.rows_numba:,}, pyarrow {counters.rows_arrow:,}, "
+        f"Python {counters.rows_python:,}"
+    )

@@ -1,0 +1,175 @@
+"""Chains of filters and projections → one `Fused` node each, by substitution.
+
+    filter(a > 1) ─ project(c = a + b) ─ filter(c < 9)
+        ──▶  fused(keep: a > 1 and a + b < 9; c = a + b)
+
+A chain ends where a node's rows go to more than one place, since what is shared runs once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.types as pat
+
+from millstream.operators.expression import (
+    Call,
+    Column,
+    TypedExpression,
+    columns_of,
+    substitute,
+)
+from millstream.plan.columns import Outputs, identity_outputs
+from millstream.plan.nodes import Filter, Fused, Node, Project, Sink
+from millstream.plan.text import expression_text
+from millstream.plan.walk import in_order, with_inputs
+
+FUSED_SIZE_MAX = 400
+"""How many parts the expressions of a fused node may have: substitution can multiply them."""
+
+
+def chains_to_fused(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    """Return the plan with each chain of filters and projections as one `Fused` node."""
+    order = in_order(sinks)
+    consumers = Counter(id(each) for node in order for each in node.inputs)
+    rebuilt: dict[int, Node] = {}
+    shared: set[int] = set()
+    for node in order:
+        inputs = [rebuilt[id(each)] for each in node.inputs]
+        if isinstance(node, Filter | Project | Fused):
+            (source,) = inputs
+            own = _fused(node, source)
+            may_merge = isinstance(source, Fused) and id(source) not in shared
+            merged = _merged(cast("Fused", source), own) if may_merge else None
+            rebuilt[id(node)] = _without_identity(merged or own)
+        else:
+            rebuilt[id(node)] = with_inputs(node, inputs)
+        if consumers[id(node)] > 1:
+            shared.add(id(rebuilt[id(node)]))
+    return tuple(cast("Sink", rebuilt[id(each)]) for each in sinks)
+
+
+def _fused(node: Filter | Project | Fused, source: Node) -> Fused:
+    match node:
+        case Fused():
+            return replace(node, input=source)
+        case Filter(predicate=predicate):
+            return Fused(
+                source,
+                predicate,
+                identity_outputs(source.schema),
+                (f"filter {expression_text(predicate)}",),
+                location=node.location,
+                name=node.name,
+            )
+        case Project(outputs=outputs):
+            return Fused(
+                source,
+                None,
+                outputs,
+                (_projection_text(outputs, source),),
+                location=node.location,
+                name=node.name,
+            )
+
+
+def _merged(first: Fused, second: Fused) -> Fused | None:
+    """Return both as one, or `None` where that could change a result or grow too far."""
+    computed = dict(first.outputs)
+    predicate = None if second.predicate is None else substitute(second.predicate, computed)
+    outputs: Outputs = tuple(
+        (name, substitute(expression, computed)) for name, expression in second.outputs
+    )
+    later = [expression for _, expression in second.outputs]
+    if second.predicate is not None:
+        later.append(second.predicate)
+    # A cast that can fail must not see rows that an earlier filter took away: parts of a
+    # fused pass are computed for the whole batch.
+    if first.predicate is not None and any(may_fail(each) for each in later):
+        return None
+    if _substituted_size(later, computed) > FUSED_SIZE_MAX:
+        return None
+    if first.predicate is not None:
+        predicate = (
+            first.predicate
+            if predicate is None
+            else Call("and", (first.predicate, predicate), pa.bool_())
+        )
+    return Fused(
+        first.input,
+        predicate,
+        outputs,
+        (*first.steps, *second.steps),
+        location=second.location,
+        name=second.name or first.name,
+    )
+
+
+def _without_identity(node: Fused) -> Node:
+    unchanged = identity_outputs(node.input.schema)
+    if node.predicate is None and node.outputs == unchanged and node.name is None:
+        return node.input
+    return node
+
+
+def _substituted_size(
+    expressions: Sequence[TypedExpression], by: dict[str, TypedExpression]
+) -> int:
+    sizes = {name: _size(expression, {}) for name, expression in by.items()}
+    return sum(_size(each, sizes) for each in expressions if isinstance(each, Call))
+
+
+def _size(expression: TypedExpression, of_columns: dict[str, int]) -> int:
+    match expression:
+        case Column(name=name):
+            return of_columns.get(name, 1)
+        case Call(arguments=arguments):
+            return 1 + sum(_size(each, of_columns) for each in arguments)
+        case _:
+            return 1
+
+
+def may_fail(expression: TypedExpression) -> bool:
+    """Return whether a value of some row could fail the computation: a narrowing cast."""
+    if not isinstance(expression, Call):
+        return False
+    if any(may_fail(each) for each in expression.arguments):
+        return True
+    if expression.function != "cast":
+        return False
+    return not _holds_every_value(expression.arguments[0].type, expression.type)
+
+
+def _holds_every_value(source: pa.DataType, target: pa.DataType) -> bool:
+    if pat.is_dictionary(source):
+        return _holds_every_value(source.value_type, target)
+    if source.equals(target) or pat.is_string(target) or pat.is_large_string(target):
+        return True
+    if pat.is_integer(source) and pat.is_integer(target):
+        if pat.is_signed_integer(source) == pat.is_signed_integer(target):
+            return bool(source.bit_width <= target.bit_width)
+        return bool(pat.is_signed_integer(target) and source.bit_width < target.bit_width)
+    if pat.is_floating(target):
+        small = pat.is_integer(source) or pat.is_boolean(source)
+        return small or bool(pat.is_floating(source) and source.bit_width <= target.bit_width)
+    if pat.is_duration(source) or pat.is_duration(target):
+        return bool(pat.is_int64(target) or pat.is_int64(source))
+    return bool(pat.is_boolean(source) and pat.is_integer(target))
+
+
+def _projection_text(outputs: Outputs, source: Node) -> str:
+    computed = [
+        f"{name} = {expression_text(expression)}"
+        for name, expression in outputs
+        if not (isinstance(expression, Column) and expression.name == name)
+    ]
+    kept = sum(isinstance(each, Column) and each.name == name for name, each in outputs)
+    dropped = len(source.schema) - len(frozenset().union(*(columns_of(e) for _, e in outputs)))
+    parts = [*computed, f"keep {kept}"] if kept else computed
+    if dropped:
+        parts.append(f"drop {dropped}")
+    return f"select {', '.join(parts)}"

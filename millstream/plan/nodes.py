@@ -1,0 +1,417 @@
+"""The nodes of a logical plan: frozen, typed, and checked when they are made.
+
+A plan is a graph of nodes, each of which holds its inputs; its roots are `Sink`s. Every node
+has the Arrow schema of its rows, the key columns and time column that they still carry, and
+the user's line, so that a mistake is an error at that line. The same node object is the same
+operator: what two sinks share runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.types as pat
+
+from millstream.errors import ExpressionTypeError, PlanError
+from millstream.operators.expression import TypedExpression
+from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.columns import (
+    EVENT_TIME,
+    Outputs,
+    check_names,
+    check_same_columns,
+    projected,
+    require_column,
+)
+
+if TYPE_CHECKING:
+    from millstream.windows.tumbling import Tumbling
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlanNode:
+    """What all nodes have.
+
+    Parameters
+    ----------
+    location
+        `file:line` of the user's job that made the node.
+    name
+        The operator's name, where the user gave one with `.named(…)`.
+    """
+
+    location: str = ""
+    name: str | None = None
+    schema: pa.Schema = field(init=False)
+    """The columns of the node's rows, without hidden ones."""
+    keys: tuple[str, ...] = field(init=False, default=())
+    """The columns that the rows are keyed by, as far as they are still there."""
+    time_column: str | None = field(init=False, default=None)
+    """The column with the rows' event time, if it is still there."""
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes whose rows this one takes."""
+        return ()
+
+    def _settle(
+        self, schema: pa.Schema, keys: tuple[str, ...] = (), time_column: str | None = None
+    ) -> None:
+        # A frozen dataclass has no other way to keep what was computed from its fields.
+        object.__setattr__(self, "schema", schema)
+        object.__setattr__(self, "keys", keys)
+        object.__setattr__(self, "time_column", time_column)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamSource(PlanNode):
+    """A topic read as events.
+
+    Parameters
+    ----------
+    topic, topic_schema, topic_keys, partitions
+        What the log says of the topic.
+    event_time
+        The column with the event time, or `None`.
+    lateness_us, idle_timeout_us
+        How far the watermark trails; after how long a silent partition stops holding it.
+    """
+
+    topic: str
+    topic_schema: pa.Schema
+    topic_keys: tuple[str, ...] = ()
+    partitions: int = 1
+    event_time: str | None = None
+    lateness_us: int = 0
+    idle_timeout_us: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.event_time is not None:
+            type_ = require_column(self.topic_schema, self.event_time, self.location).type
+            if not pat.is_timestamp(type_):
+                message = (
+                    f"{self.location}: the time column of {self.topic!r} must be a timestamp; "
+                    f"{self.event_time!r} is {type_}; name another one with time="
+                )
+                raise ExpressionTypeError(message)
+        schema = pa.schema(
+            pa.field(each.name, EVENT_TIME) if each.name == self.event_time else each
+            for each in self.topic_schema
+        )
+        names = set(schema.names)
+        keys = self.topic_keys if names.issuperset(self.topic_keys) else ()
+        self._settle(schema, keys, self.event_time)
+
+
+@dataclass(frozen=True, eq=False)
+class TableSource(PlanNode):
+    """A topic read as the latest row of each key, under names that may differ from its own.
+
+    Parameters
+    ----------
+    topic, topic_schema, topic_keys
+        What the log says of the topic.
+    event_time
+        The topic's time column; without one the table has a single version.
+    columns
+        `(name, column of the topic)`, in order; contains all keys.
+    """
+
+    topic: str
+    topic_schema: pa.Schema
+    topic_keys: tuple[str, ...]
+    event_time: str | None
+    columns: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        names = {column: name for name, column in self.columns}
+        schema = pa.schema(
+            self.topic_schema.field(column).with_name(name) for name, column in self.columns
+        )
+        check_names(schema.names, self.location)
+        keys = tuple(names[each] for each in self.topic_keys)
+        self._settle(schema, keys, names.get(self.event_time or ""))
+
+
+@dataclass(frozen=True, eq=False)
+class Filter(PlanNode):
+    """The rows for which `predicate` is true (not false, not null)."""
+
+    input: Node
+    predicate: TypedExpression
+
+    def __post_init__(self) -> None:
+        if not pat.is_boolean(self.predicate.type):
+            message = f"{self.location}: a filter needs a condition; got {self.predicate.type}"
+            raise ExpressionTypeError(message)
+        self._settle(self.input.schema, self.input.keys, self.input.time_column)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows that are tested."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class Project(PlanNode):
+    """Rows with computed, renamed or fewer columns."""
+
+    input: Node
+    outputs: Outputs
+
+    def __post_init__(self) -> None:
+        self._settle(*_projection_of(self))
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows that the columns are computed from."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class Fused(PlanNode):
+    """A filter and then a projection in one pass; made by rewrites of adjacent ones.
+
+    Parameters
+    ----------
+    predicate
+        Which rows stay, over the input's columns; `None` keeps all.
+    outputs
+        Result columns over the input's columns.
+    steps
+        What was fused, in order, for `explain`.
+    """
+
+    input: Node
+    predicate: TypedExpression | None
+    outputs: Outputs
+    steps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._settle(*_projection_of(self))
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows that are tested and projected."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyBy(PlanNode):
+    """The same rows, keyed by `columns`."""
+
+    input: Node
+    columns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for each in self.columns:
+            type_ = require_column(self.input.schema, each, self.location).type
+            if pat.is_nested(type_) and not pat.is_dictionary(type_):
+                message = f"{self.location}: rows cannot be keyed by {each!r}, which is {type_}"
+                raise ExpressionTypeError(message)
+        check_names(self.columns, self.location)
+        self._settle(self.input.schema, self.columns, self.input.time_column)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class TableJoin(PlanNode):
+    """Rows of a stream with the columns that a table has for their key.
+
+    Parameters
+    ----------
+    stream_keys, table_keys
+        Columns that must be equal, pairwise; `table_keys` are the table's key columns.
+    how
+        `"inner"` drops rows without a match, `"left"` keeps them with nulls.
+    """
+
+    stream: Node
+    table: TableSource
+    stream_keys: tuple[str, ...]
+    table_keys: tuple[str, ...]
+    how: Literal["inner", "left"] = "inner"
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.stream_keys, self.table_keys, strict=True)
+        for stream_key, table_key in pairs:
+            self._check_pair(stream_key, table_key)
+        added = [each for each in self.table.schema if each.name not in self.table_keys]
+        both = [each.name for each in added if each.name in self.stream.schema.names]
+        if both:
+            renames = ", ".join(f'"{each}": "{self.table.topic}_{each}"' for each in both)
+            message = (
+                f"{self.location}: both sides of the join have {_listed(both)}; rename on the "
+                f"table, e.g. table.rename({{{renames}}}), or leave out with table.drop(…)"
+            )
+            raise PlanError(message)
+        schema = pa.schema([*self.stream.schema, *(each.with_nullable(True) for each in added)])
+        self._settle(schema, self.stream.keys, self.stream.time_column)
+
+    def _check_pair(self, stream_key: str, table_key: str) -> None:
+        left = require_column(self.stream.schema, stream_key, self.location).type
+        right = require_column(self.table.schema, table_key, self.location).type
+        if not left.equals(right):
+            message = (
+                f"{self.location}: cannot join {stream_key!r} ({left}) with {table_key!r} of "
+                f"table {self.table.topic!r} ({right}); cast the stream's first: "
+                f'.with_columns({stream_key}=col("{stream_key}").cast("{right}"))'
+            )
+            raise ExpressionTypeError(message)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The stream, then the table."""
+        return (self.stream, self.table)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowAggregate(PlanNode):
+    """One row for each key and window: the key, the window's bounds, the aggregates.
+
+    Parameters
+    ----------
+    columns
+        Key columns; empty for one group of all rows.
+    window
+        How event time is cut.
+    aggregates
+        Result columns.
+    allowed_lateness_us
+        For how long after its end a window still takes rows.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+    window: Tumbling
+    aggregates: tuple[AggregateColumn, ...]
+    allowed_lateness_us: int = 0
+
+    def __post_init__(self) -> None:
+        if self.input.time_column is None:
+            message = (
+                f"{self.location}: a window needs event time, and these rows have none; name "
+                'the column where the stream begins, ms.stream(…, time="…"), and keep it in select'
+            )
+            raise PlanError(message)
+        keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
+        bounds = [pa.field("window_start", EVENT_TIME), pa.field("window_end", EVENT_TIME)]
+        results = [pa.field(each.name, each.type) for each in self.aggregates]
+        schema = pa.schema([*keys, *bounds, *results])
+        check_names(schema.names, self.location)
+        self._settle(schema, self.columns, "window_start")
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows that are aggregated."""
+        return (self.input,)
+
+    @property
+    def event_time(self) -> str:
+        """The input's time column, by which rows go to windows."""
+        assert self.input.time_column is not None
+        return self.input.time_column
+
+
+@dataclass(frozen=True, eq=False)
+class LateRows(PlanNode):
+    """The rows that came too late for their window, as they were."""
+
+    aggregate: WindowAggregate
+
+    def __post_init__(self) -> None:
+        source = self.aggregate.input
+        self._settle(source.schema, self.aggregate.columns, source.time_column)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The aggregate, of which this is a side output."""
+        return (self.aggregate,)
+
+
+@dataclass(frozen=True, eq=False)
+class Union(PlanNode):
+    """The rows of several streams of one schema."""
+
+    streams: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        first = self.streams[0]
+        for other in self.streams[1:]:
+            check_same_columns(first.schema, other.schema, self.location)
+        same_keys = all(each.keys == first.keys for each in self.streams)
+        same_time = all(each.time_column == first.time_column for each in self.streams)
+        fields = [_united(each, self.streams) for each in first.schema]
+        time_column = first.time_column if same_time else None
+        self._settle(pa.schema(fields), first.keys if same_keys else (), time_column)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The streams."""
+        return self.streams
+
+
+@dataclass(frozen=True, eq=False)
+class Sink(PlanNode):
+    """Rows appended to a topic, or kept in the process.
+
+    Parameters
+    ----------
+    topic
+        The topic's name; for `kind="memory"` only a name of the result.
+    key_columns, event_time
+        By which the topic is partitioned and its time column, where it is not there yet.
+    partitions
+        Likewise; `None` means as many as the largest source has.
+    """
+
+    input: Node
+    topic: str
+    key_columns: tuple[str, ...] = ()
+    event_time: str | None = None
+    partitions: int | None = None
+    kind: Literal["log", "memory"] = "log"
+
+    def __post_init__(self) -> None:
+        self._settle(self.input.schema, self.key_columns, self.event_time)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows."""
+        return (self.input,)
+
+
+Node: TypeAlias = (
+    StreamSource
+    | TableSource
+    | Filter
+    | Project
+    | Fused
+    | KeyBy
+    | TableJoin
+    | WindowAggregate
+    | LateRows
+    | Union
+    | Sink
+)
+
+
+def _united(first: pa.Field, streams: Sequence[Node]) -> pa.Field:
+    nullable = any(each.schema.field(first.name).nullable for each in streams)
+    return first.with_nullable(nullable)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(each) for each in names)
+
+
+def _projection_of(node: Project | Fused) -> tuple[pa.Schema, tuple[str, ...], str | None]:
+    source = node.input
+    return projected(source.schema, source.keys, source.time_column, node.outputs, node.location)

@@ -1,0 +1,115 @@
+"""What is known of where rows lie: by which key they are spread over the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from millstream.operators.expression import Column
+from millstream.plan.nodes import (
+    Fused,
+    LateRows,
+    Node,
+    StreamSource,
+    TableJoin,
+    Union,
+    WindowAggregate,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How the rows of a node are spread over the workers.
+
+    Parameters
+    ----------
+    keys
+        The columns by whose hash each row has its worker, in order; `None` when rows of a
+        key may lie anywhere.
+    reason
+        Why, for `explain`.
+    """
+
+    keys: tuple[str, ...] | None
+    reason: str
+
+
+def distribution_of(node: Node, parallelism: int) -> Distribution:
+    """Return how the rows of `node`, of a rewritten plan, lie at a parallelism.
+
+    A topic written by key lies right where the workers share its partitions evenly: then the
+    key group that chose the partition chooses the same worker.
+    """
+    match node:
+        case StreamSource():
+            return _source_distribution(node, parallelism)
+        case Fused():
+            return _renamed(distribution_of(node.input, parallelism), node)
+        case TableJoin():
+            return distribution_of(node.stream, parallelism)
+        case WindowAggregate():
+            return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
+        case LateRows():
+            return distribution_of(node.aggregate, parallelism)
+        case Union():
+            every = [distribution_of(each, parallelism) for each in node.streams]
+            if all(each.keys == every[0].keys for each in every):
+                return every[0]
+            return Distribution(None, "the united streams lie by different keys")
+        case _:
+            return Distribution(None, "rows lie anywhere")
+
+
+def _source_distribution(node: StreamSource, parallelism: int) -> Distribution:
+    topic, keys = repr(node.topic), node.topic_keys
+    if not keys:
+        return Distribution(None, f"{topic} is not written by key")
+    if node.partitions % parallelism != 0:
+        reason = f"{parallelism} workers share the {node.partitions} partitions of {topic} unevenly"
+        return Distribution(None, reason)
+    reason = f"{topic} is written by {_listed(keys)}"
+    if not set(keys).issubset(node.schema.names):
+        return Distribution(None, reason)
+    return Distribution(keys, f"{reason}, {node.partitions} partitions for {parallelism} workers")
+
+
+def _renamed(have: Distribution, node: Fused) -> Distribution:
+    if have.keys is None:
+        return have
+    names: dict[str, str] = {}
+    for name, expression in node.outputs:
+        if isinstance(expression, Column) and (
+            expression.name not in names or name == expression.name
+        ):
+            names[expression.name] = name
+    keys = tuple(names.get(each, "") for each in have.keys)
+    return Distribution(keys if all(keys) else None, have.reason)
+
+
+def stamped_sources(nodes: Sequence[Node]) -> set[int]:
+    """Return the ids of the stream sources whose rows reach a timed operator.
+
+    A timed operator takes the stamps off, so the search upward ends at the next one.
+    """
+    found: set[int] = set()
+    seen: set[int] = set()
+    waiting = [each.input for each in nodes if isinstance(each, WindowAggregate)]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        match node:
+            case StreamSource():
+                found.add(id(node))
+            case WindowAggregate() | LateRows():
+                pass
+            case TableJoin():
+                waiting.append(node.stream)
+            case _:
+                waiting.extend(node.inputs)
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,92 @@
+"""Plan → plan: what the user wrote becomes what can be compiled, rows unchanged.
+
+Each rewrite is `x_to_y(sinks) -> sinks`. `sinks_to_physical` applies them in the order in
+which they lean on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import pyarrow as pa
+
+from millstream.operators.expression import Column, Constant, TypedExpression
+from millstream.plan.columns import Outputs, identity_outputs
+from millstream.plan.fusion import chains_to_fused
+from millstream.plan.nodes import KeyBy, LateRows, Node, Project, Sink, WindowAggregate
+from millstream.plan.pushdown import columns_to_needed
+from millstream.plan.walk import in_order, with_inputs
+
+ALL_ROWS = "__all_rows"
+"""The constant key of a window over all rows."""
+
+
+def sinks_to_physical(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    """Return the plan as it is compiled: fused, without unneeded columns."""
+    plan = key_by_to_nothing(sinks)
+    plan = aggregates_to_columns(plan)
+    plan = chains_to_fused(plan)
+    plan = columns_to_needed(plan)
+    # Pushdown put columns in order with projections of its own, which fuse once more.
+    return chains_to_fused(plan)
+
+
+def key_by_to_nothing(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    """Drop `KeyBy`: aggregates and sinks hold their key columns themselves."""
+    rebuilt: dict[int, Node] = {}
+    for node in in_order(sinks):
+        inputs = [rebuilt[id(each)] for each in node.inputs]
+        rebuilt[id(node)] = inputs[0] if isinstance(node, KeyBy) else with_inputs(node, inputs)
+    return tuple(cast("Sink", rebuilt[id(each)]) for each in sinks)
+
+
+def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    """Put a projection before each aggregate that computes more than columns.
+
+    Its arguments become columns of the input, and a window over all rows gets a constant
+    key, so that the operator knows only columns and always has a key. What a projection
+    added is taken off again behind the results and behind the late rows.
+    """
+    rebuilt: dict[int, Node] = {}
+    prepared: dict[int, WindowAggregate] = {}
+    for node in in_order(sinks):
+        match node:
+            case WindowAggregate():
+                aggregate = _with_columns(node, rebuilt[id(node.input)])
+                prepared[id(node)] = aggregate
+                rebuilt[id(node)] = _trimmed(aggregate, node)
+            case LateRows():
+                late = replace(node, aggregate=prepared[id(node.aggregate)])
+                rebuilt[id(node)] = _trimmed(late, node)
+            case _:
+                inputs = [rebuilt[id(each)] for each in node.inputs]
+                rebuilt[id(node)] = with_inputs(node, inputs)
+    return tuple(cast("Sink", rebuilt[id(each)]) for each in sinks)
+
+
+def _trimmed(node: Node, original: Node) -> Node:
+    if node.schema.names == original.schema.names:
+        return node
+    return Project(node, identity_outputs(original.schema), location=original.location)
+
+
+def _with_columns(node: WindowAggregate, source: Node) -> WindowAggregate:
+    added: dict[TypedExpression, str] = {}
+    aggregates = []
+    for each in node.aggregates:
+        argument = each.argument
+        if argument is not None and not isinstance(argument, Column):
+            name = added.setdefault(argument, f"__argument_{len(added)}")
+            argument = Column(name, argument.type)
+        aggregates.append(replace(each, argument=argument))
+    outputs: Outputs = tuple((name, expression) for expression, name in added.items())
+    columns = node.columns
+    if not columns:
+        columns = (ALL_ROWS,)
+        outputs = (*outputs, (ALL_ROWS, Constant(0, pa.int64())))
+    if outputs:
+        every = (*identity_outputs(source.schema), *outputs)
+        source = Project(source, every, location=node.location)
+    return replace(node, input=source, columns=columns, aggregates=tuple(aggregates))
