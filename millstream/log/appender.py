@@ -78,6 +78,7 @@ class Appender:
             end = self._make_room(end, encoded.frame_size)
             durable = self._control.durable()
             header = header_at(end, self._clock.now_us(), durable.offset if durable else 0)
+            start = end[:2]
             file = self._file(end.segment_base)
             try:
                 file.append(encoded.chunks(header))
@@ -85,11 +86,9 @@ class Appender:
                 self._fail(file, end, error)
             end = LogEnd(end.segment_base, end.position + header.frame_size, header.end_offset)
             self._control.publish_written(end)
-            if (
-                self._index is not None
-                and self._index.size_bytes + header.frame_size == end.position
-            ):
-                self._index.add(header)
+            index = self._index
+            if index is not None and (index.base_offset, index.size_bytes) == start:
+                index.add(header)
         return header
 
     def recover_if_needed(self) -> None:

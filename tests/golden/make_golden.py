@@ -1,0 +1,170 @@
+"""Writes the golden files of the log's format; run as `python tests/golden/make_golden.py`.
+
+They change only with the format's version: `tests/log/test_golden.py` checks that today's
+code reads them and writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from millstream.clock import ManualClock
+from millstream.log.frame_header import FLAG_CONTROL, column_checksum, frame_header_size
+from millstream.log.partition import Partition
+from millstream.storage_local import LocalStorage
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "partition-1"
+START_US = 1_357_000_000_000_000
+
+PLAIN = pa.schema(
+    [
+        pa.field("time", pa.timestamp("us", tz="UTC")),
+        pa.field("key", pa.string()),
+        pa.field("value", pa.int64()),
+    ]
+)
+NESTED = pa.schema(
+    [
+        pa.field("flag", pa.bool_()),
+        pa.field("number", pa.float64()),
+        pa.field("small", pa.int8()),
+        pa.field("price", pa.decimal128(10, 2)),
+        pa.field("raw", pa.large_binary()),
+        pa.field("digest", pa.binary(4)),
+        pa.field("day", pa.date32()),
+        pa.field("nothing", pa.null()),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("pair", pa.list_(pa.float32(), 2)),
+        pa.field("place", pa.struct([("city", pa.string()), ("codes", pa.list_(pa.int16()))])),
+        pa.field("headers", pa.map_(pa.string(), pa.binary())),
+    ]
+)
+
+
+def plain_rows(start: int, count: int) -> pa.RecordBatch:
+    """Rows with falling times, repeated keys and a null in every column."""
+    numbers = range(start, start + count)
+    columns = [
+        pa.array([None if i % 5 == 3 else START_US - i * 1_000 for i in numbers], PLAIN[0].type),
+        pa.array([None if i % 7 == 2 else f"key-{i % 3}" for i in numbers]),
+        pa.array([None if i % 4 == 1 else i * i for i in numbers], pa.int64()),
+    ]
+    return pa.record_batch(columns, schema=PLAIN)
+
+
+def nested_rows() -> pa.RecordBatch:
+    """Each type that a segment holds, with nulls at the top and inside."""
+    rows: list[dict[str, Any]] = [
+        {
+            "flag": True,
+            "number": -0.0,
+            "small": -128,
+            "price": Decimal("12345678.90"),
+            "raw": b"\x00\xff",
+            "digest": b"abcd",
+            "day": 15_706,
+            "nothing": None,
+            "tags": ["a", None, "ccc"],
+            "pair": [1.5, None],
+            "place": {"city": "New York", "codes": [1, None, 3]},
+            "headers": [("trace", b"1"), ("empty", None)],
+        },
+        dict.fromkeys(NESTED.names),
+        {
+            "flag": False,
+            "number": float("inf"),
+            "small": 127,
+            "price": Decimal("-0.01"),
+            "raw": b"",
+            "digest": b"\x00\x00\x00\x00",
+            "day": -1,
+            "nothing": None,
+            "tags": [],
+            "pair": [0.0, -1.0],
+            "place": {"city": None, "codes": []},
+            "headers": [],
+        },
+    ]
+    columns = [
+        pa.array([row[name] for row in rows], NESTED.field(name).type) for name in NESTED.names
+    ]
+    return pa.record_batch(columns, schema=NESTED)
+
+
+def write_partition(folder: Path, name: str, **options: Any) -> Partition:
+    """Append the golden rows to a new partition in `folder`/`name` and return it."""
+    schema = PLAIN if name == "plain" else NESTED
+    clock = ManualClock(START_US)
+    partition = Partition(
+        str(folder / name), schema, storage=LocalStorage(), clock=clock, name=name, **options
+    )
+    if name == "nested":
+        partition.append(nested_rows())
+        clock.sleep_us(1)
+        partition.append(nested_rows().slice(2))
+    else:
+        partition.append(plain_rows(0, 9), owner_id=7, epoch=2, sequence=1)
+        partition.sync()
+        clock.sleep_us(1_000_000)
+        partition.append(
+            plain_rows(6, 8).slice(3, 5), owner_id=7, epoch=2, sequence=2, transaction=5
+        )
+        partition.append(plain_rows(0, 0), transaction=5, flags=FLAG_CONTROL)
+        partition.append(plain_rows(14, 1))
+    partition.sync()
+    return partition
+
+
+def describe(partition: Partition) -> list[dict[str, Any]]:
+    """What FORMAT.md says of each frame, for readers in other languages to compare with."""
+    cursor = partition.frames(0)
+    count = len(partition.schema)
+    frames = []
+    while (frame := cursor.next()) is not None:
+        path, position = frame.location
+        view = memoryview(Path(path).read_bytes())
+        body = position + 8 + int.from_bytes(view[position + 4 : position + 8], "little")
+        header = body - frame_header_size(count)
+        frames.append(
+            {
+                "file": Path(path).name,
+                "position": position,
+                "header_position": header,
+                **frame.header._asdict(),
+                "column_checksums": [column_checksum(view, header, i) for i in range(count)],
+                "header_checksum": int.from_bytes(view[body - 4 : body], "little"),
+                "rows": [] if frame.is_control else frame.batch().to_pylist(),
+            }
+        )
+    return frames
+
+
+PARTITIONS: dict[str, dict[str, Any]] = {
+    "plain": {"time_column": "time", "segment_bytes": 1_500},
+    "nested": {},
+}
+
+
+def write_all(folder: Path) -> None:
+    """Write every golden partition and what is in it."""
+    for name, options in PARTITIONS.items():
+        partition = write_partition(folder, name, **options)
+        text = json.dumps(describe(partition), indent=1, default=str)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if FOLDER.exists():
+        sys.exit(f"{FOLDER} exists; remove it first if the format's version changed")
+    write_all(FOLDER)
+    for each in FOLDER.rglob("*"):
+        # As of one boot, and of one process: not part of the format's golden bytes.
+        if each.name in {"control", "append.lock", "sync.lock"}:
+            each.unlink()
