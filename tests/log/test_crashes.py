@@ -1,0 +1,159 @@
+"""A process that dies at any effect on the disk, inside or before it; and a power cut then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from millstream.errors import LogError
+from millstream.log.partition import Partition
+from tests.log.partition_kit import (
+    CrashingStorage,
+    Plan,
+    RebootedStorage,
+    crashing,
+    open_partition,
+    read_ids,
+    rows,
+)
+
+COUNTS = [3, 2, 4, 1, 3, 2, 5, 1, 2]
+SEGMENT_BYTES = 1_700  # a roll every other frame
+
+
+class Writer:
+    """Appends and syncs until the plan ends it; remembers what it was told."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.written = 0
+        self.durable = 0
+        with crashing():
+            partition = open_partition(
+                folder, storage=CrashingStorage(plan), segment_bytes=SEGMENT_BYTES
+            )
+            for count in COUNTS:
+                self.written = partition.append(rows(self.written, count)).end_offset
+                if count > 1:
+                    partition.sync()
+                    self.durable = self.written
+
+
+def effects(tmp_path: Path) -> int:
+    plan = Plan()
+    writer = Writer(tmp_path / "counted", plan)
+    assert writer.durable == writer.written == sum(COUNTS)
+    assert plan.count > 45
+    return plan.count
+
+
+def go_on(partition: Partition, least: int, most: int) -> None:
+    """What is there is a prefix of what was appended; and the partition works on."""
+    end = partition.written_end
+    assert least <= end <= most
+    for _ in range(5):
+        end = partition.append(rows(end, 2)).end_offset
+    partition.sync()
+    assert read_ids(partition) == list(range(end))
+    assert read_ids(open_partition(partition.directory)) == list(range(end))
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_another_process_goes_on_after_a_death_at_any_effect(tmp_path: Path, halves: bool) -> None:
+    for fatal in range(1, effects(tmp_path) + 1):
+        folder = tmp_path / str(fatal)
+        writer = Writer(folder, Plan(fatal, halves))
+        partition = open_partition(folder, segment_bytes=SEGMENT_BYTES)
+        # What was under way may have been written: at most one frame more.
+        go_on(partition, writer.written, writer.written + max(COUNTS))
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("control", ["kept", "lost"])
+def test_a_power_cut_at_any_effect_takes_back_only_what_was_not_synced(
+    tmp_path: Path, halves: bool, control: str
+) -> None:
+    for fatal in range(1, effects(tmp_path) + 1):
+        folder = tmp_path / str(fatal)
+        plan = Plan(fatal, halves)
+        writer = Writer(folder, plan)
+        for path, synced in plan.synced.items():
+            content = Path(path).read_bytes()
+            half = synced + (len(content) - synced) // 2  # some of it came through
+            Path(path).write_bytes(content[:half])
+        if control == "lost":
+            (folder / "control").unlink(missing_ok=True)
+        partition = open_partition(
+            folder, storage=RebootedStorage(), segment_bytes=SEGMENT_BYTES
+        )
+        assert partition.durable_end >= writer.durable
+        end = partition.written_end
+        assert read_ids(partition) == list(range(end))
+        partition.append(rows(end, 1))
+
+
+def test_a_second_crash_inside_the_recovery_changes_nothing(tmp_path: Path) -> None:
+    for fatal in range(1, 12):
+        folder = tmp_path / str(fatal)
+        Writer(folder, Plan(25))
+        with crashing():
+            storage = CrashingStorage(Plan(fatal, halves=True))
+            storage.boot_id = lambda: "another boot"  # type: ignore[method-assign]
+            open_partition(folder, storage=storage)
+        partition = open_partition(folder, storage=RebootedStorage(), segment_bytes=SEGMENT_BYTES)
+        assert read_ids(partition) == list(range(partition.written_end))
+        assert partition.written_end >= 5
+
+
+def test_a_refused_append_is_taken_back_and_refuses_writes_until_verified(tmp_path: Path) -> None:
+    plan = Plan()
+    partition = open_partition(tmp_path / "0", storage=CrashingStorage(plan))
+    partition.append(rows(0, 3))
+    partition.sync()
+    plan.errors["append"] = OSError(28, "No space left on device")
+    with pytest.raises(LogError, match="No space left"):
+        partition.append(rows(3, 3))
+    plan.errors.clear()
+    with pytest.raises(LogError, match="refuses to write"):
+        partition.append(rows(3, 3))
+    assert read_ids(partition) == [0, 1, 2]
+    partition.verify()
+    assert partition.append(rows(3, 3)) == (3, 6)
+    partition.sync()
+    assert read_ids(partition) == list(range(6))
+
+
+def test_a_failed_sync_refuses_writes_of_every_process_until_verified(tmp_path: Path) -> None:
+    plan = Plan()
+    partition = open_partition(tmp_path / "0", storage=CrashingStorage(plan))
+    other = open_partition(tmp_path / "0")
+    partition.append(rows(0, 3))
+    partition.sync()
+    partition.append(rows(3, 2))
+    plan.errors["sync"] = OSError(5, "Input/output error")
+    with pytest.raises(LogError, match="Input/output error"):
+        partition.sync()
+    plan.errors.clear()
+    for each in (partition, other):
+        with pytest.raises(LogError, match="refuses to write"):
+            each.append(rows(5, 1))
+        with pytest.raises(LogError, match="refuses to write"):
+            each.sync()
+        assert read_ids(each) == [0, 1, 2]
+    plan.count = 0
+    partition.verify()
+    assert plan.count > 5  # truncated, written anew, synced, published
+    assert read_ids(other) == [0, 1, 2, 3, 4]
+    assert other.append(rows(5, 1)) == (5, 6)
+
+
+def test_opening_the_partition_anew_verifies_it(tmp_path: Path) -> None:
+    plan = Plan()
+    partition = open_partition(tmp_path / "0", storage=CrashingStorage(plan))
+    partition.append(rows(0, 3))
+    plan.errors["sync"] = OSError(5, "Input/output error")
+    with pytest.raises(LogError):
+        partition.sync()
+    with pytest.raises(LogError, match="cannot be recovered"):
+        open_partition(tmp_path / "0", storage=CrashingStorage(plan))
+    assert read_ids(open_partition(tmp_path / "0")) == [0, 1, 2]
