@@ -134,7 +134,9 @@ def _plain_type(data_type: pa.DataType) -> str:
         return "string"
     if types.is_binary_view(data_type):
         return "binary"
-    return "a type without unions and views, e.g. a struct or a list"
+    if types.is_list_view(data_type) or types.is_large_list_view(data_type):
+        return f"list<{data_type.value_type}>"
+    return "a type without unions, e.g. a struct"
 
 
 def _field(metadata: memoryview, table: int, field: int) -> int:
