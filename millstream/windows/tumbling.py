@@ -1,0 +1,51 @@
+"""Windows of one size, one after another, that never overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from millstream.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True)
+class Tumbling:
+    """Windows [k·size + offset, (k + 1)·size + offset) for every integer k.
+
+    The start is inclusive, the end exclusive; times before 1970 fall into the window that
+    holds them, as all others do.
+
+    Parameters
+    ----------
+    size_us
+        Length of a window in microseconds, at least 1.
+    offset_us
+        Where a window starts, in microseconds from 1970-01-01 UTC; taken modulo `size_us`.
+
+    Raises
+    ------
+    OptionError
+        When the size is not positive.
+
+    Examples
+    --------
+    >>> Tumbling(size_us=10).start_of(-1)
+    -10
+    """
+
+    size_us: int
+    offset_us: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size_us <= 0:
+            message = f"a window's size must be positive; got {self.size_us} microseconds"
+            raise OptionError(message)
+
+    def start_of(self, time_us: int) -> int:
+        """Return the start of the window that holds `time_us`."""
+        return time_us - (time_us - self.offset_us) % self.size_us
+
+    def describe(self) -> str:
+        """Return the window as `explain()` shows it."""
+        offset = f", offset {timedelta(microseconds=self.offset_us)}" if self.offset_us else ""
+        return f"tumbling {timedelta(microseconds=self.size_us)}{offset}"
