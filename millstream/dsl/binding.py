@@ -111,7 +111,8 @@ def bind_boolean(expression: Expression, scope: Scope, what: str) -> TypedExpres
     if not pat.is_boolean(bound.type):
         message = (
             f"{expression.location}: {what} needs a condition (bool); "
-            f"got {shown(expression, bound)}; compare it with something, e.g. {_compared(expression, bound.type)}"
+            f"got {shown(expression, bound)}; compare it with something, "
+            f"e.g. {_compared(expression, bound.type)}"
         )
         raise ExpressionTypeError(message)
     return bound

@@ -20,7 +20,6 @@ from millstream.operators.expression import (
     Call,
     Column,
     TypedExpression,
-    columns_of,
     substitute,
 )
 from millstream.plan.columns import Outputs, identity_outputs
@@ -30,6 +29,9 @@ from millstream.plan.walk import in_order, with_inputs
 
 FUSED_SIZE_MAX = 400
 """How many parts the expressions of a fused node may have: substitution can multiply them."""
+
+SHOWN_COLUMNS_MAX = 6
+"""More columns than these that pass unchanged are only counted in a step's text."""
 
 
 def chains_to_fused(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
@@ -71,7 +73,7 @@ def _fused(node: Filter | Project | Fused, source: Node) -> Fused:
                 source,
                 None,
                 outputs,
-                (_projection_text(outputs, source),),
+                (_projection_text(outputs),),
                 location=node.location,
                 name=node.name,
             )
@@ -161,15 +163,15 @@ def _holds_every_value(source: pa.DataType, target: pa.DataType) -> bool:
     return bool(pat.is_boolean(source) and pat.is_integer(target))
 
 
-def _projection_text(outputs: Outputs, source: Node) -> str:
-    computed = [
-        f"{name} = {expression_text(expression)}"
+def _projection_text(outputs: Outputs) -> str:
+    parts = [
+        name
+        if isinstance(expression, Column) and expression.name == name
+        else f"{name} = {expression_text(expression)}"
         for name, expression in outputs
-        if not (isinstance(expression, Column) and expression.name == name)
     ]
-    kept = sum(isinstance(each, Column) and each.name == name for name, each in outputs)
-    dropped = len(source.schema) - len(frozenset().union(*(columns_of(e) for _, e in outputs)))
-    parts = [*computed, f"keep {kept}"] if kept else computed
-    if dropped:
-        parts.append(f"drop {dropped}")
-    return f"select {', '.join(parts)}"
+    computed = [each for each in parts if " = " in each]
+    kept = [each for each in parts if " = " not in each]
+    if len(kept) > SHOWN_COLUMNS_MAX:
+        kept = [f"{len(kept)} columns as they are"]
+    return f"select {', '.join([*kept, *computed])}"

@@ -295,12 +295,7 @@ class WindowAggregate(PlanNode):
     allowed_lateness_us: int = 0
 
     def __post_init__(self) -> None:
-        if self.input.time_column is None:
-            message = (
-                f"{self.location}: a window needs event time, and these rows have none; name "
-                'the column where the stream begins, ms.stream(…, time="…"), and keep it in select'
-            )
-            raise PlanError(message)
+        require_event_time(self.input, self.location)
         keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
         bounds = [pa.field("window_start", EVENT_TIME), pa.field("window_end", EVENT_TIME)]
         results = [pa.field(each.name, each.type) for each in self.aggregates]
@@ -316,8 +311,7 @@ class WindowAggregate(PlanNode):
     @property
     def event_time(self) -> str:
         """The input's time column, by which rows go to windows."""
-        assert self.input.time_column is not None
-        return self.input.time_column
+        return require_event_time(self.input, self.location)
 
 
 @dataclass(frozen=True, eq=False)
@@ -415,3 +409,20 @@ def _listed(names: Sequence[str]) -> str:
 def _projection_of(node: Project | Fused) -> tuple[pa.Schema, tuple[str, ...], str | None]:
     source = node.input
     return projected(source.schema, source.keys, source.time_column, node.outputs, node.location)
+
+
+def require_event_time(node: Node, location: str) -> str:
+    """Return the time column of the rows of `node`.
+
+    Raises
+    ------
+    PlanError
+        When they have none, which windows need.
+    """
+    if node.time_column is None:
+        message = (
+            f"{location}: a window needs event time, and these rows have none; name the column "
+            'where the stream begins, ms.stream(…, time="…"), and keep it in select'
+        )
+        raise PlanError(message)
+    return node.time_column

@@ -1,0 +1,227 @@
+"""Running what was built: `run`, and what `collect()` and `explain()` do."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from millstream.dsl.location import user_location
+from millstream.dsl.run_context import RunOverrides, current_overrides
+from millstream.dsl.sink import Sink, checked_name
+from millstream.dsl.topics import same_log
+from millstream.dsl.windows import duration_option
+from millstream.errors import OptionError, PlanError
+from millstream.plan import nodes
+from millstream.plan.compile import compile_job, source_partitions
+from millstream.plan.explain import Explanation, explain_job
+from millstream.plan.walk import in_order
+from millstream.runtime.graph import KEY_GROUPS, JobGraph
+
+if TYPE_CHECKING:
+    from millstream.log import Log
+    from millstream.operators.operator import OperatorCounters
+    from millstream.runtime.hosts.local import RunResult
+
+COLLECTED = "collected"
+"""The name of the one result of a job that `collect()` runs."""
+
+RUNS_KEPT = 16
+"""How many finished runs `explain(counters=True)` can still tell about."""
+
+
+@dataclass(frozen=True)
+class _FinishedRun:
+    sinks: tuple[nodes.Sink, ...]
+    name: str
+    parallelism: int
+    counters: Mapping[str, OperatorCounters]
+
+
+_finished: deque[_FinishedRun] = deque(maxlen=RUNS_KEPT)
+
+
+def run(
+    *sinks: Sink | Sequence[Sink],
+    name: str | None = None,
+    parallelism: int | None = None,
+    until: Literal["end"] | None = None,
+    fresh: bool = False,
+    log: Log | None = None,
+    checkpoint_interval: str | timedelta = "1s",
+) -> RunResult:
+    """Run a job of one or more sinks in this process, and return when it has ended.
+
+    A job goes on from its newest checkpoint. What several sinks share is computed once.
+
+    Parameters
+    ----------
+    *sinks
+        What `stream.to(…)` returned.
+    name
+        By which the job's checkpoints are found again; by default the script's.
+    parallelism
+        How many workers share the rows; by default as many as the largest source has
+        partitions.
+    until
+        `"end"`: read to the ends of the topics as they are when the job first starts, close
+        the last windows, finish. By default the job runs until it is stopped.
+    fresh
+        Start over, without the checkpoints of earlier runs.
+    log
+        For the reader to see: the log of the streams, which is checked.
+    checkpoint_interval
+        How often progress is made durable and results become visible.
+
+    Raises
+    ------
+    PlanError, OptionError
+        When the job or an option cannot be used as given.
+    JobError
+        When the running job failed.
+    """
+    location, overrides = user_location(), current_overrides()
+    ends = _flattened(sinks, location)
+    home = same_log([*(each.log for each in ends), *([log] if log else [])], location)
+    roots = tuple(each.node for each in ends)
+    if overrides.parallelism is not None:
+        parallelism = overrides.parallelism
+    if (overrides.until or until) not in {None, "end"}:
+        message = f'{location}: until is "end" or left out; got {until!r}'
+        raise OptionError(message)
+    interval_us = overrides.checkpoint_interval_us
+    if interval_us is None:
+        interval_us = duration_option("checkpoint_interval", checkpoint_interval, location)
+    return _run(
+        roots,
+        home,
+        overrides,
+        name=checked_name(overrides.name or name or _script_name(), location),
+        parallelism=_checked_parallelism(parallelism, roots, location),
+        until=overrides.until or until,
+        fresh=overrides.fresh or fresh,
+        checkpoint_interval_us=interval_us,
+    )
+
+
+def memory_sink(node: nodes.Node) -> nodes.Sink:
+    """Return a root that keeps the rows of `node` in the process."""
+    return nodes.Sink(node, COLLECTED, node.keys, node.time_column, kind="memory")
+
+
+def collect(node: nodes.Node, log: Log) -> pa.Table:
+    """Return all rows of `node`, from the beginning to the present ends of its topics."""
+    root = memory_sink(node)
+    result = _run(
+        (root,),
+        log,
+        RunOverrides(),
+        name="collect",
+        parallelism=1,
+        until="end",
+        fresh=True,
+        checkpoint_interval_us=1_000_000,
+    )
+    return result.tables[COLLECTED]
+
+
+def explain(
+    sinks: Sequence[nodes.Sink], counters: bool, parallelism: int | None, location: str
+) -> Explanation:
+    """Return what a job of `sinks` would do, or did when one of them was run last.
+
+    Raises
+    ------
+    PlanError
+        When counters are asked for and no run is known.
+    """
+    if not counters:
+        workers = _checked_parallelism(parallelism, sinks, location)
+        return explain_job(sinks, _script_name(), workers)
+    inputs = {id(each.input) for each in sinks}
+    for each in reversed(_finished):
+        if inputs.issubset({id(sink.input) for sink in each.sinks}):
+            return explain_job(each.sinks, each.name, each.parallelism, each.counters)
+    message = (
+        f"{location}: there are no counters: this was not run in this process, or "
+        f"{RUNS_KEPT} runs ago; call run or collect first"
+    )
+    raise PlanError(message)
+
+
+def _run(
+    roots: tuple[nodes.Sink, ...],
+    log: Log,
+    overrides: RunOverrides,
+    *,
+    name: str,
+    parallelism: int,
+    until: Literal["end"] | None,
+    fresh: bool,
+    checkpoint_interval_us: int,
+) -> RunResult:
+    # The host is imported when something runs: building and explaining need no engine.
+    from millstream.runtime.hosts.local import run_job
+    from millstream.runtime.options import RunOptions
+
+    options = RunOptions(
+        parallelism=parallelism,
+        until=until,
+        fresh=fresh,
+        checkpoint_interval_us=checkpoint_interval_us,
+    )
+    result = run_job(_compiler(roots, name), log, options, on_status=overrides.on_status)
+    _finished.append(_FinishedRun(roots, name, parallelism, result.counters))
+    overrides.results.append(result)
+    return result
+
+
+def _compiler(roots: Sequence[nodes.Sink], name: str) -> Callable[[int], JobGraph]:
+    def compile_for(parallelism: int) -> JobGraph:
+        return compile_job(roots, name, parallelism)
+
+    return compile_for
+
+
+def _flattened(sinks: Sequence[Sink | Sequence[Sink]], location: str) -> list[Sink]:
+    ends: list[Sink] = []
+    for each in sinks:
+        ends.extend(each if isinstance(each, list | tuple) else [each])  # type: ignore[list-item]  # checked next
+    for end in ends:
+        if not isinstance(end, Sink):
+            message = (
+                f"{location}: run takes sinks; got {type(end).__name__}; "
+                'end the stream with .to("topic"), or look at it with .collect()'
+            )
+            raise PlanError(message)
+    if not ends:
+        message = f'{location}: run needs a sink: ms.run(stream.to("topic"))'
+        raise PlanError(message)
+    return ends
+
+
+def _checked_parallelism(
+    parallelism: int | None, sinks: Sequence[nodes.Sink], location: str
+) -> int:
+    if parallelism is None:
+        return source_partitions(in_order(sinks))
+    if type(parallelism) is not int or not 1 <= parallelism <= KEY_GROUPS:
+        message = f"{location}: parallelism is from 1 to {KEY_GROUPS}; got {parallelism!r}"
+        raise OptionError(message)
+    return parallelism
+
+
+def _script_name() -> str:
+    """Return the running script's name, as a job's name; `notebook` where there is none."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    stem = PurePath(path).stem if isinstance(path, str) else ""
+    name = "".join(
+        each if each.isascii() and (each.isalnum() or each in "_.-") else "_" for each in stem
+    )
+    return name.lstrip("_.-")[:100] or "notebook"

@@ -1,0 +1,409 @@
+"""Streams: rows that flow, and the verbs that say what happens to them.
+
+Every verb returns a new stream over a new plan node; nothing runs before `run` or `collect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, Self
+
+import pyarrow as pa
+
+from millstream.dsl import job
+from millstream.dsl.binding import Scope, bind_boolean
+from millstream.dsl.expressions import Expression
+from millstream.dsl.functions import Aggregate
+from millstream.dsl.location import user_location
+from millstream.dsl.selection import condition, named_outputs
+from millstream.dsl.sink import Sink, checked_name
+from millstream.dsl.table import Table
+from millstream.dsl.topics import check_sink, resolved_log, same_log, topic_config
+from millstream.dsl.windows import duration_option
+from millstream.errors import PlanError
+from millstream.operators.expression import Call, Constant, TypedExpression
+from millstream.plan import nodes
+from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.columns import (
+    Outputs,
+    check_same_columns,
+    identity_outputs,
+    require_column,
+)
+from millstream.plan.explain import Explanation
+from millstream.windows.tumbling import Tumbling
+
+if TYPE_CHECKING:
+    from millstream.log import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Rows of one schema, in motion. Made by `ms.stream`; every verb returns another one.
+
+    Parameters
+    ----------
+    node
+        The plan's node whose rows these are.
+    log
+        The log that the job reads and writes.
+    """
+
+    node: nodes.Node
+    log: Log
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, with their types."""
+        return self.node.schema
+
+    def filter(self, *conditions: Expression) -> Stream:
+        """Keep the rows for which all conditions hold; a null condition does not hold."""
+        location, scope = user_location(), Scope(self.schema)
+        node = self.node
+        for each in conditions:
+            predicate = bind_boolean(condition(each, location), scope, "a filter")
+            node = nodes.Filter(node, predicate, location=location)
+        return Stream(node, self.log)
+
+    def select(self, /, *columns: str | Expression, **computed: object) -> Stream:
+        """Return rows of just these columns, in order.
+
+        Parameters
+        ----------
+        *columns
+            Names, or expressions that have a name.
+        **computed
+            Expressions or constants under the keyword's name.
+        """
+        location = user_location()
+        return self._project(named_outputs(self.schema, columns, computed, location), location)
+
+    def map(self, /, *columns: str | Expression, **computed: object) -> Stream:
+        """Return one computed row for each row; the same as `select`."""
+        return self.select(*columns, **computed)
+
+    def with_columns(self, /, *columns: Expression, **computed: object) -> Stream:
+        """Return the rows with further columns; one of an old name takes its place."""
+        location = user_location()
+        outputs = dict(identity_outputs(self.schema))
+        outputs.update(named_outputs(self.schema, columns, computed, location))
+        return self._project(tuple(outputs.items()), location)
+
+    def drop(self, *names: str) -> Stream:
+        """Return the rows without the columns `names`."""
+        location = user_location()
+        for name in names:
+            require_column(self.schema, name, location)
+        kept = tuple(each for each in identity_outputs(self.schema) if each[0] not in names)
+        return self._project(kept, location)
+
+    def rename(self, names: Mapping[str, str]) -> Stream:
+        """Return the rows with other column names: `{"old": "new"}`."""
+        location = user_location()
+        for name in names:
+            require_column(self.schema, name, location)
+        outputs = ((names.get(name, name), each) for name, each in identity_outputs(self.schema))
+        return self._project(tuple(outputs), location)
+
+    def key_by(self, /, *keys: str | Expression, **computed: object) -> Stream:
+        """Return the rows keyed by columns; a computed key is added as a column.
+
+        What follows is kept for each key: windows, and the partitions of a topic written to.
+        """
+        location = user_location()
+        keyed = named_outputs(self.schema, keys, computed, location)
+        if not keyed:
+            message = f"{location}: key_by needs a column, e.g. key_by({self.schema.names[0]!r})"
+            raise PlanError(message)
+        present = dict(identity_outputs(self.schema))
+        source = self
+        if any(present.get(name) != each for name, each in keyed):
+            source = self._project(tuple((present | dict(keyed)).items()), location)
+        names = tuple(name for name, _ in keyed)
+        return Stream(nodes.KeyBy(source.node, names, location=location), self.log)
+
+    def window(
+        self, window: Tumbling, *, allowed_lateness: str | timedelta = "0s"
+    ) -> WindowedStream:
+        """Cut event time into windows, for `.agg(…)` to compute a row for each key and window.
+
+        Parameters
+        ----------
+        window
+            E.g. `ms.tumbling("1h")`.
+        allowed_lateness
+            For how long after its end a window stays open for rows behind the watermark.
+
+        Raises
+        ------
+        PlanError
+            When the rows have no event time.
+        """
+        location = user_location()
+        if not isinstance(window, Tumbling):
+            message = f'{location}: window takes e.g. ms.tumbling("1h"); got {window!r}'
+            raise PlanError(message)
+        nodes.require_event_time(self.node, location)
+        allowed_us = duration_option("allowed_lateness", allowed_lateness, location)
+        return WindowedStream(self, window, allowed_us)
+
+    def join(
+        self,
+        table: Table,
+        on: str | Sequence[str] | None = None,
+        *,
+        how: Literal["inner", "left"] = "inner",
+        left_on: str | Sequence[str] | None = None,
+        right_on: str | Sequence[str] | None = None,
+    ) -> Stream:
+        """Add the columns that `table` has for each row's key.
+
+        Parameters
+        ----------
+        table
+            The table; its key columns are joined and not repeated.
+        on
+            Names of the key columns, where both sides call them the same.
+        how
+            `"inner"` drops rows without a match; `"left"` keeps them, with nulls. A null key
+            matches nothing.
+        left_on, right_on
+            Instead of `on`: the names on this side and on the table's.
+
+        Raises
+        ------
+        PlanError
+            When other columns than the table's keys are joined, or both sides have a column.
+        ExpressionTypeError
+            When the key columns are of different types.
+        """
+        location = user_location()
+        if not isinstance(table, Table):
+            message = f"{location}: join takes a table, ms.table(…); got {type(table).__name__}"
+            raise PlanError(message)
+        if how not in {"inner", "left"}:
+            message = f'{location}: how is "inner" or "left"; got {how!r}'
+            raise PlanError(message)
+        log = same_log([self.log, table.log], location)
+        mine, theirs = _names(on if left_on is None else left_on), _names(on or right_on)
+        if set(theirs) != set(table.keys) or len(mine) != len(theirs):
+            message = (
+                f"{location}: table {table.node.topic!r} is joined by its key, "
+                f"{', '.join(table.keys)}; got {', '.join(theirs) or 'nothing'}: "
+                f'write on="{table.keys[0]}", or left_on= and right_on= where names differ'
+            )
+            raise PlanError(message)
+        pairs = dict(zip(theirs, mine, strict=True))
+        stream_keys = tuple(pairs[each] for each in table.keys)
+        joined = nodes.TableJoin(
+            self.node, table.node, stream_keys, table.keys, how, location=location
+        )
+        return Stream(joined, log)
+
+    def union(self, *others: Stream) -> Stream:
+        """Return the rows of this and other streams, which have the same columns in any order."""
+        location = user_location()
+        aligned: list[nodes.Node] = [self.node]
+        for other in others:
+            if not isinstance(other, Stream):
+                message = f"{location}: union takes streams; got {type(other).__name__}"
+                raise PlanError(message)
+            check_same_columns(self.schema, other.schema, location)
+            same = other.schema.names == self.schema.names
+            ordered = other if same else other._project(identity_outputs(self.schema), location)
+            aligned.append(ordered.node)
+        log = same_log([self.log, *(each.log for each in others)], location)
+        return Stream(nodes.Union(tuple(aligned), location=location), log)
+
+    def branch(self, *conditions: Expression) -> list[Stream]:
+        """Return a stream for each condition: a row goes to the first one that holds.
+
+        Rows for which none holds go nowhere; give `lit(True)` last to have the rest.
+        """
+        location, scope = user_location(), Scope(self.schema)
+        streams: list[Stream] = []
+        earlier: TypedExpression | None = None
+        for each in conditions:
+            own = bind_boolean(condition(each, location), scope, "a branch")
+            holds = Call("coalesce", (own, Constant(False, pa.bool_())), pa.bool_())
+            if earlier is None:
+                chosen, earlier = own, holds
+            else:
+                rest = Call("not", (earlier,), pa.bool_())
+                chosen = Call("and", (own, rest), pa.bool_())
+                earlier = Call("or", (earlier, holds), pa.bool_())
+            streams.append(Stream(nodes.Filter(self.node, chosen, location=location), self.log))
+        return streams
+
+    def named(self, name: str) -> Self:
+        """Give the last operator a name, by which its state is found after the job changed."""
+        location = user_location()
+        return replace(self, node=replace(self.node, name=checked_name(name, location)))
+
+    def to(self, topic: str, *, partitions: int | None = None) -> Sink:
+        """Write the rows to a topic, which is made when it is not there.
+
+        Parameters
+        ----------
+        topic
+            The topic's name. It is keyed as the stream is.
+        partitions
+            For a new topic; by default as many as the job's largest source has.
+
+        Raises
+        ------
+        SchemaMismatchError
+            When the topic exists with other columns.
+        """
+        location = user_location()
+        if partitions is not None and partitions < 1:
+            message = f"{location}: a topic has at least 1 partition; got {partitions}"
+            raise PlanError(message)
+        check_sink(self.log, topic, self.schema, location)
+        node = nodes.Sink(
+            self.node,
+            topic,
+            self.node.keys,
+            self.node.time_column,
+            partitions,
+            location=location,
+        )
+        return Sink(node, self.log)
+
+    def collect(self) -> pa.Table:
+        """Run the stream to the present end of its topics, and return its rows.
+
+        It starts from the beginning each time and leaves no topic behind.
+        """
+        return job.collect(self.node, self.log)
+
+    def explain(self, *, counters: bool = False, parallelism: int | None = None) -> Explanation:
+        """Return what a job of this stream would do; in a notebook it draws.
+
+        Parameters
+        ----------
+        counters
+            Whether to show what each operator did in the last `collect()` of this stream.
+        parallelism
+            For how many workers; by default as many as the largest source has partitions.
+        """
+        return job.explain([job.memory_sink(self.node)], counters, parallelism, user_location())
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{each.name}: {each.type}" for each in self.schema)
+        return f"stream ({columns})"
+
+    def _repr_html_(self) -> str:
+        return self.explain()._repr_html_()
+
+    def _project(self, outputs: Outputs, location: str) -> Stream:
+        return Stream(nodes.Project(self.node, outputs, location=location), self.log)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedStream:
+    """A stream cut into windows; `agg` says what to compute in each.
+
+    Parameters
+    ----------
+    stream
+        The rows.
+    window, allowed_lateness_us
+        How event time is cut, and for how long a window takes rows after its end.
+    """
+
+    stream: Stream
+    window: Tumbling
+    allowed_lateness_us: int
+
+    def agg(self, /, **aggregates: Aggregate) -> WindowResult:
+        """Compute a row for each key and window, given out when the window is over.
+
+        Its columns are the keys, `window_start`, `window_end` and the results by keyword:
+        `agg(flights=ms.count(), worst=ms.max("delay"))`.
+        """
+        location, scope = user_location(), Scope(self.stream.schema)
+        columns = []
+        for name, each in aggregates.items():
+            if not isinstance(each, Aggregate):
+                message = (
+                    f"{location}: agg takes aggregates such as ms.count() or ms.mean(…); "
+                    f"{name}={each!r} is none"
+                )
+                raise PlanError(message)
+            argument = None if each.argument is None else scope.bind(each.argument)
+            columns.append(AggregateColumn(name, each.function, argument, each.location))
+        if not columns:
+            message = f"{location}: agg computes nothing; write e.g. agg(rows=ms.count())"
+            raise PlanError(message)
+        node = nodes.WindowAggregate(
+            self.stream.node,
+            self.stream.node.keys,
+            self.window,
+            tuple(columns),
+            self.allowed_lateness_us,
+            location=location,
+        )
+        return WindowResult(node, self.stream.log)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult(Stream):
+    """The results of windows, from which the rows that came too late can be had, too."""
+
+    def late(self) -> Stream:
+        """Return the rows that came after their window had closed, as they were."""
+        assert isinstance(self.node, nodes.WindowAggregate)
+        return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
+
+
+def stream(
+    topic: str,
+    time: str | None = None,
+    lateness: str | timedelta = "0s",
+    log: Log | None = None,
+    idle_timeout: str | timedelta | None = None,
+) -> Stream:
+    """Return a topic as a stream of events.
+
+    Parameters
+    ----------
+    topic
+        The topic's name.
+    time
+        The column with the event time; by default the topic's own time column.
+    lateness
+        How far behind the newest event one may be and still count as in time, e.g. `"24h"`.
+    log
+        Where the topic is; by default `MILLSTREAM_LOG` or `./data`.
+    idle_timeout
+        After how long without data a partition stops holding windows open; by default never.
+
+    Raises
+    ------
+    UnknownTopicError
+        When there is no such topic; lists the nearest names.
+    UnknownColumnError, ExpressionTypeError
+        When the time column is not there or no timestamp.
+    """
+    location = user_location()
+    log = resolved_log(log)
+    config = topic_config(log, topic, location)
+    node = nodes.StreamSource(
+        topic,
+        config.schema,
+        tuple(config.key),
+        config.partitions,
+        config.time if time is None else time,
+        duration_option("lateness", lateness, location),
+        None if idle_timeout is None else duration_option("idle_timeout", idle_timeout, location),
+        location=location,
+    )
+    return Stream(node, log)
+
+
+def _names(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())

@@ -1,0 +1,85 @@
+"""Where a stream or table begins: the log, and the topic in it, found at the user's line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from millstream.dsl.run_context import current_overrides
+from millstream.errors import PlanError, SchemaMismatchError, UnknownTopicError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from millstream.log import Log
+
+
+def resolved_log(log: Log | None) -> Log:
+    """Return the log that is meant: the given one, the command line's, or the default."""
+    if log is not None:
+        return log
+    overridden = current_overrides().log
+    if overridden is not None:
+        return overridden
+    from millstream.log import Log as LogOfDirectory
+
+    return LogOfDirectory.default()
+
+
+def topic_config(log: Log, name: str, location: str) -> Any:
+    """Return the configuration of topic `name`.
+
+    Raises
+    ------
+    UnknownTopicError
+        When there is none; lists the nearest names and the log's directory.
+    """
+    names = log.topic_names()
+    if name not in names:
+        message = f"{location}: no topic {name!r} in the log {log.path!r}{nearest(name, names)}"
+        raise UnknownTopicError(message)
+    return log.topic(name).config
+
+
+def same_log(logs: list[Log], location: str) -> Log:
+    """Return the one log of several streams.
+
+    Raises
+    ------
+    PlanError
+        When there are two.
+    """
+    paths = {each.path for each in logs}
+    if len(paths) > 1:
+        listed = " and ".join(repr(each) for each in sorted(paths))
+        message = f"{location}: one job reads and writes one log; these streams are of {listed}"
+        raise PlanError(message)
+    return logs[0]
+
+
+def check_sink(log: Log, topic: str, schema: pa.Schema, location: str) -> None:
+    """Check that rows of `schema` can go to `topic`, if it is there already.
+
+    Raises
+    ------
+    SchemaMismatchError
+        When its columns are others; names them.
+    """
+    if topic not in log.topic_names():
+        return
+    existing = log.topic(topic).config.schema
+    differences = [
+        f"{name!r} is {_type(schema, name)} here and {_type(existing, name)} there"
+        for name in dict.fromkeys([*schema.names, *existing.names])
+        if _type(schema, name) != _type(existing, name)
+    ]
+    if differences:
+        message = (
+            f"{location}: topic {topic!r} exists with other columns: {', '.join(differences)}; "
+            "choose another topic, or change the rows with select, rename or cast"
+        )
+        raise SchemaMismatchError(message)
+
+
+def _type(schema: pa.Schema, name: str) -> str:
+    index = schema.get_field_index(name)
+    return "missing" if index < 0 else str(schema.field(index).type)
