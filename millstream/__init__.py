@@ -1,1 +1,99 @@
-"""An event streaming platform: a partitioned log and a stream processor over Arrow columns."""
+"""An event streaming platform: a partitioned log and a stream processor over Arrow columns.
+
+The public names, nothing else. Each is imported when it is first used, so that
+`import millstream` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from millstream import errors
+    from millstream.dsl.conditions import coalesce, when
+    from millstream.dsl.expressions import Expression, col, lit
+    from millstream.dsl.functions import Aggregate, count, max, mean, min, sum  # noqa: A004  # SQL's words
+    from millstream.dsl.job import run
+    from millstream.dsl.sink import Sink
+    from millstream.dsl.stream import Stream, WindowedStream, WindowResult, stream
+    from millstream.dsl.table import Table, table
+    from millstream.dsl.windows import tumbling
+    from millstream.errors import MillstreamError, UserError
+    from millstream.log import Log
+    from millstream.plan.explain import Explanation
+    from millstream.runtime.hosts.local import RunResult
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Log",
+    "stream",
+    "table",
+    "run",
+    "col",
+    "lit",
+    "when",
+    "coalesce",
+    "count",
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "tumbling",
+    "Stream",
+    "WindowedStream",
+    "WindowResult",
+    "Table",
+    "Sink",
+    "Expression",
+    "Aggregate",
+    "Explanation",
+    "RunResult",
+    "errors",
+    "MillstreamError",
+    "UserError",
+]
+
+_MODULES = {
+    "Log": "millstream.log",
+    "stream": "millstream.dsl.stream",
+    "table": "millstream.dsl.table",
+    "run": "millstream.dsl.job",
+    "col": "millstream.dsl.expressions",
+    "lit": "millstream.dsl.expressions",
+    "when": "millstream.dsl.conditions",
+    "coalesce": "millstream.dsl.conditions",
+    "count": "millstream.dsl.functions",
+    "sum": "millstream.dsl.functions",
+    "mean": "millstream.dsl.functions",
+    "min": "millstream.dsl.functions",
+    "max": "millstream.dsl.functions",
+    "tumbling": "millstream.dsl.windows",
+    "Stream": "millstream.dsl.stream",
+    "WindowedStream": "millstream.dsl.stream",
+    "WindowResult": "millstream.dsl.stream",
+    "Table": "millstream.dsl.table",
+    "Sink": "millstream.dsl.sink",
+    "Expression": "millstream.dsl.expressions",
+    "Aggregate": "millstream.dsl.functions",
+    "Explanation": "millstream.plan.explain",
+    "RunResult": "millstream.runtime.hosts.local",
+    "MillstreamError": "millstream.errors",
+    "UserError": "millstream.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module("millstream.errors")
+    if name not in _MODULES:
+        message = f"module 'millstream' has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next use finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
