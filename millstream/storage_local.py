@@ -55,13 +55,16 @@ class LocalAppendFile:
     """A file that is open for appending; see `millstream.storage.AppendFile`."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        self._path = path
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o644)
         try:
-            self._descriptor = os.open(path, flags)
-        except FileNotFoundError:
-            self._descriptor = os.open(path, flags | os.O_CREAT, 0o644)
-            sync_directory(os.path.dirname(path))
+            # Empty: new, or its creator died before the entry was durable.
+            if self.size_bytes == 0:
+                sync_directory(os.path.dirname(path))
+        except OSError:
+            self.close()
+            raise
 
     @property
     def size_bytes(self) -> int:
@@ -70,13 +73,7 @@ class LocalAppendFile:
 
     def append(self, chunks: Sequence[Bytes]) -> None:
         """Write `chunks` at the end; one system call, unless the kernel takes only a part."""
-        rest = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-        while rest:
-            written = os.writev(self._descriptor, rest[:CHUNKS_MAX])
-            if written == 0:
-                message = f"wrote nothing to {self.path}; the disk may be full"
-                raise OSError(message)
-            rest = _after(rest, written)
+        _write_all(self._descriptor, chunks, self._path)
 
     def sync(self) -> None:
         """Return when the file is on stable storage."""
@@ -96,6 +93,17 @@ class LocalAppendFile:
         # Holders of append files are dropped without ceremony, e.g. by a Ctrl-C in a notebook.
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
+
+
+def _write_all(descriptor: int, chunks: Sequence[Bytes], path: str) -> None:
+    """Write `chunks` one after another, in one system call where the kernel takes all."""
+    rest = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+    while rest:
+        written = os.writev(descriptor, rest[:CHUNKS_MAX])
+        if written == 0:
+            message = f"wrote nothing to {path}; the disk may be full"
+            raise OSError(message)
+        rest = _after(rest, written)
 
 
 def _after(chunks: list[memoryview], size_bytes: int) -> list[memoryview]:
@@ -210,15 +218,16 @@ class LocalStorage:
         """Replace `path` by `content`, whole or not at all, durable when this returns."""
         # The writer's name is in the temporary one: two writers do not meet in one file.
         temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.tmp"
-        file = LocalAppendFile(temporary)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            file.truncate(0)
-            file.append([content])
-            file.sync()
-            file.close()
+            descriptor = os.open(temporary, flags, 0o644)
+            try:
+                _write_all(descriptor, [content], temporary)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             os.replace(temporary, path)
         except BaseException:
-            file.close()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise

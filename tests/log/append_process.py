@@ -53,7 +53,7 @@ class DyingStorage(LocalStorage):
 
 
 def frame(owner: int, sequence: int) -> pa.RecordBatch:
-    """The rows of one frame: as many as the sequence says, up to 50, and big enough to take time."""
+    """The rows of one frame: up to 50, of up to 800 bytes each."""
     count = 1 + sequence % 50
     payload = bytes([owner]) * (100 + 37 * (sequence % 20))
     columns = [[owner] * count, [sequence] * count, [payload] * count]

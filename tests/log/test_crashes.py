@@ -83,9 +83,7 @@ def test_a_power_cut_at_any_effect_takes_back_only_what_was_not_synced(
             Path(path).write_bytes(content[:half])
         if control == "lost":
             (folder / "control").unlink(missing_ok=True)
-        partition = open_partition(
-            folder, storage=RebootedStorage(), segment_bytes=SEGMENT_BYTES
-        )
+        partition = open_partition(folder, storage=RebootedStorage(), segment_bytes=SEGMENT_BYTES)
         assert partition.durable_end >= writer.durable
         end = partition.written_end
         assert read_ids(partition) == list(range(end))
