@@ -49,9 +49,7 @@ class LiveView:
         Where to; by default standard error, so that results can be piped.
     """
 
-    def __init__(
-        self, title: str, *, console: Console = notes, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, title: str, *, console: Console = notes, clock: Clock | None = None) -> None:
         self._title = title
         self._clock = clock or SystemClock()
         self._statuses: Sequence[WorkerStatus] = ()

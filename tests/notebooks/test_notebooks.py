@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nbclient
 import nbformat
@@ -14,6 +15,8 @@ from millstream.log import Log
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 FLIGHTS_IN_JANUARY = 27_004
+
+read_notebook: Any = nbformat.read  # has no types
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def log_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_notebook_runs(path: Path, log_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLSTREAM_LOG", str(log_directory))
     monkeypatch.setenv("MPLBACKEND", "agg")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=100, resources={"metadata": {"path": NOTEBOOKS}}
     ).execute()
@@ -46,5 +49,5 @@ def test_notebook_runs(path: Path, log_directory: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook_is_stored_without_output(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path, as_version=4)
     assert [cell.id for cell in notebook.cells if cell.get("outputs")] == []

@@ -59,7 +59,8 @@ def test_scheduled_is_the_local_time_in_new_york(flights: pa.Table, raw: pa.Tabl
     new_york = ZoneInfo("America/New_York")
     columns = [raw[name].to_pylist() for name in ("year", "month", "day", "hour", "minute")]
     expected = sorted(
-        datetime(*parts, tzinfo=new_york).timestamp() for parts in zip(*columns, strict=True)
+        datetime(year, month, day, hour, minute, tzinfo=new_york).timestamp()
+        for year, month, day, hour, minute in zip(*columns, strict=True)
     )
     got = sorted(us / 1e6 for us in flights["scheduled"].cast(pa.int64()).to_pylist())
     assert got == expected

@@ -1,0 +1,124 @@
+"""`millstream run`: a job script, with options from outside and a live view of its workers."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from millstream.cli.console import notes
+from millstream.cli.options import LogOption, open_log
+from millstream.errors import MillstreamError, OptionError
+
+if TYPE_CHECKING:
+    from millstream.runtime.hosts.local import RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a run is told from outside the script; `None` leaves the script's own."""
+
+    name: str | None = None
+    parallelism: int | None = None
+    until: Literal["end"] | None = None
+    fresh: bool = False
+    log: Path | None = None
+
+
+def run(
+    script: Annotated[Path, typer.Argument(help="A Python script that calls ms.run.")],
+    script_arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="The script's own.")
+    ] = None,
+    *,
+    parallelism: Annotated[
+        int | None, typer.Option(min=1, help="Workers; by default one for each partition.")
+    ] = None,
+    until: Annotated[
+        Literal["end"] | None,
+        typer.Option(help="end: read what is there, close the last windows, finish."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over instead of going on from a checkpoint.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="The job's name; by default the script's.")
+    ] = None,
+    log: LogOption = None,
+) -> None:
+    """Run a job script and show how it gets on."""
+    settings = RunSettings(name, parallelism, until, fresh, log)
+    if not run_script(script, script_arguments or [], settings):
+        message = (
+            f"{str(script)!r} ran no job; it should call ms.run(…), also when it runs as a "
+            'script: if __name__ == "__main__"'
+        )
+        raise OptionError(message)
+
+
+def run_script(script: Path, arguments: list[str], settings: RunSettings) -> list[RunResult]:
+    """Run `script` as `__main__` with a live view; return the results of the jobs it ran.
+
+    Raises
+    ------
+    OptionError
+        When there is no such script.
+    SystemExit
+        With code 1 after an exception in the script's own code, whose traceback was printed.
+    """
+    from millstream.cli.live import LiveView
+    from millstream.dsl.run_context import RunOverrides, override_run
+
+    if not script.is_file():
+        message = f"there is no script {str(script)!r}"
+        raise OptionError(message)
+    with LiveView(escape(settings.name or script.stem)) as view:
+        overrides = RunOverrides(
+            name=settings.name,
+            parallelism=settings.parallelism,
+            until=settings.until,
+            fresh=settings.fresh,
+            log=None if settings.log is None else open_log(settings.log),
+            on_status=view.update,
+        )
+        with _as_main(script, arguments), override_run(overrides):
+            _run_path(script)
+    return overrides.results
+
+
+def _run_path(script: Path) -> None:
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except MillstreamError:
+        raise
+    except Exception as error:
+        notes.print(_script_traceback(error, script), markup=False, soft_wrap=True, end="")
+        raise SystemExit(1) from error
+
+
+def _script_traceback(error: Exception, script: Path) -> str:
+    """Return the traceback as if the script had been started by Python itself."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != str(script):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+
+
+@contextmanager
+def _as_main(script: Path, arguments: list[str]) -> Iterator[None]:
+    """Give the script the arguments and the import path that Python would give it."""
+    argv, path = sys.argv, sys.path
+    sys.argv = [str(script), *arguments]
+    sys.path = [str(script.parent.resolve()), *path]
+    try:
+        yield
+    finally:
+        sys.argv, sys.path = argv, path
