@@ -27,6 +27,7 @@ _I32 = struct.Struct("<i")
 _U32 = struct.Struct("<I")
 _I64 = struct.Struct("<q")
 
+_EXTENSION_NAME = b"ARROW:extension:name"
 _MESSAGE_HEADER = 2
 _MESSAGE_BODY_LENGTH = 3
 _BATCH_LENGTH = 0
@@ -68,6 +69,7 @@ class ColumnLayout:
         """Return the layout of batches with `schema`; raises `InvalidTopicError`."""
         first_buffers = [0]
         for field in schema:
+            _refuse_hidden_extension(field, field.name)
             first_buffers.append(first_buffers[-1] + buffer_count(field.type, field.name))
         if len(set(schema.names)) != len(schema.names) or not schema.names:
             message = f"a topic needs columns of different names; got {schema.names}"
@@ -93,11 +95,30 @@ def buffer_count(data_type: pa.DataType, column: str) -> int:
         )
         raise InvalidTopicError(message)
     if types.is_map(data_type):
+        _refuse_hidden_extension(data_type.key_field, column)
+        _refuse_hidden_extension(data_type.item_field, column)
         # A map's child is a struct of key and item, which has a validity buffer of its own.
         entry = buffer_count(data_type.key_type, column) + buffer_count(data_type.item_type, column)
         return own + 1 + entry
-    children = (data_type.field(index) for index in range(data_type.num_fields))
+    children = [data_type.field(index) for index in range(data_type.num_fields)]
+    for child in children:
+        _refuse_hidden_extension(child, column)
     return own + sum(buffer_count(child.type, column) for child in children)
+
+
+def _refuse_hidden_extension(field: pa.Field, column: str) -> None:
+    """Refuse a field that becomes an extension type wherever that type is registered.
+
+    A reader that has it registered would hand its bytes to the type's own code, which may
+    well unpickle them.
+    """
+    if field.metadata and _EXTENSION_NAME in field.metadata:
+        name = field.metadata[_EXTENSION_NAME].decode(errors="replace")
+        message = (
+            f"column {column!r} is marked as the extension type {name!r}, which a topic cannot "
+            "hold; remove the field's metadata"
+        )
+        raise InvalidTopicError(message)
 
 
 def _own_buffer_count(data_type: pa.DataType) -> int | None:

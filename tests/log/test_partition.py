@@ -151,6 +151,14 @@ class TestAppending:
         with pytest.raises(InvalidTopicError, match=f"'bad'.*cast it to.*{remedy}"):
             open_partition(tmp_path / "0", pa.schema([("bad", data_type)]))
 
+    def test_a_hidden_extension_type_is_refused(self, tmp_path: Path) -> None:
+        hidden = pa.field("x", pa.binary(), metadata={"ARROW:extension:name": "evil.pickled"})
+        in_map = pa.field("m", pa.map_(pa.string(), hidden))
+        in_list, in_struct = pa.field("y", pa.list_(hidden)), pa.field("z", pa.struct([hidden]))
+        for field in (hidden, in_list, in_struct, in_map):
+            with pytest.raises(InvalidTopicError, match=r"evil\.pickled"):
+                open_partition(tmp_path / "0", pa.schema([field]))
+
     @pytest.mark.parametrize("names", [[], ["a", "a"]])
     def test_a_topic_has_columns_of_different_names(self, tmp_path: Path, names: list[str]) -> None:
         with pytest.raises(InvalidTopicError, match="different names"):
