@@ -143,7 +143,7 @@ def run(quick: bool) -> Figures:
         with log.producer("events") as producer:
             for index in range(batch_count):
                 producer.append(make_batch(index))
-        measured = passes_over(log, job, seconds=seconds)
+        measured = passes_over(log, job, "events", seconds=seconds)
         sample = [make_batch(index) for index in range(min(batch_count, 400))]
         sample_rows = BATCH_ROWS * len(sample)
         numba_pass(sample[:1])

@@ -92,7 +92,7 @@ def run(quick: bool) -> Figures:
         with log.producer("flights") as producer:
             for each in flights:
                 producer.append(each)
-        measured = passes_over(log, job, seconds=1.0 if quick else 10.0)
+        measured = passes_over(log, job, "flights", seconds=1.0 if quick else 10.0)
         mapped = log.topic("flights").to_arrow()
         rows = mapped.num_rows
         duckdb_rate = rows / duckdb_seconds(mapped, airlines, directory / "result.arrow")

@@ -91,7 +91,9 @@ class LiveView:
         until_us = self._ended_us or self._clock.monotonic_us()
         return status.rows_read * 1_000_000 / max(until_us - self._start_us, 1)
 
-    def _render(self) -> Table:
+    def _render(self) -> Table | str:
+        if not self._statuses:
+            return ""
         table = Table(title=self._title, title_justify="left", box=box.SIMPLE_HEAD)
         for heading in ("worker", "rows read", "rows/s", "watermark (UTC)", "lag (rows)"):
             left = heading.startswith("watermark")
