@@ -161,6 +161,11 @@ class OperatorConfig(Protocol):
         """`True` iff the operator decides lateness, so that rows must reach it stamped."""
         ...
 
+    @property
+    def broadcast_state(self) -> bool:
+        """`True` iff every worker keeps all of the state, whatever the key group."""
+        ...
+
     def build(self) -> Operator:
         """Make the running operator with empty state."""
         ...

@@ -1,0 +1,151 @@
+"""XXH64 (Collet's xxHash specification 0.2.0, seed 0) of values, one loop a column.
+
+Only unsigned words take part in the arithmetic: Numba turns a mix of signed and unsigned
+into float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from millstream.jit import kernel
+
+PRIME_1 = np.uint64(0x9E3779B185EBCA87)
+PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
+PRIME_3 = np.uint64(0x165667B19E3779F9)
+PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
+PRIME_5 = np.uint64(0x27D4EB2F165667C5)
+
+
+@kernel
+def rotate(word: Any, bits: Any) -> Any:
+    """Return `word` rotated left by `bits` (1 to 63), both unsigned."""
+    return (word << bits) | (word >> (np.uint64(64) - bits))
+
+
+@kernel
+def round_of(accumulator: Any, lane: Any) -> Any:
+    """Return an accumulator after one lane of eight bytes."""
+    return rotate(accumulator + lane * PRIME_2, np.uint64(31)) * PRIME_1
+
+
+@kernel
+def avalanche(word: Any) -> Any:
+    """Return the final mix of a hash."""
+    word = (word ^ (word >> np.uint64(33))) * PRIME_2
+    word = (word ^ (word >> np.uint64(29))) * PRIME_3
+    return word ^ (word >> np.uint64(32))
+
+
+@kernel
+def add_word(value: Any, lane: Any) -> Any:
+    """Return a hash under way after eight more bytes of the tail."""
+    value ^= round_of(np.uint64(0), lane)
+    return rotate(value, np.uint64(27)) * PRIME_1 + PRIME_4
+
+
+@kernel
+def hash_word(lane: Any) -> Any:
+    """Return XXH64 of the eight little-endian bytes of `lane`."""
+    return avalanche(add_word(PRIME_5 + np.uint64(8), lane))
+
+
+@kernel
+def read_word(data: Any, start: int) -> Any:
+    """Return eight bytes of `data` from `start`, little-endian."""
+    word = np.uint64(0)
+    for index in range(8):
+        word |= np.uint64(data[start + index]) << np.uint64(8 * index)
+    return word
+
+
+@kernel
+def hash_bytes(data: Any, start: int, end: int) -> Any:
+    """Return XXH64 of `data[start:end]`."""
+    size = end - start
+    position = start
+    if size >= 32:
+        one = PRIME_1 + PRIME_2
+        two = PRIME_2
+        three = np.uint64(0)
+        four = np.uint64(0) - PRIME_1
+        while position + 32 <= end:
+            one = round_of(one, read_word(data, position))
+            two = round_of(two, read_word(data, position + 8))
+            three = round_of(three, read_word(data, position + 16))
+            four = round_of(four, read_word(data, position + 24))
+            position += 32
+        value = (
+            rotate(one, np.uint64(1))
+            + rotate(two, np.uint64(7))
+            + rotate(three, np.uint64(12))
+            + rotate(four, np.uint64(18))
+        )
+        for lane in (one, two, three, four):
+            value = (value ^ round_of(np.uint64(0), lane)) * PRIME_1 + PRIME_4
+    else:
+        value = PRIME_5
+    value += np.uint64(size)
+    while position + 8 <= end:
+        value = add_word(value, read_word(data, position))
+        position += 8
+    if position + 4 <= end:
+        word = np.uint64(0)
+        for index in range(4):
+            word |= np.uint64(data[position + index]) << np.uint64(8 * index)
+        value ^= word * PRIME_1
+        value = rotate(value, np.uint64(23)) * PRIME_2 + PRIME_3
+        position += 4
+    while position < end:
+        value ^= np.uint64(data[position]) * PRIME_5
+        value = rotate(value, np.uint64(11)) * PRIME_1
+        position += 1
+    return avalanche(value)
+
+
+@kernel
+def hash_numbers(values: Any, valid: Any, null_hash: Any, hashes: Any) -> None:
+    """Write the hash of each 64-bit word of `values` (uint64); `valid` is empty without nulls."""
+    every = len(valid) == 0
+    for row in range(len(values)):
+        hashes[row] = hash_word(values[row]) if every or valid[row] else null_hash
+
+
+@kernel
+def hash_strings(offsets: Any, data: Any, valid: Any, null_hash: Any, hashes: Any) -> None:
+    """Write the hash of each string: bytes `offsets[row]` to `offsets[row + 1]` of `data`."""
+    every = len(valid) == 0
+    for row in range(len(hashes)):
+        if every or valid[row]:
+            hashes[row] = hash_bytes(data, offsets[row], offsets[row + 1])
+        else:
+            hashes[row] = null_hash
+
+
+@kernel
+def combine_hashes(hashes: Any, others: Any) -> None:
+    """Replace each hash by XXH64 of its eight bytes and those of the next column's hash."""
+    for row in range(len(hashes)):
+        value = add_word(PRIME_5 + np.uint64(16), hashes[row])
+        hashes[row] = avalanche(add_word(value, others[row]))
+
+
+@kernel
+def count_destinations(destinations: Any, counts: Any) -> None:
+    """Count how often each destination occurs."""
+    for row in range(len(destinations)):
+        counts[destinations[row]] += 1
+
+
+@kernel
+def order_by_destination(destinations: Any, starts: Any, order: Any) -> None:
+    """Write row numbers so that those of one destination lie together, in their order.
+
+    (A counting sort.) `starts` holds where each destination's rows begin, and is moved on.
+    """
+    for row in range(len(destinations)):
+        destination = destinations[row]
+        order[starts[destination]] = row
+        starts[destination] += 1

@@ -1,0 +1,113 @@
+"""Hashes keys to key groups and partitions, the same on every machine and for ever.
+
+The hash is of the logical value (FORMAT.md, "Key hash"): int32 5 and int64 5, a dictionary
+value and the plain one, -0.0 and 0.0, all NaNs are one key each; null is a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pat
+
+KEY_GROUPS = 4096
+NULL_HASH = 0xEF46DB3751D8E999
+"""The hash of a null: XXH64 of no bytes."""
+
+
+def key_hashes(columns: Sequence[pa.Array]) -> npt.NDArray[np.uint64]:
+    """Return the hash of each row's key.
+
+    Parameters
+    ----------
+    columns
+        Key columns of one length n, at least one; slices are fine.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint64, shape (n,).
+    """
+    from millstream.log.kernels.key_hash import combine_hashes
+
+    hashes = _column_hashes(columns[0])
+    for column in columns[1:]:
+        combine_hashes(hashes, _column_hashes(column))
+    return hashes
+
+
+def key_groups(columns: Sequence[pa.Array]) -> npt.NDArray[np.int32]:
+    """Return the key group (hash modulo 4096) of each row's key, int32, shape (n,)."""
+    return (key_hashes(columns) % np.uint64(KEY_GROUPS)).astype(np.int32)
+
+
+def split_rows(destinations: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
+    """Return the row numbers that go to each of `count` destinations, in their order.
+
+    Parameters
+    ----------
+    destinations
+        Of each row, 0 to `count` - 1; int64, shape (n,).
+    """
+    from millstream.log.kernels.key_hash import count_destinations, order_by_destination
+
+    counts = np.zeros(count, dtype=np.int64)
+    count_destinations(destinations, counts)
+    ends = np.cumsum(counts)
+    order = np.empty(len(destinations), dtype=np.int64)
+    order_by_destination(destinations, ends - counts, order)
+    return np.split(order, ends[:-1])
+
+
+def _column_hashes(column: pa.Array) -> npt.NDArray[np.uint64]:
+    from millstream.log.kernels.key_hash import hash_numbers, hash_strings
+
+    column = plain(column)
+    valid = np.empty(0, dtype=np.bool_)
+    if column.null_count:
+        valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    hashes = np.empty(len(column), dtype=np.uint64)
+    null = np.uint64(NULL_HASH)
+    if pat.is_large_string(column.type) or pat.is_large_binary(column.type):
+        _, offset_buffer, data_buffer = column.buffers()
+        offsets = np.frombuffer(offset_buffer, np.int64)[column.offset :][: len(column) + 1]
+        data = np.frombuffer(data_buffer if data_buffer is not None else b"", np.uint8)
+        hash_strings(offsets, data, valid, null, hashes)
+        return hashes
+    words = pc.fill_null(column, 0) if column.null_count else column
+    hash_numbers(np.asarray(words).view(np.uint64), valid, null, hashes)
+    return hashes
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """Return the canonical form that is hashed: int64, uint64, float64 or large binary/string."""
+    type_ = column.type
+    if pat.is_dictionary(type_):
+        return plain(column.dictionary_decode())
+    if pat.is_floating(type_):
+        floats = np.array(pc.fill_null(column.cast(pa.float64()), 0.0), dtype=np.float64)
+        floats[floats == 0.0] = 0.0
+        floats[np.isnan(floats)] = np.nan
+        mask = pc.is_null(column).to_numpy(zero_copy_only=False) if column.null_count else None
+        return pa.array(floats.view(np.int64), mask=mask)
+    if pat.is_uint64(type_):
+        return column
+    if pat.is_integer(type_) or pat.is_boolean(type_):
+        return column.cast(pa.int64())
+    if pat.is_timestamp(type_):
+        return column.cast(pa.timestamp("us", type_.tz), safe=False).view(pa.int64())
+    if pat.is_duration(type_):
+        return column.cast(pa.duration("us"), safe=False).view(pa.int64())
+    if pat.is_date(type_):
+        return column.cast(pa.date32()).view(pa.int32()).cast(pa.int64())
+    if pat.is_time(type_):
+        return column.cast(pa.time64("us"), safe=False).view(pa.int64())
+    if pat.is_string(type_) or pat.is_large_string(type_):
+        return column.cast(pa.large_string())
+    if pat.is_binary(type_) or pat.is_large_binary(type_) or pat.is_fixed_size_binary(type_):
+        return column.cast(pa.large_binary())
+    return column.cast(pa.large_string())

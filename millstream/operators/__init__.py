@@ -1,0 +1,1 @@
+"""Operators: what a stage does with batches, watermarks and barriers, one idea a file."""

@@ -1,0 +1,244 @@
+"""Aggregates of rows by key and window, emitted once when the watermark closes the window.
+
+rows ─▶ window start, late? ─▶ slot of (key, window start) ─▶ fields of the slot
+                │                                                  │ watermark ≥ end + allowed
+                ▼ port 1: late rows                                ▼ port 0: results
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.errors import JobError
+from millstream.operators.accumulator import Aggregate, AggregateFunction
+from millstream.operators.operator import (
+    HIDDEN_COLUMNS,
+    OUTPUT_ROWS_MAX,
+    STAMP_COLUMN,
+    ChangeMode,
+    Emit,
+    Operator,
+    OperatorCounters,
+    StateSnapshot,
+)
+from millstream.operators.window_state import WindowState
+from millstream.windows.tumbling import Tumbling
+from millstream.windows.watermark import WATERMARK_MIN
+
+__all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregateConfig"]
+
+TIME_TYPE = pa.timestamp("us", tz="UTC")
+CLOSED_UNTIL = "closed_until_us"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowAggregateConfig:
+    """Aggregates by key and tumbling window.
+
+    Parameters
+    ----------
+    input_schema
+        Columns of the input, without hidden ones.
+    key_columns
+        Group by these; none: one group. Nulls are a group.
+    time_column
+        Event time, `timestamp[us, UTC]`.
+    window
+        Size and offset.
+    aggregates
+        The result columns.
+    allowed_lateness_us
+        How long after its end a window takes rows before it is emitted.
+    """
+
+    input_schema: pa.Schema
+    key_columns: tuple[str, ...]
+    time_column: str
+    window: Tumbling
+    aggregates: tuple[Aggregate, ...]
+    allowed_lateness_us: int = 0
+
+    @property
+    def consumes(self) -> ChangeMode:
+        """Facts only; a changelog is refused when the job is built."""
+        return ChangeMode.APPEND
+
+    @property
+    def produces(self) -> ChangeMode:
+        """One final row a key and window."""
+        return ChangeMode.APPEND
+
+    @property
+    def timed(self) -> bool:
+        """Rows must come stamped: lateness is decided here."""
+        return True
+
+    @property
+    def broadcast_state(self) -> bool:
+        """State belongs to the worker that owns the key group."""
+        return False
+
+    @property
+    def output_schemas(self) -> tuple[pa.Schema, ...]:
+        """Results (keys, `window_start`, `window_end`, aggregates), and late rows as they came."""
+        fields = [self.input_schema.field(name) for name in self.key_columns]
+        fields += [pa.field("window_start", TIME_TYPE), pa.field("window_end", TIME_TYPE)]
+        fields += [
+            pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
+        ]
+        return pa.schema(fields), self.input_schema
+
+    def build(self) -> Operator:
+        """Return the operator with no window open."""
+        return WindowAggregate(self)
+
+    def describe(self) -> str:
+        """Return one line for `explain()`."""
+        keys = ", ".join(self.key_columns) or "all rows"
+        what = ", ".join(
+            f"{each.name}={each.function}({each.argument or ''})" for each in self.aggregates
+        )
+        return f"aggregate {what} by {keys}, {self.window.describe()} on {self.time_column}"
+
+
+class WindowAggregate:
+    """The running operator; see `WindowAggregateConfig`."""
+
+    def __init__(self, config: WindowAggregateConfig) -> None:
+        self.config = config
+        self.counters = OperatorCounters()
+        self._state = WindowState(config.input_schema, config.key_columns, config.aggregates)
+        # Windows that end by then were flushed at the end of an earlier, bounded run.
+        self._closed_until_us = WATERMARK_MIN
+        self._earliest_start_us: int | None = None
+        self._result_schema, self._late_schema = config.output_schemas
+
+    def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
+        """Fold the rows into their windows; emit the late ones on port 1.
+
+        Raises
+        ------
+        JobError
+            Where a row has no event time, or a sum leaves its type.
+        """
+        assert input_index == 0
+        self.counters.rows_in += batch.num_rows
+        self.counters.rows_numba += batch.num_rows
+        starts, late, late_count = self._assign(batch)
+        if late_count:
+            self.counters.rows_late += late_count
+            rows = batch.drop_columns([c for c in HIDDEN_COLUMNS if c in batch.schema.names])
+            mask = pa.array(late)
+            yield from self._pieces(1, rows.filter(mask).select(self._late_schema.names))
+            keep = pa.array(~late)
+            batch = batch.filter(keep)
+            starts = starts[~late]
+        if batch.num_rows:
+            self._state.fold(batch, starts)
+            earliest = int(starts.min())
+            if self._earliest_start_us is None or earliest < self._earliest_start_us:
+                self._earliest_start_us = earliest
+        self._count_state()
+
+    def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
+        """Emit the windows that `watermark_us` closes, the earliest first."""
+        span = self.config.window.size_us + self.config.allowed_lateness_us
+        if self._earliest_start_us is None or self._earliest_start_us + span > watermark_us:
+            return
+        yield from self._close(watermark_us - span)
+
+    def on_end(self) -> Iterator[Emit]:
+        """Emit every open window; rows that come for one in a later run are late."""
+        starts = self._state.starts()
+        if len(starts):
+            end = int(starts.max()) + self.config.window.size_us
+            self._closed_until_us = max(self._closed_until_us, end)
+            yield from self._close(None)
+
+    def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
+        """Return the open windows, or those that changed or closed since checkpoint `since`."""
+        full, rows = self._state.snapshot(since, checkpoint)
+        return StateSnapshot(full, rows, {CLOSED_UNTIL: self._closed_until_us})
+
+    def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
+        """Open the windows of `snapshots` whose keys are in `key_groups`."""
+        for snapshot in snapshots:
+            assert snapshot.version == 1, f"state of version {snapshot.version}"
+            if snapshot.rows is not None:
+                self._state.apply(snapshot.rows, key_groups)
+            closed = snapshot.values.get(CLOSED_UNTIL)
+            if isinstance(closed, int):
+                self._closed_until_us = max(self._closed_until_us, closed)
+        starts = self._state.starts()
+        self._earliest_start_us = int(starts.min()) if len(starts) else None
+        self._count_state()
+
+    def _assign(
+        self, batch: pa.RecordBatch
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int]:
+        """Return each row's window start, whether it is late, and how many are."""
+        from millstream.operators.kernels.window_aggregate import assign_windows
+
+        config = self.config
+        column = batch.column(config.time_column)
+        if column.null_count:
+            row = pc.index(pc.is_null(column), True).as_py()
+            message = (
+                f"row {row} of a batch has no event time: column {config.time_column!r} is null; "
+                f"the row is {batch.slice(row, 1).to_pylist()[0]}; filter such rows out before "
+                f"the window, e.g. .filter(col({config.time_column!r}).is_not_null())"
+            )
+            raise JobError(message)
+        times = np.asarray(column.cast(TIME_TYPE).view(pa.int64()))
+        stamps = (
+            np.asarray(batch.column(STAMP_COLUMN))
+            if STAMP_COLUMN in batch.schema.names
+            else np.empty(0, dtype=np.int64)
+        )
+        starts = np.empty(len(times), dtype=np.int64)
+        late = np.empty(len(times), dtype=np.bool_)
+        window = config.window
+        count = assign_windows(
+            times, stamps, window.size_us, window.offset_us, config.allowed_lateness_us,
+            self._closed_until_us, starts, late,
+        )  # fmt: skip
+        return starts, late, int(count)
+
+    def _close(self, start_max_us: int | None) -> Iterator[Emit]:
+        """Emit and forget the windows that start at or before `start_max_us` (`None`: all).
+
+        What a piece holds is forgotten as it is given out, so that the operator may rest
+        between two pieces.
+        """
+        slots = self._state.slots_until(start_max_us)
+        for begin in range(0, len(slots), OUTPUT_ROWS_MAX):
+            piece = slots[begin : begin + OUTPUT_ROWS_MAX]
+            batch = self._results(piece)
+            self._state.remove(piece)
+            yield from self._pieces(0, batch)
+        starts = self._state.starts()
+        self._earliest_start_us = int(starts.min()) if len(starts) else None
+        self._count_state()
+
+    def _results(self, slots: npt.NDArray[np.int64]) -> pa.RecordBatch:
+        """Return the result rows of `slots`."""
+        keys, starts, results = self._state.results(slots)
+        ends = pa.array(starts + self.config.window.size_us)
+        columns = [*keys, pa.array(starts).cast(TIME_TYPE), ends.cast(TIME_TYPE), *results]
+        return pa.RecordBatch.from_arrays(columns, schema=self._result_schema)
+
+    def _pieces(self, port: int, batch: pa.RecordBatch) -> Iterator[Emit]:
+        for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
+            piece = batch.slice(begin, OUTPUT_ROWS_MAX)
+            self.counters.rows_out += piece.num_rows
+            yield Emit(port, piece)
+
+    def _count_state(self) -> None:
+        self.counters.state_keys = len(self._state)
+        self.counters.state_bytes = self._state.size_bytes
