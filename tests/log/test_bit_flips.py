@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import CorruptSegmentError
-from millstream.log.index import index_file_name
+from millstream.log.index import SegmentIndex, index_file_name
 from millstream.log.segment import segment_file_name
 from tests.log.partition_kit import RebootedStorage, open_partition, read_all, read_ids, rows
 
@@ -114,6 +114,13 @@ def test_a_flip_in_an_index_file_is_repaired(tmp_path: Path) -> None:
         assert frame is not None
         assert frame.header.base_offset == 0
         assert path.read_bytes() == golden
+    other = SegmentIndex.try_decode(golden)
+    assert isinstance(other, SegmentIndex)
+    other.positions[0] += 64  # whole, but of another file
+    other.size_bytes += 64
+    path.write_bytes(other.encode())
+    assert open_partition(tmp_path / "0").frames(1).next() is not None
+    assert path.read_bytes() == golden
     path.unlink()
     assert open_partition(tmp_path / "0").frames(2).next() is not None
     assert path.read_bytes() == golden

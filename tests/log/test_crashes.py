@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.errors import LogError
+from millstream.errors import CorruptSegmentError, LogError
 from millstream.log.control_file import ControlFile
 from millstream.log.partition import Partition
 from millstream.storage_local import LocalStorage
@@ -20,8 +20,10 @@ from tests.log.partition_kit import (
     rows,
 )
 
-COUNTS = [3, 2, 4, 1, 3, 2, 5, 1, 2]
-SEGMENT_BYTES = 1_700  # a roll every other frame
+COUNTS = [3, 2, 1, 40, 1, 1, 45, 1, 2]
+SEGMENT_BYTES = 2_200
+"""A frame of one row is not synced, and the big ones start segments: so the last frame of a
+segment is not synced before the roll, and small frames would still fit in behind it."""
 
 
 class Writer:
@@ -56,8 +58,8 @@ def go_on(partition: Partition, least: int, most: int) -> None:
     for _ in range(5):
         end = partition.append(rows(end, 2)).end_offset
     partition.sync()
-    assert read_ids(partition) == list(range(end))
-    assert read_ids(open_partition(partition.directory)) == list(range(end))
+    for each in (LocalStorage(), RebootedStorage()):
+        assert read_ids(open_partition(partition.directory, storage=each)) == list(range(end))
 
 
 @pytest.mark.parametrize("halves", [False, True])
@@ -159,3 +161,38 @@ def test_opening_the_partition_anew_verifies_it(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="cannot be recovered"):
         open_partition(tmp_path / "0", storage=CrashingStorage(plan))
     assert read_ids(open_partition(tmp_path / "0")) == [0, 1, 2]
+
+
+def test_what_readers_of_an_unsynced_partition_saw_is_never_cut_under_them(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path / "0", durability="os")
+    partition.append(rows(0, 3))
+    path = tmp_path / "0" / "00000000000000000000.arrows"
+    content = bytearray(path.read_bytes())
+    content[-70] ^= 1  # in the body
+    path.write_bytes(content)
+    with pytest.raises(CorruptSegmentError):
+        partition.verify()
+    assert path.read_bytes() == content
+    open_partition(tmp_path / "0", durability="os", storage=RebootedStorage())
+    assert len(path.read_bytes()) < len(content)  # nobody maps it any more
+
+
+def test_a_frame_that_does_not_continue_the_offsets_is_a_torn_tail(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path / "0")
+    partition.append(rows(0, 2))
+    partition.sync()
+    before = (tmp_path / "0" / "00000000000000000000.arrows").read_bytes()
+    partition.append(rows(2, 2))
+    path = tmp_path / "0" / "00000000000000000000.arrows"
+    frame = path.read_bytes()[len(before) :]
+    path.write_bytes(before + frame + frame)  # an old block that came back
+    assert read_ids(open_partition(tmp_path / "0", storage=RebootedStorage())) == [0, 1, 2, 3]
+    assert path.read_bytes() == before + frame
+
+
+def test_a_last_segment_that_is_missing_is_damage(tmp_path: Path) -> None:
+    Writer(tmp_path / "0", Plan())
+    last = sorted((tmp_path / "0").glob("*.arrows"))[-1]
+    last.unlink()
+    with pytest.raises(CorruptSegmentError, match=f"{last.name} is missing"):
+        open_partition(tmp_path / "0", storage=RebootedStorage())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from millstream.errors import (
     SchemaMismatchError,
     UnknownColumnError,
 )
+from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame_header import FLAG_CONTROL
+from millstream.storage_local import LocalStorage
 from tests.log.partition_kit import (
     CrashingStorage,
     Plan,
@@ -205,6 +208,24 @@ class TestSyncing:
         partition.sync(until_offset=1)
         assert plan.count == before
 
+    def test_who_waited_for_the_fsync_of_another_does_none(self, tmp_path: Path) -> None:
+        other = open_partition(tmp_path / "0")
+
+        class Contended(CrashingStorage):
+            def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
+                if path.endswith("sync.lock"):
+                    other.sync()  # while we wait for the lock
+                return super().lock(path, timeout_us)
+
+        plan = Plan()
+        partition = open_partition(tmp_path / "0", storage=Contended(plan))
+        other.append(rows(0, 2))
+        partition.append(rows(2, 2))
+        before = plan.count
+        partition.sync()
+        assert plan.count == before
+        assert read_ids(partition) == [0, 1, 2, 3]
+
     def test_a_process_syncs_for_a_dead_one(self, tmp_path: Path) -> None:
         open_partition(tmp_path / "0").append(rows(0, 2))
         other = open_partition(tmp_path / "0")
@@ -232,6 +253,17 @@ class TestReading:
         assert [base for base, _ in reader.segments()] == sorted(
             int(path.stem) for path in (tmp_path / "0").glob("*.arrows")
         )
+
+    def test_an_end_that_was_overtaken_shows_nothing_more(self, tmp_path: Path) -> None:
+        partition = open_partition(tmp_path / "0", segment_bytes=1_000)
+        for _ in range(4):
+            partition.append(rows(partition.written_end, 3))
+        partition.sync()
+        cursor = partition.frames(partition.durable_end)
+        partition.append(rows(12, 3))
+        control = ControlFile(LocalStorage(), partition.directory)
+        control.publish_durable(LogEnd(0, partition.segments()[0][1], 3))
+        assert cursor.next() is None
 
     def test_seeking_finds_the_frame_that_holds_the_offset(self, tmp_path: Path) -> None:
         partition = open_partition(tmp_path / "0", segment_bytes=3_000)
@@ -304,7 +336,9 @@ class TestReading:
         path, position = second.location
         with open(path, "r+b") as file:
             file.truncate(position)  # exactly at the end of a frame
-        with pytest.raises(CorruptSegmentError, match="from offset 3"):
+        with pytest.raises(
+            CorruptSegmentError, match=r"from offset 3.*the next starts with offset"
+        ):
             read_ids(open_partition(tmp_path / "0"))
 
 
