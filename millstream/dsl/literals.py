@@ -80,6 +80,8 @@ def meeting_type(value: object, type_: pa.DataType) -> pa.DataType | None:
             unit = type_.unit if pat.is_timestamp(type_) else "us"
             exact = _instant_us(value) * _PER_SECOND[unit] % 1_000_000 == 0
             return pa.timestamp(unit if exact else "us", zone)
+        case date() if pat.is_date(type_):
+            return type_
         case timedelta() if pat.is_duration(type_):
             exact = (value // _MICROSECOND) * _PER_SECOND[type_.unit] % 1_000_000 == 0
             return type_ if exact else pa.duration("us")

@@ -32,7 +32,7 @@ from millstream.plan.nodes import (
     WindowAggregate,
 )
 from millstream.plan.placement import Distribution, distribution_of, stamped_sources
-from millstream.plan.rewrites import ALL_ROWS, sinks_to_physical
+from millstream.plan.rewrites import sinks_to_physical
 from millstream.plan.walk import in_order
 from millstream.runtime.graph import (
     Edge,
@@ -285,7 +285,7 @@ class _Builder:
             node.allowed_lateness_us,
         )
         notes = (self._exchange_note(node, have),)
-        kind = "window" if node.columns == (ALL_ROWS,) else f"window-{'-'.join(node.columns)}"
+        kind = "-".join(("window", *node.columns))
         self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
 
     def _exchange(self, source: Node, keys: tuple[str, ...], to: int) -> tuple[int, Edge]:
@@ -293,7 +293,7 @@ class _Builder:
         wanted = (id(source), keys, to)
         if wanted in self.exchanges:
             return to, self.exchanges[wanted]
-        name = self._unique(f"exchange-{'-'.join(keys)}")
+        name = self._unique("-".join(("exchange", *(keys or ("all",)))))
         exchange = ExchangeNode(name, self.edges[id(source)], keys, source.schema)
         self._stage(self.stage_of[id(source)]).sends.append(exchange)
         self._stage(to).receives.append(exchange)
@@ -306,7 +306,7 @@ class _Builder:
             return "no exchange: one worker has all rows"
         if have.keys == node.columns:
             return f"no exchange: {have.reason}"
-        if node.columns == (ALL_ROWS,):
+        if not node.columns:
             return "exchange to one worker: the window is over all rows, without a key"
         return f"exchange by {keys}: {have.reason}"
 

@@ -96,7 +96,7 @@ def _things(stage: Stage) -> list[tuple[str, str, str, tuple[str, ...]]]:
         inputs = tuple(each.node for each in operator.inputs)
         things.append((operator.name, "operator", operator.config.describe(), inputs))
     for sent in stage.sends:
-        detail = f"by {', '.join(sent.key_columns)}"
+        detail = f"by {', '.join(sent.key_columns)}" if sent.key_columns else "to the first worker"
         things.append((sent.name, "exchange", detail, (sent.input.node,)))
     for sink in stage.sinks:
         detail = "in this process" if sink.kind == "memory" else f"topic {sink.topic}"

@@ -24,7 +24,7 @@ from millstream.plan.nodes import (
     WindowAggregate,
 )
 from millstream.plan.text import duration_text, expression_text
-from millstream.runtime.graph import OperatorNode, SinkNode, SourceNode, Stage
+from millstream.runtime.graph import ExchangeNode, OperatorNode, SinkNode, SourceNode, Stage
 
 Counters = Mapping[str, OperatorCounters]
 """What each operator did in a run, by its name, summed over the workers."""
@@ -187,7 +187,7 @@ def _stage_lines(stage: Stage, compiled: CompiledJob, counters: Counters | None)
     for source in stage.sources:
         yield f"  {source.name}: {source_text(source)}"
     for received in stage.receives:
-        yield f"  {received.name}: receives rows by {', '.join(received.key_columns)}"
+        yield f"  {received.name}: receives rows {exchange_text(received)}"
     for operator in stage.operators:
         inputs = ", ".join(each.node for each in operator.inputs)
         yield f"  {operator.name} ◀ {inputs}: {operator.config.describe()}"
@@ -196,7 +196,7 @@ def _stage_lines(stage: Stage, compiled: CompiledJob, counters: Counters | None)
         if counters is not None and operator.name in counters:
             yield f"      {counters_text(counters[operator.name])}"
     for sent in stage.sends:
-        yield f"  {sent.name} ◀ {sent.input.node}: sends rows by {', '.join(sent.key_columns)}"
+        yield f"  {sent.name} ◀ {sent.input.node}: sends rows {exchange_text(sent)}"
     for sink in stage.sinks:
         yield f"  {sink.name} ◀ {sink.input.node}: {sink_text(sink)}"
 
@@ -216,6 +216,12 @@ def source_text(source: SourceNode) -> str:
         return f"reads all of table {source.topic} on every worker: {columns}"
     time = f", event time {source.time_column}" if source.time_column else ""
     return f"reads {source.topic}{time}: {columns}"
+
+
+def exchange_text(exchange: ExchangeNode) -> str:
+    """Return how an exchange chooses the worker of a row."""
+    keys = exchange.key_columns
+    return f"by {', '.join(keys)}" if keys else "to the first worker"
 
 
 def sink_text(sink: SinkNode) -> str:

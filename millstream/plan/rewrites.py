@@ -12,15 +12,12 @@ from typing import cast
 
 import pyarrow as pa
 
-from millstream.operators.expression import Column, Constant, TypedExpression
-from millstream.plan.columns import Outputs, identity_outputs
+from millstream.operators.expression import Column, TypedExpression
+from millstream.plan.columns import identity_outputs
 from millstream.plan.fusion import chains_to_fused
 from millstream.plan.nodes import KeyBy, LateRows, Node, Project, Sink, WindowAggregate
 from millstream.plan.pushdown import columns_to_needed
 from millstream.plan.walk import in_order, with_inputs
-
-ALL_ROWS = "__all_rows"
-"""The constant key of a window over all rows."""
 
 
 def sinks_to_physical(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
@@ -45,9 +42,8 @@ def key_by_to_nothing(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
 def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     """Put a projection before each aggregate that computes more than columns.
 
-    Its arguments become columns of the input, and a window over all rows gets a constant
-    key, so that the operator knows only columns and always has a key. What a projection
-    added is taken off again behind the results and behind the late rows.
+    Its arguments become columns of the input, so that the operator knows only columns. What
+    the projection added is taken off again behind the late rows.
     """
     rebuilt: dict[int, Node] = {}
     prepared: dict[int, WindowAggregate] = {}
@@ -56,20 +52,20 @@ def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
             case WindowAggregate():
                 aggregate = _with_columns(node, rebuilt[id(node.input)])
                 prepared[id(node)] = aggregate
-                rebuilt[id(node)] = _trimmed(aggregate, node)
+                rebuilt[id(node)] = aggregate
             case LateRows():
                 late = replace(node, aggregate=prepared[id(node.aggregate)])
-                rebuilt[id(node)] = _trimmed(late, node)
+                rebuilt[id(node)] = _trimmed(late, node.schema)
             case _:
                 inputs = [rebuilt[id(each)] for each in node.inputs]
                 rebuilt[id(node)] = with_inputs(node, inputs)
     return tuple(cast("Sink", rebuilt[id(each)]) for each in sinks)
 
 
-def _trimmed(node: Node, original: Node) -> Node:
-    if node.schema.names == original.schema.names:
+def _trimmed(node: LateRows, schema: pa.Schema) -> Node:
+    if node.schema.names == schema.names:
         return node
-    return Project(node, identity_outputs(original.schema), location=original.location)
+    return Project(node, identity_outputs(schema), location=node.location)
 
 
 def _with_columns(node: WindowAggregate, source: Node) -> WindowAggregate:
@@ -81,12 +77,8 @@ def _with_columns(node: WindowAggregate, source: Node) -> WindowAggregate:
             name = added.setdefault(argument, f"__argument_{len(added)}")
             argument = Column(name, argument.type)
         aggregates.append(replace(each, argument=argument))
-    outputs: Outputs = tuple((name, expression) for expression, name in added.items())
-    columns = node.columns
-    if not columns:
-        columns = (ALL_ROWS,)
-        outputs = (*outputs, (ALL_ROWS, Constant(0, pa.int64())))
-    if outputs:
-        every = (*identity_outputs(source.schema), *outputs)
-        source = Project(source, every, location=node.location)
-    return replace(node, input=source, columns=columns, aggregates=tuple(aggregates))
+    if added:
+        computed = tuple((name, expression) for expression, name in added.items())
+        outputs = (*identity_outputs(source.schema), *computed)
+        source = Project(source, outputs, location=node.location)
+    return replace(node, input=source, aggregates=tuple(aggregates))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import millstream as ms
+from millstream import col
+from millstream.dsl.stream import Stream
+from millstream.dsl.table import Table
+from millstream.operators.operator import OperatorCounters
+from millstream.plan.compile import compile_job
+from millstream.plan.draw import graph_to_svg
+from millstream.plan.explain import explain_job
+
+
+def hours(flights: Stream, airlines: Table) -> Stream:
+    return (
+        flights.filter(col("dep_delay") > 15)
+        .with_columns(hours=col("dep_delay") / 60)
+        .join(airlines.drop("year"), on="carrier")
+        .key_by("origin")
+        .window(ms.tumbling("1h"))
+        .agg(flights=ms.count(), mean=ms.mean("hours"))
+        .named("by-hour")
+    )
+
+
+def test_the_plan_is_told_as_it_was_written(flights: Stream, airlines: Table) -> None:
+    text = str(hours(flights, airlines).explain(parallelism=2))
+    for line in (
+        "2 workers",
+        "windows of 1h on scheduled by origin: flights = count(), mean = mean(hours) as 'by-hour'",
+        "inner join on carrier [not deterministic: joins by arrival]",
+        "with columns hours = dep_delay ÷ 60.0",
+        "stream flights (event time scheduled, lateness 1d)",
+        "table airlines (key carrier; one version, no time)",
+        "· test_explain.py:",
+    ):
+        assert line in text
+
+
+def test_the_stages_tell_what_fused_and_why_rows_cross(flights: Stream, airlines: Table) -> None:
+    text = str(hours(flights, airlines).explain(parallelism=2))
+    for line in (
+        "fused: filter dep_delay > 15.0; select scheduled, carrier, origin, dest, dep_delay, year, "
+        "hours = dep_delay ÷ 60.0",
+        "exchange-origin ◀ join-airlines: sends rows by origin",
+        "exchange by origin: 'flights' is not written by key",
+        "reads flights, event time scheduled: scheduled, carrier, origin, dep_delay",
+        "reads all of table airlines on every worker: carrier",
+    ):
+        assert line in text
+    assert "no exchange: one worker has all rows" in str(
+        hours(flights, airlines).explain(parallelism=1)
+    )
+
+
+def test_what_is_shared_is_told_once(flights: Stream, airlines: Table) -> None:
+    result = hours(flights, airlines)
+    roots = [result.to("hours").node, result.late().to("late").node]
+    text = explain_job(roots, "job", 1).text
+    assert text.count("stream flights") == 1
+    assert "(the same as above)" in text
+
+
+def test_counters_are_shown_beside_their_operator(flights: Stream, airlines: Table) -> None:
+    roots = [hours(flights, airlines).to("hours").node]
+    counters = {
+        "by-hour": OperatorCounters(rows_in=1_000, rows_out=24, rows_late=3, rows_numba=1_000)
+    }
+    text = explain_job(roots, "job", 1, counters).text
+    assert "1,000 rows in, 24 out, 3 late; through numba 1,000, pyarrow 0, Python 0" in text
+
+
+def test_an_explanation_is_text_when_printed_and_a_picture_in_a_notebook(flights: Stream) -> None:
+    explanation = flights.filter(col("origin") == "<JFK>").explain()
+    assert repr(explanation) == str(explanation) == explanation.text
+    html = explanation._repr_html_()
+    assert html.startswith("<div")
+    assert "&lt;JFK&gt;" in html
+    assert "<JFK>" not in html
+    assert flights._repr_html_().startswith("<div")
+    assert flights.to("copy")._repr_html_().startswith("<div")
+
+
+def test_the_picture_has_a_box_for_each_thing_and_a_frame_for_each_stage(
+    flights: Stream, airlines: Table
+) -> None:
+    graph = compile_job([hours(flights, airlines).to("hours").node], "job", 2)
+    svg = ElementTree.fromstring(graph_to_svg(graph))
+    texts = [each.text or "" for each in svg.iter("{http://www.w3.org/2000/svg}text")]
+    for name in ("source-flights", "table-airlines", "by-hour", "exchange-origin", "sink-hours"):
+        assert name in texts
+    assert [each for each in texts if each.startswith("stage")] == ["stage 0", "stage 1"]
+    boxes = [each for each in svg.iter("{http://www.w3.org/2000/svg}rect") if each.get("rx") == "6"]
+    places = [(each.get("x"), each.get("y")) for each in boxes]
+    assert len(places) == len(set(places))
