@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from millstream.dsl.functions import Aggregate, count, max, mean, min, sum  # noqa: A004  # SQL's words
     from millstream.dsl.job import run
     from millstream.dsl.sink import Sink
-    from millstream.dsl.stream import Stream, WindowedStream, WindowResult, stream
+    from millstream.dsl.source import stream
+    from millstream.dsl.stream import Stream, WindowedStream, WindowResult
     from millstream.dsl.table import Table, table
     from millstream.dsl.windows import tumbling
     from millstream.errors import MillstreamError, UserError
@@ -57,7 +58,7 @@ __all__ = [
 
 _MODULES = {
     "Log": "millstream.log",
-    "stream": "millstream.dsl.stream",
+    "stream": "millstream.dsl.source",
     "table": "millstream.dsl.table",
     "run": "millstream.dsl.job",
     "col": "millstream.dsl.expressions",

@@ -20,7 +20,7 @@ from millstream.dsl.location import user_location
 from millstream.dsl.selection import condition, named_outputs
 from millstream.dsl.sink import Sink, checked_name
 from millstream.dsl.table import Table
-from millstream.dsl.topics import check_sink, resolved_log, same_log, topic_config
+from millstream.dsl.topics import check_sink, same_log
 from millstream.dsl.windows import duration_option
 from millstream.errors import PlanError
 from millstream.operators.expression import Call, Constant, TypedExpression
@@ -358,51 +358,6 @@ class WindowResult(Stream):
         """Return the rows that came after their window had closed, as they were."""
         assert isinstance(self.node, nodes.WindowAggregate)
         return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
-
-
-def stream(
-    topic: str,
-    time: str | None = None,
-    lateness: str | timedelta = "0s",
-    log: Log | None = None,
-    idle_timeout: str | timedelta | None = None,
-) -> Stream:
-    """Return a topic as a stream of events.
-
-    Parameters
-    ----------
-    topic
-        The topic's name.
-    time
-        The column with the event time; by default the topic's own time column.
-    lateness
-        How far behind the newest event one may be and still count as in time, e.g. `"24h"`.
-    log
-        Where the topic is; by default `MILLSTREAM_LOG` or `./data`.
-    idle_timeout
-        After how long without data a partition stops holding windows open; by default never.
-
-    Raises
-    ------
-    UnknownTopicError
-        When there is no such topic; lists the nearest names.
-    UnknownColumnError, ExpressionTypeError
-        When the time column is not there or no timestamp.
-    """
-    location = user_location()
-    log = resolved_log(log)
-    config = topic_config(log, topic, location)
-    node = nodes.StreamSource(
-        topic,
-        config.schema,
-        tuple(config.key),
-        config.partitions,
-        config.time if time is None else time,
-        duration_option("lateness", lateness, location),
-        None if idle_timeout is None else duration_option("idle_timeout", idle_timeout, location),
-        location=location,
-    )
-    return Stream(node, log)
 
 
 def _names(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -74,13 +74,12 @@ def check_same_columns(first: pa.Schema, other: pa.Schema, location: str) -> Non
 
 
 def projected(
-    source: pa.Schema,
     keys: tuple[str, ...],
     time_column: str | None,
     outputs: Outputs,
     location: str,
 ) -> tuple[pa.Schema, tuple[str, ...], str | None]:
-    """Return schema, keys and time column of a projection.
+    """Return schema, keys and time column of a projection of rows with `keys` and `time_column`.
 
     Keys and time follow a column under its new name; a key that is left out ends them all.
 
@@ -101,13 +100,10 @@ def projected(
         if pat.is_null(expression.type):
             message = f"{location}: {name!r} is None in every row; give a type: lit(None).cast(…)"
             raise ExpressionTypeError(message)
-        nullable = True
         if isinstance(expression, Column):
-            index = source.get_field_index(expression.name)
-            nullable = index < 0 or source.field(index).nullable
             # Where a column goes out twice, its own name stays the key's and the time's.
             if expression.name not in renamed or name == expression.name:
                 renamed[expression.name] = name
-        fields.append(pa.field(name, expression.type, nullable))
+        fields.append(pa.field(name, expression.type))
     kept = tuple(renamed.get(each, "") for each in keys)
     return pa.schema(fields), kept if all(kept) else (), renamed.get(time_column or "")

@@ -9,7 +9,7 @@ operator: what two sinks share runs once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pyarrow as pa
@@ -26,114 +26,26 @@ from millstream.plan.columns import (
     projected,
     require_column,
 )
+from millstream.plan.sources import PlanNode, StreamSource, TableSource
 
 if TYPE_CHECKING:
     from millstream.windows.tumbling import Tumbling
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PlanNode:
-    """What all nodes have.
-
-    Parameters
-    ----------
-    location
-        `file:line` of the user's job that made the node.
-    name
-        The operator's name, where the user gave one with `.named(…)`.
-    """
-
-    location: str = ""
-    name: str | None = None
-    schema: pa.Schema = field(init=False)
-    """The columns of the node's rows, without hidden ones."""
-    keys: tuple[str, ...] = field(init=False, default=())
-    """The columns that the rows are keyed by, as far as they are still there."""
-    time_column: str | None = field(init=False, default=None)
-    """The column with the rows' event time, if it is still there."""
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        """The nodes whose rows this one takes."""
-        return ()
-
-    def _settle(
-        self, schema: pa.Schema, keys: tuple[str, ...] = (), time_column: str | None = None
-    ) -> None:
-        # A frozen dataclass has no other way to keep what was computed from its fields.
-        object.__setattr__(self, "schema", schema)
-        object.__setattr__(self, "keys", keys)
-        object.__setattr__(self, "time_column", time_column)
-
-
-@dataclass(frozen=True, eq=False)
-class StreamSource(PlanNode):
-    """A topic read as events.
-
-    Parameters
-    ----------
-    topic, topic_schema, topic_keys, partitions
-        What the log says of the topic.
-    event_time
-        The column with the event time, or `None`.
-    lateness_us, idle_timeout_us
-        How far the watermark trails; after how long a silent partition stops holding it.
-    """
-
-    topic: str
-    topic_schema: pa.Schema
-    topic_keys: tuple[str, ...] = ()
-    partitions: int = 1
-    event_time: str | None = None
-    lateness_us: int = 0
-    idle_timeout_us: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.event_time is not None:
-            type_ = require_column(self.topic_schema, self.event_time, self.location).type
-            if not pat.is_timestamp(type_):
-                message = (
-                    f"{self.location}: the time column of {self.topic!r} must be a timestamp; "
-                    f"{self.event_time!r} is {type_}; name another one with time="
-                )
-                raise ExpressionTypeError(message)
-        schema = pa.schema(
-            pa.field(each.name, EVENT_TIME) if each.name == self.event_time else each
-            for each in self.topic_schema
-        )
-        names = set(schema.names)
-        keys = self.topic_keys if names.issuperset(self.topic_keys) else ()
-        self._settle(schema, keys, self.event_time)
-
-
-@dataclass(frozen=True, eq=False)
-class TableSource(PlanNode):
-    """A topic read as the latest row of each key, under names that may differ from its own.
-
-    Parameters
-    ----------
-    topic, topic_schema, topic_keys
-        What the log says of the topic.
-    event_time
-        The topic's time column; without one the table has a single version.
-    columns
-        `(name, column of the topic)`, in order; contains all keys.
-    """
-
-    topic: str
-    topic_schema: pa.Schema
-    topic_keys: tuple[str, ...]
-    event_time: str | None
-    columns: tuple[tuple[str, str], ...]
-
-    def __post_init__(self) -> None:
-        names = {column: name for name, column in self.columns}
-        schema = pa.schema(
-            self.topic_schema.field(column).with_name(name) for name, column in self.columns
-        )
-        check_names(schema.names, self.location)
-        keys = tuple(names[each] for each in self.topic_keys)
-        self._settle(schema, keys, names.get(self.event_time or ""))
+__all__ = [
+    "Filter",
+    "Fused",
+    "KeyBy",
+    "LateRows",
+    "Node",
+    "Project",
+    "Sink",
+    "StreamSource",
+    "TableJoin",
+    "TableSource",
+    "Union",
+    "WindowAggregate",
+    "require_event_time",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -408,7 +320,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _projection_of(node: Project | Fused) -> tuple[pa.Schema, tuple[str, ...], str | None]:
     source = node.input
-    return projected(source.schema, source.keys, source.time_column, node.outputs, node.location)
+    return projected(source.keys, source.time_column, node.outputs, node.location)
 
 
 def require_event_time(node: Node, location: str) -> str:

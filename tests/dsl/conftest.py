@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from millstream.dsl.stream import Stream, stream
+from millstream.dsl.source import stream
+from millstream.dsl.stream import Stream
 from millstream.dsl.table import Table, table
 from tests.dsl.known_topics import KnownTopics, flight_topics
 

@@ -7,7 +7,8 @@ import pytest
 
 import millstream as ms
 from millstream import col
-from millstream.dsl.stream import Stream, stream
+from millstream.dsl.source import stream
+from millstream.dsl.stream import Stream
 from millstream.dsl.table import Table, table
 from millstream.errors import (
     ExpressionTypeError,
@@ -297,7 +298,7 @@ MISTAKES: dict[str, tuple[Callable[[Stream, Table], object], type[UserError], st
         "expected a column's name or an expression; got 5",
     ),
     "dropping what is not there": (
-        lambda flights, _: flights.drop("yaer"),
+        lambda flights, _: flights.drop("yearr"),
         UnknownColumnError,
         "did you mean 'year'",
     ),

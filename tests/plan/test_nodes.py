@@ -6,7 +6,6 @@ import pytest
 from millstream.errors import ExpressionTypeError, PlanError
 from millstream.operators.expression import Column
 from millstream.plan import nodes
-from millstream.plan.columns import identity_outputs
 from millstream.plan.walk import in_order, with_inputs
 
 SCHEMA = pa.schema({"at": pa.timestamp("us", "UTC"), "key": pa.string(), "n": pa.int64()})
@@ -31,12 +30,6 @@ def test_where_a_column_goes_out_twice_its_own_name_counts() -> None:
     key = Column("key", pa.string())
     for outputs in ((("copy", key), ("key", key)), (("key", key), ("copy", key))):
         assert nodes.Project(source(), outputs).keys == ("key",)
-
-
-def test_a_column_that_passes_keeps_that_it_has_no_nulls() -> None:
-    schema = pa.schema([pa.field("n", pa.int64(), nullable=False)])
-    node = nodes.StreamSource("t", schema)
-    assert not nodes.Project(node, identity_outputs(schema)).schema.field("n").nullable
 
 
 def test_nodes_check_themselves() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 import millstream as ms
 from millstream import col
-from millstream.dsl.stream import Stream, stream
+from millstream.dsl.source import stream
+from millstream.dsl.stream import Stream
 from millstream.plan import nodes
 from millstream.plan.placement import distribution_of, stamped_sources
 from millstream.plan.rewrites import sinks_to_physical
