@@ -100,10 +100,11 @@ def projected(
         if pat.is_null(expression.type):
             message = f"{location}: {name!r} is None in every row; give a type: lit(None).cast(…)"
             raise ExpressionTypeError(message)
-        if isinstance(expression, Column):
-            # Where a column goes out twice, its own name stays the key's and the time's.
-            if expression.name not in renamed or name == expression.name:
-                renamed[expression.name] = name
+        # Where a column goes out twice, its own name stays the key's and the time's.
+        if isinstance(expression, Column) and (
+            expression.name not in renamed or name == expression.name
+        ):
+            renamed[expression.name] = name
         fields.append(pa.field(name, expression.type))
     kept = tuple(renamed.get(each, "") for each in keys)
     return pa.schema(fields), kept if all(kept) else (), renamed.get(time_column or "")
