@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -256,24 +257,29 @@ class LocalStorage:
         """Map `path` for reading and writing, creating it with zeros where it is missing."""
         return LocalCells(path, size_bytes)
 
-    @contextlib.contextmanager
-    def lock(self, path: str, timeout_us: int = 10_000_000) -> Iterator[None]:
+    def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
         """Hold the lock of the file `path` inside `with`.
 
         Each holder opens the file anew, for the lock belongs to the open file: so it also
         excludes the threads of one process, and the kernel frees it when the holder dies.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return _locked(path, timeout_us)
+
+
+@contextlib.contextmanager
+def _locked(path: str, timeout_us: int) -> Iterator[None]:
+    """Hold the lock inside `with`; the file says which process does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _wait_for_lock(descriptor, path, timeout_us)
+        os.pwrite(descriptor, b"%-20d\n" % os.getpid(), 0)
         try:
-            _wait_for_lock(descriptor, path, timeout_us)
-            os.pwrite(descriptor, b"%-20d\n" % os.getpid(), 0)
-            try:
-                yield
-            finally:
-                # Explicitly: a child forked meanwhile shares the open file, and with it the lock.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            yield
         finally:
-            os.close(descriptor)
+            # Explicitly: a child forked meanwhile shares the open file, and with it the lock.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def _wait_for_lock(descriptor: int, path: str, timeout_us: int) -> None:

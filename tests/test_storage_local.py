@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream import reality, storage_local
+from millstream import reality
 from millstream.errors import LockTimeoutError
 from millstream.storage_local import LocalStorage, read_boot_id
 
@@ -60,7 +60,7 @@ class TestFiles:
             message = "Input/output error"
             raise OSError(5, message)
 
-        monkeypatch.setattr(storage_local.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="Input/output"):
             storage.write_file(path, b"after")
         assert storage.read_file(path) == b"before"
@@ -89,11 +89,11 @@ class TestFiles:
         def a_part(descriptor: int, chunks: list[memoryview]) -> int:
             return whole(descriptor, [b"".join(chunks)[:3]])
 
-        monkeypatch.setattr(storage_local.os, "writev", a_part)
+        monkeypatch.setattr(os, "writev", a_part)
         file = storage.open_append(f"{tmp_path}/file")
         file.append([b"ab", b"cdefg", b"h", b"ij"])
         assert storage.read_file(f"{tmp_path}/file") == b"abcdefghij"
-        monkeypatch.setattr(storage_local.os, "writev", lambda *_: 0)
+        monkeypatch.setattr(os, "writev", lambda *_: 0)
         with pytest.raises(OSError, match="wrote nothing"):
             file.append([b"ab"])
 

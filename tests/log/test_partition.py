@@ -255,7 +255,7 @@ class TestReading:
         )
 
     def test_an_end_that_was_overtaken_shows_nothing_more(self, tmp_path: Path) -> None:
-        partition = open_partition(tmp_path / "0", segment_bytes=1_000)
+        partition = open_partition(tmp_path / "0", segment_bytes=1_700)
         for _ in range(4):
             partition.append(rows(partition.written_end, 3))
         partition.sync()
