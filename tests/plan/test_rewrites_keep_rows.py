@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from millstream import col, when
@@ -110,7 +110,9 @@ def run_compiled(sinks: list[nodes.Sink], batch: pa.RecordBatch) -> list[pa.Tabl
     ]
 
 
-@settings(deadline=None, max_examples=60)
+# Every example compiles kernels of its own, so a failing one is shown as it was found: to
+# shrink it would take minutes.
+@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     batch=batches(),
     steps=st.lists(st.tuples(st.sampled_from(NAMES), NUMBERS), max_size=6),
