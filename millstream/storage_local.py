@@ -174,6 +174,11 @@ class LocalStorage:
         require_reality("LocalStorage")
         self._boot_id = read_boot_id()
 
+    @staticmethod
+    def absolute_path(path: str) -> str:
+        """Return `path` from the root, as the methods want it."""
+        return os.path.abspath(path)
+
     def boot_id(self) -> str:
         """Return the identifier of this boot of the machine."""
         return self._boot_id

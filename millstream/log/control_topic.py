@@ -1,0 +1,114 @@
+"""The log's control topic: who owns what, at which epoch, and what was decided.
+
+Records are JSON in a partition like any other. They are appended one at a time, each durable
+before the next: who holds the lock has seen all records there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+from millstream.clock import Clock
+from millstream.errors import LogError
+from millstream.log.partition import Partition
+from millstream.storage import Storage
+
+SCHEMA = pa.schema([pa.field("record", pa.binary(), nullable=False)])
+
+
+class OwnerRecord(msgspec.Struct, tag="owner", frozen=True):
+    """A name got a number, by which frames call their writer."""
+
+    owner: str
+    owner_id: int
+
+
+class EpochRecord(msgspec.Struct, tag="epoch", frozen=True):
+    """An owner's writers of lower epochs are fenced; what they did not decide is aborted."""
+
+    owner_id: int
+    epoch: int
+    at_us: int
+
+
+class PreparedRecord(msgspec.Struct, tag="prepared", frozen=True):
+    """All frames of a transaction are durable; it waits for its decision, however long."""
+
+    owner_id: int
+    epoch: int
+    number: int
+    participants: tuple[tuple[str, int], ...]
+    at_us: int
+
+
+class DecisionRecord(msgspec.Struct, tag="decision", frozen=True):
+    """A transaction's outcome, for all partitions at once, and what goes with it."""
+
+    owner_id: int
+    epoch: int
+    number: int
+    outcome: Literal["commit", "abort"]
+    manifest: msgspec.Raw | None
+    at_us: int
+
+
+Record = OwnerRecord | EpochRecord | PreparedRecord | DecisionRecord
+
+
+class ControlTopic:
+    """The records of the log in `path`, appended under a lock and read in order.
+
+    Parameters
+    ----------
+    path
+        The log's folder.
+    storage, clock
+        Of the log.
+    """
+
+    def __init__(self, path: str, storage: Storage, clock: Clock) -> None:
+        self.directory = f"{path}/control"
+        self._storage = storage
+        self._partition = Partition(
+            self.directory, SCHEMA, storage=storage, clock=clock, name="control"
+        )
+        self._cursor = self._partition.frames(0)
+        self._decoder = msgspec.json.Decoder(Record)
+
+    def read_new(self) -> Iterator[Record]:
+        """Yield the durable records that were not yielded before.
+
+        Raises
+        ------
+        LogError
+            Where a record is of a newer version.
+        """
+        while (frame := self._cursor.next()) is not None:
+            for content in frame.batch().column("record"):
+                try:
+                    yield self._decoder.decode(content.as_buffer())
+                except msgspec.DecodeError as error:
+                    message = (
+                        f"the control topic {self.directory} has a record that this version "
+                        f"does not know, at offset {frame.header.base_offset}: {error}; update it"
+                    )
+                    raise LogError(message) from error
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the right to append; all records appended before are durable inside."""
+        with self._storage.lock(f"{self.directory}/decide.lock"):
+            # A holder that died between append and sync left a record that nobody has seen.
+            self._partition.sync()
+            yield
+
+    def append(self, record: Record) -> None:
+        """Append `record`, durably; only inside `exclusive`."""
+        content = msgspec.json.encode(record)
+        self._partition.append(pa.record_batch([pa.array([content], pa.binary())], schema=SCHEMA))
+        self._partition.sync()

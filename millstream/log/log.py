@@ -1,0 +1,274 @@
+"""The log of a directory: where topics are created, found, written and read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+from millstream.clock import Clock
+from millstream.errors import InvalidTopicError, TopicExistsError, UnknownTopicError, nearest
+from millstream.log.consumer import Consumer
+from millstream.log.metadata import ColumnLayout
+from millstream.log.producer import Producer
+from millstream.log.reader import Isolation
+from millstream.log.topic import Topic
+from millstream.log.topic_config import Durability, TopicConfig, check_name
+from millstream.log.transaction import Transaction
+from millstream.log.transactions import Participant, Transactions, Writer
+from millstream.storage import Storage
+
+FORMAT_VERSION = 1
+SEGMENT_BYTES = 256 * 1024 * 1024
+
+
+class _LogFile(msgspec.Struct):
+    """`log.json`: the format, and the number of the next topic."""
+
+    format: int = FORMAT_VERSION
+    next_topic: int = 1
+
+
+class Log:
+    """A log is a directory; any number of processes may use it at the same time.
+
+    An object of this class belongs to one thread; each thread opens its own on the directory.
+
+    Parameters
+    ----------
+    path
+        The directory; created when the first topic is.
+    storage, clock
+        The machine's by default.
+
+    Examples
+    --------
+    >>> log = Log("data")  # doctest: +SKIP
+    >>> log.create_topic("flights", schema, partitions=4, key=["tailnum"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        storage: Storage | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if storage is None:
+            from millstream.storage_local import LocalStorage
+
+            storage = LocalStorage()
+            path = storage.absolute_path(os.fspath(path))
+        if clock is None:
+            from millstream.clock import SystemClock
+
+            clock = SystemClock()
+        self.path = os.fspath(path)
+        self.storage = storage
+        self.clock = clock
+        self._topics: dict[str, Topic] = {}
+        self._configs: dict[str, TopicConfig] = {}
+        self._transactions: Transactions | None = None
+
+    @staticmethod
+    def default() -> Log:
+        """Return the log of `MILLSTREAM_LOG`, or of `./data`."""
+        return Log(os.environ.get("MILLSTREAM_LOG") or "data")
+
+    @property
+    def transactions(self) -> Transactions:
+        """Owners, epochs and decisions of this log."""
+        if self._transactions is None:
+            self._transactions = Transactions(
+                self.path, self.storage, self.clock, self._sync_participant
+            )
+        return self._transactions
+
+    def create_topic(
+        self,
+        name: str,
+        schema: pa.Schema,
+        *,
+        partitions: int = 1,
+        key: Sequence[str] = (),
+        time: str | None = None,
+        table: bool = False,
+        durability: Durability = "fsync",
+        segment_bytes: int = SEGMENT_BYTES,
+        if_not_exists: bool = False,
+    ) -> Topic:
+        """Create a topic and return it.
+
+        Parameters
+        ----------
+        name
+            1 to 249 letters, digits, `.`, `_` and `-`.
+        schema
+            Columns of the rows. Names that start with `_` are the system's.
+        partitions
+            How many; rows of one key are in one of them, in order.
+        key
+            Columns whose hash chooses the partition.
+        time
+            Column with the event time, a timestamp.
+        table
+            The latest row of a key replaces the ones before it.
+        durability
+            `"fsync"`: readers see what is on stable storage. `"os"`: what was written; a power
+            cut may take it back.
+        segment_bytes
+            A file is sealed before it grows beyond this.
+        if_not_exists
+            Return the topic of that name, if there is one, as it is.
+
+        Raises
+        ------
+        TopicExistsError
+            When the name is taken.
+        InvalidTopicError
+            When the name, the schema or an option cannot be used.
+        """
+        with self.storage.lock(f"{self.path}/topics.lock"):
+            if name in self._names():
+                if if_not_exists:
+                    return self.topic(name)
+                message = f"topic {name!r} exists already in {self.path}; choose another name"
+                raise TopicExistsError(message)
+            file = self._log_file()
+            topic_id = f"{file.next_topic:08d}"
+            config = TopicConfig(
+                topic_id, name, schema, partitions, tuple(key), time, table, durability,
+                segment_bytes, self.clock.now_us(),
+            )  # fmt: skip
+            ColumnLayout.of(config.stored_schema)  # raises where a type cannot be stored
+            # The number is used up first: it is never given to another topic.
+            file.next_topic += 1
+            self.storage.write_file(f"{self.path}/log.json", msgspec.json.encode(file))
+            directory = self._directory(topic_id)
+            self.storage.make_directory(directory)
+            self.storage.write_file(f"{directory}/topic.json", config.to_json())
+        return self.topic(name)
+
+    def topic(self, name: str) -> Topic:
+        """Return a topic.
+
+        Raises
+        ------
+        UnknownTopicError
+            When there is none of that name; lists the nearest names.
+        """
+        names = self._names()
+        if name not in names:
+            check_name(name)
+            message = f"no topic {name!r} in the log {self.path}{nearest(name, names)}"
+            raise UnknownTopicError(message)
+        config = names[name]
+        found = self._topics.get(config.id)
+        if found is None:
+            found = self._topics[config.id] = Topic(
+                config, self._directory(config.id), self.storage, self.clock, self.transactions
+            )
+        return found
+
+    def topic_names(self) -> list[str]:
+        """Return the names of all topics, sorted."""
+        return sorted(self._names())
+
+    def delete_topic(self, name: str) -> None:
+        """Remove a topic and its rows for good; raises `UnknownTopicError`."""
+        topic = self.topic(name)
+        with self.storage.lock(f"{self.path}/topics.lock"):
+            # Without its description the topic is gone; what a crash leaves of it is rubbish.
+            self.storage.remove(f"{topic.directory}/topic.json")
+            self.storage.remove(topic.directory)
+        self._topics.pop(topic.config.id, None)
+        self._configs.pop(topic.config.id, None)
+
+    def producer(self, topic: str, *, writer: Writer | None = None) -> Producer:
+        """Return a producer for a topic; rows of a `writer` can be part of its transactions."""
+        found = self.topic(topic)
+        partitions = [found.partition(index) for index in range(found.partitions)]
+        if writer is None:
+            return Producer(found.config, partitions)
+        transactions = self.transactions
+        return Producer(found.config, partitions, writer, lambda: transactions.check(writer))
+
+    def consumer(
+        self,
+        topic: str,
+        *,
+        start: Literal["beginning", "end"] = "beginning",
+        columns: Sequence[str] | None = None,
+        isolation: Isolation = "read_committed",
+    ) -> Consumer:
+        """Return a consumer of all partitions of a topic, with positions of its own."""
+        return Consumer(
+            self.topic(topic), self.clock, start=start, columns=columns, isolation=isolation
+        )
+
+    @contextmanager
+    def transaction(self, owner: str) -> Iterator[Transaction]:
+        """Append to several topics at once: readers see all of it or nothing.
+
+        Parameters
+        ----------
+        owner
+            Who this is, the same in every run: a new transaction of the same owner aborts what
+            an earlier life of it left undecided.
+
+        Examples
+        --------
+        >>> with log.transaction("billing") as transaction:  # doctest: +SKIP
+        ...     transaction.append("invoices", invoices)
+        ...     transaction.append("stock", changes)
+        """
+        transaction = Transaction(self, self.transactions.writer(owner))
+        try:
+            yield transaction
+        except BaseException:
+            transaction.abort()
+            raise
+        transaction.commit()
+
+    def _names(self) -> dict[str, TopicConfig]:
+        """Return the configurations of all topics by name, as they are on disk now."""
+        found = {}
+        for topic_id in self.storage.list_directory(f"{self.path}/topics"):
+            config = self._configs.get(topic_id)
+            path = f"{self._directory(topic_id)}/topic.json"
+            if config is None or not self.storage.exists(path):
+                self._configs.pop(topic_id, None)
+                try:
+                    content = self.storage.read_file(path)
+                except FileNotFoundError:
+                    continue  # is being created or removed
+                config = self._configs[topic_id] = TopicConfig.from_json(content, path)
+            found[config.name] = config
+        return found
+
+    def _log_file(self) -> _LogFile:
+        path = f"{self.path}/log.json"
+        try:
+            content = self.storage.read_file(path)
+        except FileNotFoundError:
+            return _LogFile()
+        try:
+            file = msgspec.json.decode(content, type=_LogFile)
+        except msgspec.DecodeError as error:
+            message = f"{path} is damaged: {error}; restore it from a copy"
+            raise InvalidTopicError(message) from error
+        if file.format > FORMAT_VERSION:
+            message = f"{path} is of format {file.format}; update Millstream to read it"
+            raise InvalidTopicError(message)
+        return file
+
+    def _directory(self, topic_id: str) -> str:
+        return f"{self.path}/topics/{topic_id}"
+
+    def _sync_participant(self, participant: Participant) -> None:
+        topic, partition = participant
+        self.topic(topic).partition(partition).sync()

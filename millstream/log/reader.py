@@ -1,0 +1,235 @@
+"""Reads a partition's committed rows in order, from any offset, and on as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.errors import OptionError
+from millstream.log.frame import Frame
+from millstream.log.partition import Partition
+from millstream.log.topic_config import APPEND, OPERATION_COLUMN, TopicConfig, check_columns
+from millstream.log.transactions import Transactions
+
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+ROWS_MAX = 65_536
+BYTES_MAX = 8 * 1024 * 1024
+
+
+class StableFrames:
+    """The frames that a reader of some isolation may see, in order.
+
+    A read-committed one stops at the first frame of an undecided transaction, the partition's
+    last stable offset, and leaves out frames of aborted ones.
+    """
+
+    def __init__(
+        self, partition: Partition, transactions: Transactions, offset: int, isolation: Isolation
+    ) -> None:
+        self._partition = partition
+        self._transactions = transactions
+        self._committed_only = isolation == "read_committed"
+        self._cursor = partition.frames(offset)
+        self._held: Frame | None = None
+        self.offset = offset
+        """Everything before this was given out or left out."""
+
+    def next(self) -> Frame | None:
+        """Return the next frame with rows, or `None`: there is none now."""
+        while True:
+            frame = self._held or self._cursor.next()
+            if frame is None:
+                return None
+            if frame.header.transaction and self._committed_only:
+                decision = self._decision(frame)
+                if decision == "undecided":
+                    self._held = frame
+                    return None
+                if decision == "aborted":
+                    self._pass(frame)
+                    continue
+            self._pass(frame)
+            if frame.header.row_count:
+                return frame
+
+    def blocking(self) -> Frame | None:
+        """Return the frame of the undecided transaction that stopped `next`, if one did."""
+        return self._held
+
+    def _pass(self, frame: Frame) -> None:
+        self._held = None
+        self.offset = max(self.offset, frame.end_offset)
+
+    def _decision(self, frame: Frame) -> str:
+        header = frame.header
+        known = self._transactions.decision(header.owner_id, header.epoch, header.transaction)
+        if known == "undecided":
+            self._transactions.refresh()
+            known = self._transactions.decision(header.owner_id, header.epoch, header.transaction)
+        return known
+
+
+class PartitionReader:
+    """A position in a partition, and the rows from there on.
+
+    Made by `Topic.reader`.
+
+    Parameters
+    ----------
+    partition, config, transactions
+        What is read.
+    offset
+        Of the first row.
+    columns
+        Names in the order wanted; `None` for all. Others are neither touched nor verified.
+    isolation
+        `"read_committed"`: rows of decided transactions, up to the last stable offset.
+    verify
+        Check the columns' checksums.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        config: TopicConfig,
+        transactions: Transactions,
+        *,
+        offset: int = 0,
+        columns: Sequence[str] | None = None,
+        isolation: Isolation = "read_committed",
+        verify: bool = True,
+    ) -> None:
+        if isolation not in {"read_committed", "read_uncommitted"}:
+            message = f"isolation is 'read_committed' or 'read_uncommitted'; got {isolation!r}"
+            raise OptionError(message)
+        self._names = list(config.schema.names if columns is None else columns)
+        check_columns(config.schema, self._names, config.name)
+        self._partition = partition
+        self._table = config.table
+        self._transactions = transactions
+        self._isolation = isolation
+        self._verify = verify
+        self._schema = pa.schema([config.schema.field(name) for name in self._names])
+        self._frames = StableFrames(partition, transactions, offset, isolation)
+        # What is left of a frame that was read in part, and the offset of its first row.
+        self._rest: pa.RecordBatch | None = None
+        self._start_of_rest = offset
+        self._frame_rows = 0
+        self.position = offset
+        """Offset of the next row."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of what `read` returns."""
+        return self._schema
+
+    def seek(self, offset: int) -> None:
+        """Go to the row of `offset`; raises `OffsetOutOfRangeError` where there is none."""
+        self._frames = StableFrames(self._partition, self._transactions, offset, self._isolation)
+        self._rest = None
+        self.position = offset
+
+    def seek_time(self, timestamp_us: int) -> None:
+        """Go to the first row whose time is `timestamp_us` or later, or to the end."""
+        self.seek(self._partition.offset_at_time(timestamp_us))
+
+    def at_end(self) -> bool:
+        """Return `True` iff there is nothing to read now; `position` is then the stable end."""
+        if self._rest is not None:
+            return False
+        # A frame that is there is held until it is read.
+        rows = self._next_rows()
+        if rows is None:
+            self.position = max(self.position, self._frames.offset)
+            return True
+        self._rest = rows
+        return False
+
+    def read(
+        self, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX, until: int | None = None
+    ) -> pa.RecordBatch | None:
+        """Return rows from `position` on, and move it behind them.
+
+        Small neighbouring frames come as one batch; the rows of one frame are views of the
+        file. In table topics, tombstones are left out: see `read_table`.
+
+        Parameters
+        ----------
+        rows_max, bytes_max
+            A batch ends when it reaches either.
+        until
+            Do not read the row of this offset or later ones.
+
+        Returns
+        -------
+        pyarrow.RecordBatch or None
+            At least one row, or `None`: nothing can be read now.
+
+        Raises
+        ------
+        CorruptSegmentError
+            Where the stored bytes of a column that is read are damaged.
+        """
+        while True:
+            batch = self.read_table(rows_max, bytes_max, until)
+            if batch is None or not self._table:
+                return batch
+            operation = batch.column(OPERATION_COLUMN)
+            batch = batch.select(self._names).filter(pc.equal(operation, APPEND))
+            if batch.num_rows:
+                return batch
+
+    def read_table(
+        self, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX, until: int | None = None
+    ) -> pa.RecordBatch | None:
+        """Return rows as `read` does; of a table topic with `_op` (0: row, 1: tombstone) last."""
+        pieces = list(self._pieces(rows_max, bytes_max, until))
+        if not pieces:
+            if self._rest is None:
+                self.position = max(self.position, self._frames.offset)
+            return None
+        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+
+    def _pieces(self, rows_max: int, bytes_max: int, until: int | None) -> Iterator[pa.RecordBatch]:
+        """Yield whole or cut frames until the batch is full or there is no more."""
+        rows, size = 0, 0
+        while rows < rows_max and size < bytes_max:
+            rest = self._rest
+            if rest is None:
+                rest = self._next_rows()
+            if rest is None:
+                return
+            start = self._start_of_rest
+            wanted = rows_max - rows
+            if until is not None:
+                wanted = min(wanted, until - start)
+            row_bytes = max(rest.get_total_buffer_size() // max(self._frame_rows, 1), 1)
+            wanted = min(wanted, max((bytes_max - size) // row_bytes, 1))
+            if wanted <= 0:
+                self._rest = rest
+                return
+            piece = rest.slice(0, wanted)
+            self._start_of_rest = self.position = start + piece.num_rows
+            self._rest = rest.slice(wanted) if piece.num_rows < rest.num_rows else None
+            rows += piece.num_rows
+            size += piece.num_rows * row_bytes
+            yield piece
+
+    def _next_rows(self) -> pa.RecordBatch | None:
+        """Return the rows of the next frame, from `position` on if that is inside it."""
+        frame = self._frames.next()
+        if frame is None:
+            return None
+        names = [*self._names, OPERATION_COLUMN] if self._table else self._names
+        rows = frame.batch(names, self._verify)
+        self._frame_rows = rows.num_rows
+        before = self.position - frame.header.base_offset
+        self._start_of_rest = frame.header.base_offset
+        if before > 0:
+            rows = rows.slice(before)
+            self._start_of_rest = self.position
+        return rows

@@ -1,0 +1,216 @@
+"""A topic: its partitions, readers of them, and its rows as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.clock import Clock
+from millstream.errors import OptionError
+from millstream.log.partition import Partition
+from millstream.log.reader import Isolation, PartitionReader, StableFrames
+from millstream.log.topic_config import OPERATION_COLUMN, TOMBSTONE, TopicConfig, check_columns
+from millstream.log.transactions import Transactions
+from millstream.storage import Storage
+
+
+class Topic:
+    """A topic of a log; made by `Log.topic`. As its log, it belongs to one thread.
+
+    Parameters
+    ----------
+    config
+        What it is.
+    directory
+        Its folder.
+    storage, clock, transactions
+        Of the log.
+    """
+
+    def __init__(
+        self,
+        config: TopicConfig,
+        directory: str,
+        storage: Storage,
+        clock: Clock,
+        transactions: Transactions,
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self._storage = storage
+        self._clock = clock
+        self._transactions = transactions
+        self._partitions: dict[int, Partition] = {}
+        self._stable: dict[int, StableFrames] = {}
+
+    @property
+    def name(self) -> str:
+        """As users call it."""
+        return self.config.name
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the rows."""
+        return self.config.schema
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are."""
+        return self.config.partitions
+
+    def partition(self, index: int) -> Partition:
+        """Return partition `index`, from 0; raises `OptionError` where there is none."""
+        if not 0 <= index < self.partitions:
+            message = f"topic {self.name!r} has partitions 0 to {self.partitions - 1}; got {index}"
+            raise OptionError(message)
+        found = self._partitions.get(index)
+        if found is None:
+            config = self.config
+            found = self._partitions[index] = Partition(
+                f"{self.directory}/{config.generation}/{index}",
+                config.stored_schema,
+                storage=self._storage,
+                clock=self._clock,
+                durability=config.durability,
+                segment_bytes=config.segment_bytes,
+                name=f"{self.name}/{index}",
+                time_column=config.time,
+            )
+        return found
+
+    def reader(
+        self,
+        partition: int,
+        *,
+        offset: int = 0,
+        columns: Sequence[str] | None = None,
+        isolation: Isolation = "read_committed",
+        verify: bool = True,
+    ) -> PartitionReader:
+        """Return a reader of one partition from `offset` on; see `PartitionReader`."""
+        return PartitionReader(
+            self.partition(partition),
+            self.config,
+            self._transactions,
+            offset=offset,
+            columns=columns,
+            isolation=isolation,
+            verify=verify,
+        )
+
+    def stable_ends(self) -> list[int]:
+        """Return each partition's last stable offset: where read-committed readers stop."""
+        return [self._stable_frames(index).offset for index in range(self.partitions)]
+
+    def durable_ends(self) -> list[int]:
+        """Return for each partition the offset behind its last durable row."""
+        return [self.partition(index).durable_end for index in range(self.partitions)]
+
+    def offset_at_time(self, partition: int, timestamp_us: int) -> int:
+        """Return the offset of a partition's first row of that time or later, else its end."""
+        return self.partition(partition).offset_at_time(timestamp_us)
+
+    def to_arrow(
+        self, columns: Sequence[str] | None = None, isolation: Isolation = "read_committed"
+    ) -> pa.Table:
+        """Return all rows, partition after partition, as views of the files.
+
+        Of a table topic these are the rows as they were appended, without tombstones;
+        `latest` returns what holds now.
+        """
+        names = self.schema.names if columns is None else list(columns)
+        check_columns(self.schema, names, self.name)
+        schema = pa.schema([self.schema.field(name) for name in names])
+        batches = []
+        for index in range(self.partitions):
+            first = self.partition(index).first_offset
+            reader = self.reader(index, offset=first, columns=columns, isolation=isolation)
+            while (batch := reader.read()) is not None:
+                batches.append(batch)
+        return pa.Table.from_batches(batches, schema)
+
+    def latest(self) -> pa.Table:
+        """Return the latest row of each key of a table topic, without deleted ones.
+
+        Raises
+        ------
+        OptionError
+            Where the topic is no table.
+        """
+        if not self.config.table:
+            message = f"topic {self.name!r} is a stream; only a table has latest rows"
+            raise OptionError(message)
+        parts = []
+        for index in range(self.partitions):
+            reader = self.reader(index, offset=self.partition(index).first_offset)
+            batches = []
+            while (batch := reader.read_table()) is not None:
+                batches.append(batch)
+            if batches:
+                parts.append(self._latest_of(pa.Table.from_batches(batches)))
+        return pa.concat_tables([self.schema.empty_table(), *parts])
+
+    def describe(self) -> dict[str, object]:
+        """Return what there is to know: configuration, and the state of each partition."""
+        config = self.config
+        return {
+            "name": config.name,
+            "id": config.id,
+            "kind": "table" if config.table else "stream",
+            "schema": {field.name: str(field.type) for field in config.schema},
+            "key": list(config.key),
+            "time": config.time,
+            "durability": config.durability,
+            "segment_bytes": config.segment_bytes,
+            "directory": self.directory,
+            "partitions": [self._describe_partition(index) for index in range(self.partitions)],
+        }
+
+    def _latest_of(self, rows: pa.Table) -> pa.Table:
+        """Return the latest rows of one partition; a key lies in one partition only."""
+        numbered = rows.append_column("_row", pa.array(range(rows.num_rows), pa.int64()))
+        grouped = numbered.group_by(list(self.config.key), use_threads=False)
+        last = grouped.aggregate([("_row", "max")]).column("_row_max")
+        chosen = rows.take(pc.take(last, pc.sort_indices(last)))
+        return chosen.filter(pc.not_equal(chosen.column(OPERATION_COLUMN), TOMBSTONE)).select(
+            self.schema.names
+        )
+
+    def _stable_frames(self, index: int) -> StableFrames:
+        """Return the frames of a partition, gone through up to the last stable offset."""
+        frames = self._stable.get(index)
+        if frames is None:
+            partition = self.partition(index)
+            frames = self._stable[index] = StableFrames(
+                partition, self._transactions, partition.first_offset, "read_committed"
+            )
+        while frames.next() is not None:
+            pass
+        return frames
+
+    def _describe_partition(self, index: int) -> dict[str, object]:
+        partition = self.partition(index)
+        frames = self._stable_frames(index)
+        segments = partition.segments()
+        described: dict[str, object] = {
+            "partition": index,
+            "first_offset": partition.first_offset,
+            "stable_end": frames.offset,
+            "durable_end": partition.durable_end,
+            "written_end": partition.written_end,
+            "segments": len(segments),
+            "bytes": sum(size for _, size in segments),
+            "open_transaction": None,
+        }
+        blocking = frames.blocking()
+        if blocking is not None:
+            header = blocking.header
+            described["open_transaction"] = {
+                "owner": self._transactions.owner(header.owner_id),
+                "epoch": header.epoch,
+                "number": header.transaction,
+                "since_us": header.appended_us,
+            }
+        return described

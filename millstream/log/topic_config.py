@@ -1,0 +1,188 @@
+"""What a topic is, as its `topic.json` keeps it, and what is allowed."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.types as pat
+
+from millstream.errors import InvalidTopicError, UnknownColumnError, nearest
+from millstream.log.key_hash import KEY_GROUPS
+
+OPERATION_COLUMN = "_op"
+OPERATION_FIELD = pa.field(OPERATION_COLUMN, pa.int8())
+APPEND = 0
+TOMBSTONE = 1
+
+Durability = Literal["fsync", "os"]
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """Everything about a topic that its rows do not say.
+
+    Parameters
+    ----------
+    id
+        Unique in the log and never used again; the topic's folder is called so.
+    name
+        As users call it.
+    schema
+        Columns of the rows.
+    partitions
+        How many, 1 to 4096.
+    key
+        Columns whose hash chooses the partition; may be empty.
+    time
+        Column with the event time, or `None`.
+    table
+        Whether the latest row of a key replaces the ones before, and keys can be deleted.
+    durability
+        `"fsync"`: readers see what is on stable storage; `"os"`: what was written.
+    segment_bytes
+        A segment is sealed before it grows beyond this.
+    created_us
+        When it was created.
+    generation
+        Counts changes of the partition count.
+    """
+
+    id: str
+    name: str
+    schema: pa.Schema
+    partitions: int
+    key: tuple[str, ...]
+    time: str | None
+    table: bool
+    durability: Durability
+    segment_bytes: int
+    created_us: int
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not 1 <= self.partitions <= KEY_GROUPS:
+            message = (
+                f"topic {self.name!r} needs 1 to {KEY_GROUPS} partitions; got {self.partitions}"
+            )
+            raise InvalidTopicError(message)
+        self._check_columns()
+        if self.table and not self.key:
+            message = f"table topic {self.name!r} needs key columns; name them with key="
+            raise InvalidTopicError(message)
+        if self.segment_bytes < 1:
+            message = f"topic {self.name!r} needs segment_bytes > 0; got {self.segment_bytes}"
+            raise InvalidTopicError(message)
+
+    @property
+    def stored_schema(self) -> pa.Schema:
+        """The columns in segments: the topic's, and `_op` in table topics."""
+        return self.schema.append(OPERATION_FIELD) if self.table else self.schema
+
+    def to_json(self) -> bytes:
+        """Return the content of `topic.json`."""
+        stored = _StoredConfig(
+            id=self.id,
+            name=self.name,
+            schema=base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
+            columns={field.name: str(field.type) for field in self.schema},
+            partitions=self.partitions,
+            key=self.key,
+            time=self.time,
+            table=self.table,
+            durability=self.durability,
+            segment_bytes=self.segment_bytes,
+            created_us=self.created_us,
+            generation=self.generation,
+        )
+        return msgspec.json.format(msgspec.json.encode(stored), indent=2)
+
+    @staticmethod
+    def from_json(content: bytes, path: str) -> TopicConfig:
+        """Return the configuration in `content` of the file `path`.
+
+        Raises
+        ------
+        InvalidTopicError
+            When the file cannot be understood; names it.
+        """
+        try:
+            stored = msgspec.json.decode(content, type=_StoredConfig)
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored.schema)))
+        except (msgspec.DecodeError, ValueError, pa.ArrowInvalid) as error:
+            message = f"{path} is damaged or of a newer version: {error}; restore it from a copy"
+            raise InvalidTopicError(message) from error
+        return TopicConfig(
+            stored.id, stored.name, schema, stored.partitions, stored.key, stored.time,
+            stored.table, stored.durability, stored.segment_bytes, stored.created_us,
+            stored.generation,
+        )  # fmt: skip
+
+    def _check_columns(self) -> None:
+        names = self.schema.names
+        if not names or len(set(names)) != len(names):
+            message = f"topic {self.name!r} needs columns with names that differ; got {names}"
+            raise InvalidTopicError(message)
+        for name in names:
+            if name.startswith("_") or not name:
+                message = (
+                    f"column {name!r} of topic {self.name!r}: names that start with '_' are the "
+                    "system's; rename the column"
+                )
+                raise InvalidTopicError(message)
+        for name in (*self.key, *(() if self.time is None else (self.time,))):
+            if name not in names:
+                message = (
+                    f"topic {self.name!r} has no column {name!r} for its key or time"
+                    f"{nearest(name, names)}"
+                )
+                raise InvalidTopicError(message)
+        if self.time is not None and not pat.is_timestamp(self.schema.field(self.time).type):
+            message = (
+                f"the time column {self.time!r} of topic {self.name!r} must be a timestamp; it is "
+                f"{self.schema.field(self.time).type}; cast it first"
+            )
+            raise InvalidTopicError(message)
+
+
+class _StoredConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of `topic.json`. `columns` is for people; `schema` is what counts."""
+
+    id: str
+    name: str
+    schema: str
+    columns: dict[str, str]
+    partitions: int
+    key: tuple[str, ...]
+    time: str | None
+    table: bool
+    durability: Durability
+    segment_bytes: int
+    created_us: int
+    generation: int
+
+
+def check_name(name: str) -> None:
+    """Raise `InvalidTopicError` unless `name` can be a topic's (Kafka's rule)."""
+    if not _NAME.fullmatch(name) or name in {".", ".."}:
+        message = (
+            f"{name!r} cannot be a topic's name; use 1 to 249 of the characters a-z, A-Z, 0-9, "
+            "'.', '_' and '-'"
+        )
+        raise InvalidTopicError(message)
+
+
+def check_columns(schema: pa.Schema, columns: Sequence[str], topic: str) -> None:
+    """Raise `UnknownColumnError` where `columns` names one that `schema` lacks."""
+    for name in columns:
+        if name not in schema.names:
+            message = f"topic {topic!r} has no column {name!r}{nearest(name, schema.names)}"
+            raise UnknownColumnError(message)

@@ -1,0 +1,81 @@
+"""A user's transaction: appends to several topics that become visible together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from millstream.errors import FencedError, TransactionError
+from millstream.log.producer import Producer
+from millstream.log.transactions import Writer
+
+if TYPE_CHECKING:
+    from millstream.log.log import Log
+
+NUMBER = 1
+"""Every transaction of a user has a writer, and so an epoch, of its own."""
+
+
+class Transaction:
+    """An open transaction; made by `Log.transaction`.
+
+    Parameters
+    ----------
+    log
+        Where it writes.
+    writer
+        Of an epoch that no other transaction has.
+    """
+
+    def __init__(self, log: Log, writer: Writer) -> None:
+        self._log = log
+        self._writer = writer
+        self._producers: dict[str, Producer] = {}
+        self._decided = False
+
+    def append(
+        self, topic: str, rows: pa.RecordBatch | pa.Table, *, partition: int | None = None
+    ) -> None:
+        """Append rows that become visible when the transaction commits; see `Producer.append`."""
+        self._check_open()
+        self._producer(topic).append(rows, partition=partition, transaction=NUMBER)
+
+    def delete(self, topic: str, keys: pa.RecordBatch | pa.Table) -> None:
+        """Append tombstones; see `Producer.delete`."""
+        self._check_open()
+        self._producer(topic).delete(keys, transaction=NUMBER)
+
+    def commit(self) -> None:
+        """Make the rows durable and visible, all at once; raises `FencedError`."""
+        self._check_open()
+        participants = [
+            (topic, index)
+            for topic, producer in self._producers.items()
+            for index in producer.touched()
+        ]
+        transactions = self._log.transactions
+        transactions.prepare(self._writer, NUMBER, participants)
+        transactions.decide(self._writer, NUMBER, "commit")
+        self._decided = True
+
+    def abort(self) -> None:
+        """Take the rows back; nobody has seen them. Does nothing once it is decided."""
+        if self._decided:
+            return
+        self._decided = True
+        try:
+            self._log.transactions.decide(self._writer, NUMBER, "abort")
+        except FencedError:
+            return  # a later life of the owner has aborted it
+
+    def _producer(self, topic: str) -> Producer:
+        found = self._producers.get(topic)
+        if found is None:
+            found = self._producers[topic] = self._log.producer(topic, writer=self._writer)
+        return found
+
+    def _check_open(self) -> None:
+        if self._decided:
+            message = f"the transaction of {self._writer.owner!r} is decided; begin another one"
+            raise TransactionError(message)

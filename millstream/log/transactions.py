@@ -1,0 +1,247 @@
+"""Owners, epochs and decisions: what makes rows of several partitions visible at once.
+
+open ── prepare: all frames durable ──▶ prepared ── one append to the control topic ──▶ decided
+  └───────── a higher epoch of its owner ──────────┴──▶ aborted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from millstream.clock import Clock
+from millstream.errors import FencedError, TransactionError
+from millstream.log.control_topic import (
+    ControlTopic,
+    DecisionRecord,
+    EpochRecord,
+    OwnerRecord,
+    PreparedRecord,
+    Record,
+)
+from millstream.log.epoch_cells import EpochCells
+from millstream.storage import Storage
+
+Decision = Literal["committed", "aborted", "undecided"]
+Participant = tuple[str, int]
+"""A topic's name and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes: an owner in one of its lives. A later life fences it."""
+
+    owner: str
+    owner_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTransaction:
+    """A transaction that waits for its decision."""
+
+    owner: str
+    epoch: int
+    number: int
+    participants: tuple[Participant, ...]
+    since_us: int
+
+
+class Transactions:
+    """The state of the control topic, and the appends that change it.
+
+    Parameters
+    ----------
+    path, storage, clock
+        Of the log.
+    sync
+        Makes a participant's frames durable.
+    """
+
+    def __init__(
+        self, path: str, storage: Storage, clock: Clock, sync: Callable[[Participant], None]
+    ) -> None:
+        self._control = ControlTopic(path, storage, clock)
+        self._clock = clock
+        self._sync = sync
+        self._ids: dict[str, int] = {}
+        self._owners: dict[int, str] = {}
+        self._epochs: dict[int, int] = {}
+        self._decisions: dict[tuple[int, int], dict[int, Decision]] = {}
+        self._manifests: dict[int, bytes] = {}
+        self._prepared: dict[tuple[int, int, int], PreparedRecord] = {}
+        self._cells = EpochCells(self._control.directory, storage)
+        self.refresh()
+        if not self._cells.is_of_this_boot():
+            with self._control.exclusive():
+                self.refresh()
+                self._cells.rebuild(self._epochs)
+
+    def refresh(self) -> None:
+        """Take note of what other processes appended."""
+        for record in self._control.read_new():
+            self._apply(record)
+
+    def writer(self, owner: str) -> Writer:
+        """Return a writer of the next epoch of `owner`, and fence all before it.
+
+        What these have not decided is aborted from now on, whatever its number.
+        """
+        with self._control.exclusive():
+            self.refresh()
+            owner_id = self._ids.get(owner)
+            if owner_id is None:
+                owner_id = len(self._ids) + 1
+                self._cells.check_capacity(owner_id)
+                self._control.append(OwnerRecord(owner, owner_id))
+            epoch = self._epochs.get(owner_id, 0) + 1
+            # First the record, which decides, then the cell, which stops the stragglers: what
+            # they append in between has an epoch that this record has already aborted.
+            self._control.append(EpochRecord(owner_id, epoch, self._clock.now_us()))
+            self.refresh()
+            self._cells.raise_to(owner_id, epoch)
+        return Writer(owner, owner_id, epoch)
+
+    def check(self, writer: Writer) -> None:
+        """Raise `FencedError` when `writer` was superseded; one read of mapped memory."""
+        current = self._cells.epoch(writer.owner_id)
+        if current > writer.epoch:
+            raise FencedError(_fenced(writer, current))
+
+    def sync(self, participants: Sequence[Participant]) -> None:
+        """Return when all frames of `participants` that were written are durable."""
+        for participant in participants:
+            self._sync(participant)
+
+    def prepare(self, writer: Writer, number: int, participants: Sequence[Participant]) -> None:
+        """Make a transaction's frames durable and say so: it survives its process from now on.
+
+        Raises
+        ------
+        FencedError
+            When `writer` was superseded: the transaction is aborted.
+        """
+        self.sync(participants)
+        with self._control.exclusive():
+            self.refresh()
+            self._check_epoch(writer)
+            self._control.append(
+                PreparedRecord(
+                    writer.owner_id, writer.epoch, number, tuple(participants),
+                    self._clock.now_us(),
+                )
+            )  # fmt: skip
+            self.refresh()
+
+    def decide(
+        self,
+        writer: Writer,
+        number: int,
+        outcome: Literal["commit", "abort"],
+        manifest: bytes | None = None,
+    ) -> None:
+        """Decide a transaction for all its partitions by one durable append.
+
+        Parameters
+        ----------
+        number
+            Of the transaction. Its frames must be durable.
+        manifest
+            JSON that is recorded with the decision; `newest_manifest` returns it.
+
+        Raises
+        ------
+        FencedError
+            When `writer` was superseded: its transactions are aborted.
+        TransactionError
+            When the transaction was decided otherwise.
+        """
+        with self._control.exclusive():
+            self.refresh()
+            self._check_epoch(writer)
+            wanted: Decision = "committed" if outcome == "commit" else "aborted"
+            known = self.decision(writer.owner_id, writer.epoch, number)
+            if known != "undecided":
+                if known == wanted:
+                    return
+                message = (
+                    f"transaction {number} of {writer.owner!r}, epoch {writer.epoch}, is {known} "
+                    f"already; it cannot be {wanted}"
+                )
+                raise TransactionError(message)
+            raw = None if manifest is None else msgspec.Raw(manifest)
+            self._control.append(
+                DecisionRecord(
+                    writer.owner_id, writer.epoch, number, outcome, raw, self._clock.now_us()
+                )
+            )
+            self.refresh()
+
+    def decision(self, owner_id: int, epoch: int, number: int) -> Decision:
+        """Return what is known of a transaction; call `refresh` first for what is new."""
+        decided = self._decisions.get((owner_id, epoch))
+        if decided is not None and number in decided:
+            return decided[number]
+        # A higher epoch aborts all that was undecided when it was taken.
+        return "aborted" if epoch < self._epochs.get(owner_id, 0) else "undecided"
+
+    def owner(self, owner_id: int) -> str:
+        """Return the name behind an owner id."""
+        return self._owners.get(owner_id, f"owner {owner_id}")
+
+    def newest_manifest(self, owner: str) -> bytes | None:
+        """Return the manifest of the last committed transaction of `owner` that had one."""
+        self.refresh()
+        owner_id = self._ids.get(owner)
+        return None if owner_id is None else self._manifests.get(owner_id)
+
+    def owners(self) -> list[str]:
+        """Return the names of all owners, in the order of their first appearance."""
+        self.refresh()
+        return list(self._ids)
+
+    def prepared(self) -> list[PreparedTransaction]:
+        """Return the transactions that wait for a decision."""
+        self.refresh()
+        return [
+            PreparedTransaction(
+                self._owners[each.owner_id], each.epoch, each.number, each.participants, each.at_us
+            )
+            for each in self._prepared.values()
+        ]
+
+    def _check_epoch(self, writer: Writer) -> None:
+        """Raise `FencedError` unless `writer` is the newest; the control topic was read."""
+        current = self._epochs.get(writer.owner_id, 0)
+        if current != writer.epoch:
+            raise FencedError(_fenced(writer, current))
+
+    def _apply(self, record: Record) -> None:
+        match record:
+            case OwnerRecord(owner=owner, owner_id=owner_id):
+                self._ids[owner] = owner_id
+                self._owners[owner_id] = owner
+            case EpochRecord(owner_id=owner_id, epoch=epoch):
+                assert epoch > self._epochs.get(owner_id, 0), "epochs only grow"
+                self._epochs[owner_id] = epoch
+                for key in [each for each in self._prepared if each[0] == owner_id]:
+                    del self._prepared[key]
+            case PreparedRecord(owner_id=owner_id, epoch=epoch, number=number):
+                self._prepared[owner_id, epoch, number] = record
+            case DecisionRecord(owner_id=owner_id, epoch=epoch, number=number):
+                committed = record.outcome == "commit"
+                decided = self._decisions.setdefault((owner_id, epoch), {})
+                decided[number] = "committed" if committed else "aborted"
+                self._prepared.pop((owner_id, epoch, number), None)
+                if committed and record.manifest is not None:
+                    self._manifests[owner_id] = bytes(record.manifest)
+
+
+def _fenced(writer: Writer, current: int) -> str:
+    return (
+        f"{writer.owner!r} writes with epoch {writer.epoch}, but epoch {current} was taken since: "
+        "another run of it started; what this one did not commit is aborted. Let one of them run"
+    )
