@@ -19,14 +19,13 @@ from millstream.dsl.topics import same_log
 from millstream.dsl.windows import duration_option
 from millstream.errors import OptionError, PlanError
 from millstream.plan import nodes
-from millstream.plan.compile import compile_job, source_partitions
-from millstream.plan.explain import Explanation, explain_job
-from millstream.plan.walk import in_order
+from millstream.plan.walk import in_order, source_partitions
 from millstream.runtime.graph import KEY_GROUPS, JobGraph
 
 if TYPE_CHECKING:
     from millstream.log import Log
     from millstream.operators.operator import OperatorCounters
+    from millstream.plan.explain import Explanation
     from millstream.runtime.hosts.local import RunResult
 
 COLLECTED = "collected"
@@ -141,6 +140,9 @@ def explain(
     PlanError
         When counters are asked for and no run is known.
     """
+    # Compiling knows all operators, and some wake the compiler of kernels: not needed to build.
+    from millstream.plan.explain import explain_job
+
     if not counters:
         workers = _checked_parallelism(parallelism, sinks, location)
         return explain_job(sinks, _script_name(), workers)
@@ -183,6 +185,8 @@ def _run(
 
 
 def _compiler(roots: Sequence[nodes.Sink], name: str) -> Callable[[int], JobGraph]:
+    from millstream.plan.compile import compile_job
+
     def compile_for(parallelism: int) -> JobGraph:
         return compile_job(roots, name, parallelism)
 

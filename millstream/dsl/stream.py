@@ -32,11 +32,11 @@ from millstream.plan.columns import (
     identity_outputs,
     require_column,
 )
-from millstream.plan.explain import Explanation
 from millstream.windows.tumbling import Tumbling
 
 if TYPE_CHECKING:
     from millstream.log import Log
+    from millstream.plan.explain import Explanation
 
 
 @dataclass(frozen=True, slots=True)

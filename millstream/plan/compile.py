@@ -33,7 +33,7 @@ from millstream.plan.nodes import (
 )
 from millstream.plan.placement import Distribution, distribution_of, stamped_sources
 from millstream.plan.rewrites import sinks_to_physical
-from millstream.plan.walk import in_order
+from millstream.plan.walk import in_order, source_partitions
 from millstream.runtime.graph import (
     Edge,
     ExchangeNode,
@@ -93,12 +93,6 @@ def compile_plan(sinks: Sequence[Sink], name: str, parallelism: int) -> Compiled
     for node in order:
         builder.add(node)
     return CompiledJob(builder.graph(), plan, dict(builder.notes))
-
-
-def source_partitions(nodes: Sequence[Node]) -> int:
-    """Return the largest partition count among the stream sources, at least 1."""
-    counts = [each.partitions for each in nodes if isinstance(each, StreamSource)]
-    return max(counts, default=1)
 
 
 @dataclass

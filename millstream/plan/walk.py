@@ -58,3 +58,9 @@ def in_order(roots: Sequence[Node]) -> list[Node]:
             seen.add(id(node))
             order.append(node)
     return order
+
+
+def source_partitions(nodes: Sequence[Node]) -> int:
+    """Return the largest partition count among the stream sources, at least 1."""
+    counts = [each.partitions for each in nodes if isinstance(each, StreamSource)]
+    return max(counts, default=1)
