@@ -118,6 +118,13 @@ class Operator(Protocol):
         """
         ...
 
+    def output_watermark(self, watermark_us: int) -> int:
+        """Return the watermark that holds for the outputs after `on_watermark(watermark_us)`.
+
+        No result that is emitted later has a time before it. It never goes back either.
+        """
+        ...
+
     def on_end(self) -> Iterator[Emit]:
         """Learn that no input will come in this run: flush what is open."""
         ...
@@ -131,9 +138,10 @@ class Operator(Protocol):
         ...
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
-        """Apply snapshots, oldest first, keeping only rows of `key_groups`.
+        """Apply snapshots of all workers, oldest first, keeping only rows of `key_groups`.
 
-        Called once, before any input.
+        Those of one worker begin with its last full one. Called at most once, before any
+        input. What `values` say holds for the whole job, whatever the key groups.
         """
         ...
 
@@ -179,8 +187,12 @@ class Stateless:
     """The parts of the contract that an operator without state and time shares."""
 
     def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
-        """Emit nothing: a watermark passes an operator without time as it is."""
+        """Emit nothing: nothing waits for a time."""
         yield from ()
+
+    def output_watermark(self, watermark_us: int) -> int:
+        """Return the watermark as it is: rows leave with the times they came with."""
+        return watermark_us
 
     def on_end(self) -> Iterator[Emit]:
         """Emit nothing: nothing is open."""

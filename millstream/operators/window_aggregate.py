@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from millstream.errors import JobError
 from millstream.operators.accumulator import Aggregate, AggregateFunction
+from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
     OUTPUT_ROWS_MAX,
@@ -29,12 +30,13 @@ from millstream.operators.operator import (
 )
 from millstream.operators.window_state import WindowState
 from millstream.windows.tumbling import Tumbling
-from millstream.windows.watermark import WATERMARK_MIN
+from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregateConfig"]
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 CLOSED_UNTIL = "closed_until_us"
+GIVEN_OUT = "given_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,9 @@ class WindowAggregate:
         self._state = WindowState(config.input_schema, config.key_columns, config.aggregates)
         # Windows that end by then were flushed at the end of an earlier, bounded run.
         self._closed_until_us = WATERMARK_MIN
+        # Stamped rows of a window that this watermark closed come from a partition that was idle.
+        self._watermark_us = WATERMARK_MIN
+        self._given_out = GivenOut()
         self._earliest_start_us: int | None = None
         self._result_schema, self._late_schema = config.output_schemas
 
@@ -148,10 +153,22 @@ class WindowAggregate:
 
     def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
         """Emit the windows that `watermark_us` closes, the earliest first."""
-        span = self.config.window.size_us + self.config.allowed_lateness_us
+        self._watermark_us = max(self._watermark_us, watermark_us)
+        span = self._span_us
         if self._earliest_start_us is None or self._earliest_start_us + span > watermark_us:
             return
         yield from self._close(watermark_us - span)
+
+    def output_watermark(self, watermark_us: int) -> int:
+        """Return the least start that a window emitted later can have.
+
+        Results carry `window_start` as their time, which lies before the watermark.
+        """
+        if watermark_us in {WATERMARK_MIN, WATERMARK_MAX}:
+            return watermark_us
+        window = self.config.window
+        open_us = window.start_of(watermark_us - self._span_us) + window.size_us
+        return max(open_us, WATERMARK_MIN)
 
     def on_end(self) -> Iterator[Emit]:
         """Emit every open window; rows that come for one in a later run are late."""
@@ -164,7 +181,11 @@ class WindowAggregate:
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
         """Return the open windows, or those that changed or closed since checkpoint `since`."""
         full, rows = self._state.snapshot(since, checkpoint)
-        return StateSnapshot(full, rows, {CLOSED_UNTIL: self._closed_until_us})
+        values: dict[str, int | str | None] = {
+            CLOSED_UNTIL: self._closed_until_us,
+            GIVEN_OUT: self._given_out.to_text(self._watermark_us),
+        }
+        return StateSnapshot(full, rows, values)
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Open the windows of `snapshots` whose keys are in `key_groups`."""
@@ -175,9 +196,16 @@ class WindowAggregate:
             closed = snapshot.values.get(CLOSED_UNTIL)
             if isinstance(closed, int):
                 self._closed_until_us = max(self._closed_until_us, closed)
+        given_out = [snapshot.values.get(GIVEN_OUT) for snapshot in snapshots]
+        self._given_out.restore([each for each in given_out if isinstance(each, str)], key_groups)
         starts = self._state.starts()
         self._earliest_start_us = int(starts.min()) if len(starts) else None
         self._count_state()
+
+    @property
+    def _span_us(self) -> int:
+        """How far a window's start must lie behind the watermark for it to be closed."""
+        return self.config.window.size_us + self.config.allowed_lateness_us
 
     def _assign(
         self, batch: pa.RecordBatch
@@ -206,8 +234,13 @@ class WindowAggregate:
         window = config.window
         count = assign_windows(
             times, stamps, window.size_us, window.offset_us, config.allowed_lateness_us,
-            self._closed_until_us, starts, late,
+            self._closed_until_us, self._watermark_us, starts, late,
         )  # fmt: skip
+        if len(stamps) and self._given_out.restored_max_us > self._watermark_us:
+            keys = [batch.column(name) for name in config.key_columns]
+            until = self._given_out.until(keys, batch.num_rows)
+            late |= starts <= np.maximum(until, WATERMARK_MIN + self._span_us) - self._span_us
+            count = np.count_nonzero(late)
         return starts, late, int(count)
 
     def _close(self, start_max_us: int | None) -> Iterator[Emit]:
@@ -220,6 +253,7 @@ class WindowAggregate:
         for begin in range(0, len(slots), OUTPUT_ROWS_MAX):
             piece = slots[begin : begin + OUTPUT_ROWS_MAX]
             batch = self._results(piece)
+            self._given_out.note(batch.columns[: len(self.config.key_columns)])
             self._state.remove(piece)
             yield from self._pieces(0, batch)
         starts = self._state.starts()

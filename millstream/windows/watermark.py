@@ -50,3 +50,57 @@ class PartitionWatermark:
 def least(watermarks: Iterable[int]) -> int:
     """Return the least watermark of several inputs; of none, `WATERMARK_MAX`."""
     return min(watermarks, default=WATERMARK_MAX)
+
+
+class WatermarkMerge:
+    """The watermark of several inputs: the least over those that are not idle.
+
+    It never goes back: an input that was idle and comes back behind it does not pull it back.
+    While every input is idle it is the greatest of theirs, since nobody holds it back. Of no
+    inputs it is `WATERMARK_MAX`: no row will come.
+
+    Parameters
+    ----------
+    inputs
+        How many; each starts at `WATERMARK_MIN` and is not idle.
+
+    Examples
+    --------
+    >>> merge = WatermarkMerge(2)
+    >>> merge.update(0, 100, idle=False), merge.update(1, 50, idle=False), merge.value_us
+    (False, True, 50)
+    >>> merge.update(1, 50, idle=True), merge.value_us
+    (True, 100)
+    """
+
+    __slots__ = ("_idle", "_inputs_idle", "_value_us", "_values_us")
+
+    def __init__(self, inputs: int) -> None:
+        self._values_us = [WATERMARK_MIN] * inputs
+        self._inputs_idle = [False] * inputs
+        self._value_us = WATERMARK_MIN if inputs else WATERMARK_MAX
+        self._idle = False
+
+    @property
+    def value_us(self) -> int:
+        """The merged watermark."""
+        return self._value_us
+
+    @property
+    def idle(self) -> bool:
+        """Whether every input is idle."""
+        return self._idle
+
+    def update(self, index: int, watermark_us: int, idle: bool) -> bool:
+        """Take what input `index` says; return whether the value or the idleness changed."""
+        before = self._value_us, self._idle
+        self._values_us[index] = max(self._values_us[index], watermark_us)
+        self._inputs_idle[index] = idle
+        self._idle = all(self._inputs_idle)
+        if self._idle:
+            merged = max(self._values_us)
+        else:
+            pairs = zip(self._values_us, self._inputs_idle, strict=True)
+            merged = least(value for value, is_idle in pairs if not is_idle)
+        self._value_us = max(self._value_us, merged)
+        return before != (self._value_us, self._idle)

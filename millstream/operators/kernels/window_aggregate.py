@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from millstream.jit import kernel
+from millstream.windows.watermark import WATERMARK_MIN
 
 
 @kernel
@@ -21,6 +22,7 @@ def assign_windows(
     offset: int,
     allowed: int,
     closed: int,
+    given_out: int,
     starts: Any,
     late: Any,
 ) -> int:
@@ -36,19 +38,23 @@ def assign_windows(
         Of the windows, and the allowed lateness; microseconds.
     closed
         Windows that end at or before this were flushed at the end of an earlier run.
+    given_out
+        Watermark up to which windows were given out; a stamped row of one of these is late.
     starts, late
         Outputs: int64 and bool, shape (n,).
     """
     count = 0
     stamped = len(stamps) > 0
+    span = size + allowed
     for row in range(len(times)):
         # The sign of Numba's modulo is the divisor's: windows before 1970 come out right.
         start = times[row] - (times[row] - offset) % size
         starts[row] = start
-        end = start + size
-        is_late = end <= closed
-        if stamped and end + allowed <= stamps[row]:
-            is_late = True
+        is_late = start + size <= closed
+        if stamped:
+            # Moving the watermark back instead of the window on cannot leave int64.
+            watermark = max(stamps[row], given_out, WATERMARK_MIN + span)
+            is_late |= start <= watermark - span
         late[row] = is_late
         count += is_late
     return count
