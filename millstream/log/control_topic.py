@@ -46,15 +46,18 @@ class PreparedRecord(msgspec.Struct, tag="prepared", frozen=True):
     at_us: int
 
 
-class DecisionRecord(msgspec.Struct, tag="decision", frozen=True):
-    """A transaction's outcome, for all partitions at once, and what goes with it."""
+class DecisionRecord(msgspec.Struct, tag="decision", frozen=True, omit_defaults=True):
+    """A transaction's outcome, for all partitions at once, and what goes with it.
+
+    Without a manifest the record has no such field.
+    """
 
     owner_id: int
     epoch: int
     number: int
     outcome: Literal["commit", "abort"]
-    manifest: msgspec.Raw | None
     at_us: int
+    manifest: msgspec.Raw = msgspec.Raw()
 
 
 Record = OwnerRecord | EpochRecord | PreparedRecord | DecisionRecord

@@ -172,10 +172,10 @@ class Transactions:
                     f"already; it cannot be {wanted}"
                 )
                 raise TransactionError(message)
-            raw = None if manifest is None else msgspec.Raw(manifest)
+            raw = msgspec.Raw(b"" if manifest is None else manifest)
             self._control.append(
                 DecisionRecord(
-                    writer.owner_id, writer.epoch, number, outcome, raw, self._clock.now_us()
+                    writer.owner_id, writer.epoch, number, outcome, self._clock.now_us(), raw
                 )
             )
             self.refresh()
@@ -236,8 +236,9 @@ class Transactions:
                 decided = self._decisions.setdefault((owner_id, epoch), {})
                 decided[number] = "committed" if committed else "aborted"
                 self._prepared.pop((owner_id, epoch, number), None)
-                if committed and record.manifest is not None:
-                    self._manifests[owner_id] = bytes(record.manifest)
+                manifest = bytes(record.manifest)
+                if committed and manifest:
+                    self._manifests[owner_id] = manifest
 
 
 def _fenced(writer: Writer, current: int) -> str:

@@ -1,0 +1,144 @@
+"""The beginning of an attempt: a new epoch, the newest checkpoint, what each worker starts from.
+
+epoch taken ─▶ manifest read, files verified ─▶ ends captured ─▶ plans for the workers
+(older attempts are fenced from here on)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from millstream.errors import CheckpointError
+from millstream.log import Log
+from millstream.log.transactions import Writer
+from millstream.runtime.graph import JobGraph, SinkNode, SourceNode
+from millstream.runtime.manifest import Manifest, SourceState, decode_manifest
+from millstream.runtime.options import RunOptions
+from millstream.runtime.snapshots import epoch_of, state_directory, verify_file
+
+Compiler = Callable[[int], JobGraph]
+"""Compiles a job for a parallelism."""
+
+NOBODY = Writer("", 0, 0)
+"""Who writes in a run that writes nothing."""
+
+
+def owner_of(job: str) -> str:
+    """Return the owner under which a job's transactions and checkpoints are known."""
+    return f"job {job}"
+
+
+def sources_of(graph: JobGraph) -> dict[str, SourceNode]:
+    """Return all sources of a job by name."""
+    return {each.name: each for stage in graph.stages for each in stage.sources}
+
+
+def sinks_of(graph: JobGraph) -> list[SinkNode]:
+    """Return all sinks of a job."""
+    return [each for stage in graph.stages for each in stage.sinks]
+
+
+def create_topics(graph: JobGraph, log: Log) -> None:
+    """Create the topics that sinks write to, where they are missing."""
+    for sink in sinks_of(graph):
+        if sink.kind == "log":
+            log.create_topic(
+                sink.topic,
+                sink.schema,
+                partitions=sink.partitions,
+                key=sink.key_columns,
+                time=sink.time_column,
+                if_not_exists=True,
+            )
+
+
+def read_manifest(log: Log, job: str) -> Manifest | None:
+    """Return the newest checkpoint of a job, or `None`."""
+    content = log.transactions.newest_manifest(owner_of(job))
+    return None if content is None else decode_manifest(content, job)
+
+
+def first_manifest(graph: JobGraph, epoch: int, checkpoint: int) -> Manifest:
+    """Return the manifest of a job that has not begun."""
+    return Manifest(
+        job=graph.name,
+        run=f"{graph.name}-{epoch}",
+        epoch=epoch,
+        checkpoint=checkpoint,
+        parallelism=graph.parallelism,
+        finished=False,
+        sources={},
+        operators={},
+    )
+
+
+def check_fits(manifest: Manifest, graph: JobGraph, log: Log) -> None:
+    """Check that a job can go on from a checkpoint, all of whose files are whole.
+
+    Raises
+    ------
+    CheckpointError
+        When the job no longer has an operator whose state is there, a topic is another one, or
+        a file is missing or damaged.
+    """
+    known = {each.name for stage in graph.stages for each in stage.operators}
+    lost = sorted(set(manifest.operators) - known)
+    if lost:
+        message = (
+            f"job {graph.name!r} has changed: its checkpoint {manifest.checkpoint} holds state of "
+            f"{', '.join(map(repr, lost))}, which it no longer has; give operators names with "
+            '.named("…") that stay, or start over with --fresh'
+        )
+        raise CheckpointError(message)
+    for name, node in sources_of(graph).items():
+        state = manifest.sources.get(name)
+        topic_id = log.topic(node.topic).config.id
+        if state is not None and state.topic_id != topic_id:
+            message = (
+                f"source {name!r} of job {graph.name!r} stands in topic {state.topic!r} with id "
+                f"{state.topic_id}, but {node.topic!r} now has id {topic_id}: it was deleted and "
+                "created anew, or another one is read; start over with --fresh"
+            )
+            raise CheckpointError(message)
+    for operator, files in manifest.operators.items():
+        for file in files:
+            verify_file(log.storage, log.path, operator, file)
+
+
+def captured(
+    manifest: Manifest, graph: JobGraph, log: Log, options: RunOptions
+) -> dict[str, SourceState]:
+    """Return the sources' states with the ends and bounds of this run.
+
+    A bounded run that did not finish keeps the ends that it captured first, so that its result
+    does not depend on when it died.
+    """
+    sources: dict[str, SourceState] = {}
+    bounded = options.until == "end"
+    for name, node in sources_of(graph).items():
+        topic = log.topic(node.topic)
+        state = manifest.sources.get(name)
+        known = state is not None and not manifest.finished
+        if state is None:
+            state = SourceState(node.topic, topic.config.id, None, None, {})
+        ends, bounds = state.ends, state.bounds
+        if not bounded:
+            ends = None
+        elif ends is None or not known:
+            ends = tuple(topic.stable_ends())
+        if node.role == "table" and (bounds is None or bounded):
+            bounds = ends if ends is not None else tuple(topic.stable_ends())
+        sources[name] = msgspec.structs.replace(state, ends=ends, bounds=bounds)
+    return sources
+
+
+def remove_orphans(log: Log, job: str, manifest: Manifest, epoch: int) -> None:
+    """Remove state files that older attempts left and no checkpoint needs."""
+    needed = manifest.paths()
+    directory = state_directory(job)
+    for name in log.storage.list_directory(f"{log.path}/{directory}"):
+        written = epoch_of(name)
+        if written is not None and written < epoch and f"{directory}/{name}" not in needed:
+            log.storage.remove(f"{log.path}/{directory}/{name}")

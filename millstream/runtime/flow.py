@@ -1,0 +1,209 @@
+"""What takes the rows, watermarks and ends of an edge inside a stage.
+
+Everything is a generator: it yields where an outlet has no room, and is resumed when there
+may be some. So an operator rests in the middle of its output without a thread or a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from millstream.errors import JobError, MillstreamError
+from millstream.operators.exchange import split_by_worker
+from millstream.operators.operator import Emit, Operator
+from millstream.runtime.channels import Outlet
+from millstream.runtime.graph import Edge, ExchangeNode, OperatorNode
+from millstream.runtime.messages import Batch, End, Message, Watermark
+from millstream.runtime.sink import Sink
+from millstream.windows.watermark import WATERMARK_MIN, WatermarkMerge
+
+
+class Surroundings(Protocol):
+    """What a consumer needs to know of its stage."""
+
+    transaction: int
+    reading: str
+
+
+class Consumer(Protocol):
+    """One input of an operator, a send or a sink."""
+
+    def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
+        """Take rows."""
+        ...
+
+    def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
+        """Learn that no row before `watermark_us` comes on this input."""
+        ...
+
+    def end(self) -> Iterator[None]:
+        """Learn that nothing comes any more on this input."""
+        ...
+
+
+class OperatorInputs:
+    """All inputs of one operator, and the way of its output.
+
+    Parameters
+    ----------
+    node, operator
+        What runs.
+    consumers
+        Of every edge of the stage.
+    surroundings
+        Of the stage, for messages.
+    """
+
+    def __init__(
+        self,
+        node: OperatorNode,
+        operator: Operator,
+        consumers: Mapping[Edge, Sequence[Consumer]],
+        surroundings: Surroundings,
+    ) -> None:
+        self._node = node
+        self._operator = operator
+        self._consumers = consumers
+        self._surroundings = surroundings
+        self._edges = [Edge(node.name, port) for port in range(len(node.config.output_schemas))]
+        self._merge = WatermarkMerge(len(node.inputs))
+        self._watermarks = [WATERMARK_MIN] * len(node.inputs)
+        self._ended: set[int] = set()
+
+    def input(self, index: int) -> Consumer:
+        """Return input `index`."""
+        return _OperatorInput(self, index)
+
+    def rows(self, index: int, rows: pa.RecordBatch) -> Iterator[None]:
+        """Give rows to the operator, and its output to who takes it."""
+        yield from self._emitted(self._operator.on_batch(index, rows))
+
+    def watermark(self, index: int, watermark_us: int, idle: bool) -> Iterator[None]:
+        """Merge an input's watermark with the others'; act where the least one moved."""
+        self._watermarks[index] = watermark_us
+        if not self._merge.update(index, watermark_us, idle):
+            return
+        least = self._merge.value_us
+        yield from self._emitted(self._operator.on_watermark(least))
+        passed = self._operator.output_watermark(least)
+        for edge in self._edges:
+            for consumer in self._consumers.get(edge, ()):
+                yield from consumer.watermark(passed, self._merge.idle)
+
+    def end(self, index: int) -> Iterator[None]:
+        """Note an input's end; with the last one the operator flushes."""
+        self._ended.add(index)
+        yield from self.watermark(index, self._watermarks[index], True)
+        if len(self._ended) < len(self._watermarks):
+            return
+        yield from self._emitted(self._operator.on_end())
+        for edge in self._edges:
+            for consumer in self._consumers.get(edge, ()):
+                yield from consumer.end()
+
+    def _emitted(self, output: Iterator[Emit]) -> Iterator[None]:
+        while (emit := self._next(output)) is not None:
+            for consumer in self._consumers.get(self._edges[emit.port], ()):
+                yield from consumer.rows(emit.batch)
+
+    def _next(self, output: Iterator[Emit]) -> Emit | None:
+        """Return the operator's next piece; its failure names it and the user's line."""
+        try:
+            return next(output, None)
+        except MillstreamError as error:
+            if not isinstance(error, JobError):
+                raise
+            raise JobError(self._failure(str(error))) from error
+        except Exception as error:
+            raise JobError(self._failure(f"{type(error).__name__}: {error}")) from error
+
+    def _failure(self, reason: str) -> str:
+        node, reading = self._node, self._surroundings.reading
+        where = f"{node.location}: " if node.location else ""
+        at = f" (at {reading})" if reading else ""
+        return f"{where}operator {node.name!r} failed{at}: {reason}"
+
+
+class _OperatorInput:
+    """One input of an operator."""
+
+    def __init__(self, inputs: OperatorInputs, index: int) -> None:
+        self._inputs = inputs
+        self._index = index
+
+    def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
+        return self._inputs.rows(self._index, rows)
+
+    def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
+        return self._inputs.watermark(self._index, watermark_us, idle)
+
+    def end(self) -> Iterator[None]:
+        return self._inputs.end(self._index)
+
+
+class SendInput:
+    """Rows leave the stage: each goes to the worker that owns its key.
+
+    Parameters
+    ----------
+    exchange
+        By which key.
+    outlets
+        One a worker.
+    """
+
+    def __init__(self, exchange: ExchangeNode, outlets: Sequence[Outlet]) -> None:
+        self._exchange = exchange
+        self._outlets = outlets
+
+    def has_room(self) -> bool:
+        """Return `True` iff every worker's outlet takes a batch."""
+        return all(each.has_room() for each in self._outlets)
+
+    def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
+        """Send each worker its rows, resting while there is no room."""
+        pieces = split_by_worker(rows, self._exchange.key_columns, len(self._outlets))
+        for outlet, piece in zip(self._outlets, pieces, strict=True):
+            if piece.num_rows:
+                while not outlet.has_room():
+                    yield
+                outlet.send(Batch(piece))
+
+    def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
+        """Tell every worker."""
+        self.broadcast(Watermark(watermark_us, idle))
+        yield from ()
+
+    def end(self) -> Iterator[None]:
+        """Tell every worker."""
+        self.broadcast(End())
+        yield from ()
+
+    def broadcast(self, message: Message) -> None:
+        """Send a message without rows to every worker; there is always room for it."""
+        for each in self._outlets:
+            each.send(message)
+
+
+class SinkInput:
+    """Rows end in a sink."""
+
+    def __init__(self, sink: Sink, surroundings: Surroundings) -> None:
+        self._sink = sink
+        self._surroundings = surroundings
+
+    def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
+        """Append rows to the running transaction."""
+        self._sink.append(rows, self._surroundings.transaction)
+        yield from ()
+
+    def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
+        """Do nothing: a topic has no watermark of its own."""
+        yield from ()
+
+    def end(self) -> Iterator[None]:
+        """Do nothing: the last checkpoint flushes."""
+        yield from ()

@@ -1,0 +1,1 @@
+"""The edges: what carries batches, commands and reports, and wakes who can go on."""

@@ -1,0 +1,122 @@
+"""What travels: between workers over channels, and between coordinator and workers.
+
+    worker ──── Batch │ Watermark │ Barrier │ End ────▶ worker
+    coordinator ──── StartCheckpoint │ Finish ────▶ worker
+    worker ──── SourcesDone │ Finished │ CheckpointTaken │ CheckpointDone ────▶ coordinator
+
+All are plain data, so that any host can carry them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from millstream.log.transactions import Participant
+from millstream.operators.operator import StateSnapshot
+from millstream.runtime.manifest import PartitionState, StateFile
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows, hidden columns included."""
+
+    rows: pa.RecordBatch
+
+    @property
+    def size_bytes(self) -> int:
+        """What the rows take in a channel; of a slice, its share of the buffers."""
+        return int(self.rows.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """No row before `watermark_us` will come from this sender; `idle`: it holds nobody back."""
+
+    watermark_us: int
+    idle: bool
+
+    size_bytes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """What came before it belongs to the checkpoint, what comes behind does not."""
+
+    checkpoint: int
+
+    size_bytes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing but barriers comes any more."""
+
+    size_bytes = 0
+
+
+Message = Batch | Watermark | Barrier | End
+
+
+@dataclass(frozen=True, slots=True)
+class StartCheckpoint:
+    """Note the sources' positions and send barrier `checkpoint` behind what was read."""
+
+    checkpoint: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """All sources of all workers are at their ends: flush what is open."""
+
+
+Command = StartCheckpoint | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesDone:
+    """Every source of the worker has been read to its end."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker flushed everything."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTaken:
+    """A worker's part of a checkpoint, in memory: to be made durable off its thread.
+
+    Parameters
+    ----------
+    positions
+        Of each source, by partition.
+    snapshots
+        Of each operator that has state.
+    participants
+        Partitions that hold rows of transaction `checkpoint`.
+    """
+
+    worker: int
+    checkpoint: int
+    positions: dict[str, dict[int, PartitionState]]
+    snapshots: dict[str, StateSnapshot]
+    participants: tuple[Participant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointDone:
+    """A worker's part of a checkpoint is durable; files are named where state was written."""
+
+    worker: int
+    checkpoint: int
+    positions: dict[str, dict[int, PartitionState]]
+    files: dict[str, StateFile]
+
+
+Report = SourcesDone | Finished | CheckpointDone

@@ -1,0 +1,38 @@
+"""How a run is to be made, as the fluent surface and the command line hand it to a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CHANNEL_BYTES = 32 * 1024 * 1024
+"""The most bytes that wait in one channel between two workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of one run.
+
+    Parameters
+    ----------
+    parallelism
+        How many workers share the rows.
+    until
+        `"end"`: read to the ends as they are when the run starts, flush, commit, finish.
+    fresh
+        Start over instead of going on from the newest checkpoint.
+    checkpoint_interval_us
+        From the end of one checkpoint to the start of the next.
+    batch_rows, batch_bytes
+        The most that a source reads at once.
+    channel_bytes
+        A channel to another worker takes no more while this much waits in it.
+    """
+
+    parallelism: int = 1
+    until: Literal["end"] | None = None
+    fresh: bool = False
+    checkpoint_interval_us: int = 1_000_000
+    batch_rows: int = 65_536
+    batch_bytes: int = 8 * 1024 * 1024
+    channel_bytes: int = CHANNEL_BYTES

@@ -1,0 +1,243 @@
+"""A source as one worker reads it: its partitions, positions, watermarks, and stamped rows.
+
+partition readers ─▶ the one whose event time is furthest behind ─▶ rows + `_stamp`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.clock import Clock
+from millstream.errors import JobError, OffsetOutOfRangeError
+from millstream.log import Topic
+from millstream.log.reader import PartitionReader
+from millstream.operators.operator import STAMP_COLUMN
+from millstream.runtime.graph import SourceNode
+from millstream.runtime.manifest import PartitionState
+from millstream.windows.lateness import stamps
+from millstream.windows.watermark import WATERMARK_MIN, PartitionWatermark
+
+EVENT_TIME = pa.timestamp("us", tz="UTC")
+_STAMP_FIELD = pa.field(STAMP_COLUMN, pa.int64())
+_UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStart:
+    """Where a source begins.
+
+    Parameters
+    ----------
+    partitions
+        By partition; one that is missing is read from its first row.
+    ends
+        Offsets up to which each partition of the topic is read; `None`: on and on.
+    bounds
+        Of a table: offsets that must be reached before any stream is read.
+    """
+
+    partitions: Mapping[int, PartitionState]
+    ends: Sequence[int] | None
+    bounds: Sequence[int] | None
+
+
+@dataclass(slots=True)
+class _Partition:
+    index: int
+    reader: PartitionReader
+    watermark: PartitionWatermark
+    end: int | None
+    bound: int
+    at_end_since_us: int | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.end is not None and self.reader.position >= self.end
+
+
+class Source:
+    """The share of one source that one worker reads.
+
+    Parameters
+    ----------
+    node
+        What is read.
+    topic
+        In the worker's own log.
+    indices
+        Partitions that belong to the worker.
+    start
+        Where it begins.
+    clock
+        Tells how long a partition has been silent.
+    batch_rows, batch_bytes
+        The most that is read at once.
+    """
+
+    def __init__(
+        self,
+        node: SourceNode,
+        topic: Topic,
+        indices: Sequence[int],
+        start: SourceStart,
+        clock: Clock,
+        *,
+        batch_rows: int,
+        batch_bytes: int,
+    ) -> None:
+        self.node = node
+        self.rows_read = 0
+        self.reading = ""
+        """Topic, partition and offsets of the rows that were read last, for messages."""
+        self._topic = topic
+        self._clock = clock
+        self._batch_rows = batch_rows
+        self._batch_bytes = batch_bytes
+        self._turn = 0
+        self._greatest_us = WATERMARK_MIN
+        self._partitions = [self._open(index, start) for index in indices]
+
+    @property
+    def done(self) -> bool:
+        """`True` iff the run is bounded and every row was read."""
+        return all(each.done for each in self._partitions)
+
+    @property
+    def loaded(self) -> bool:
+        """`True` unless this is a table that is not read up to its bounds yet."""
+        return all(each.reader.position >= each.bound for each in self._partitions)
+
+    def positions(self) -> dict[int, PartitionState]:
+        """Return where each partition stands."""
+        return {
+            each.index: PartitionState(each.reader.position, each.watermark.greatest_us)
+            for each in self._partitions
+        }
+
+    def lag_rows(self) -> int:
+        """Return how many rows lie between the positions and the ends."""
+        lag = 0
+        for each in self._partitions:
+            durable = self._topic.partition(each.index).durable_end
+            end = durable if each.end is None else each.end
+            lag += max(end - each.reader.position, 0)
+        return lag
+
+    def watermark(self) -> tuple[int, bool]:
+        """Return the watermark over the partitions, and whether it should hold back nobody.
+
+        A partition that was read to the end of a bounded run, or is idle, does not count; when
+        none does, the greatest watermark there is stands, and the source is idle. So is one
+        without event time, or without partitions.
+        """
+        if self.node.time_column is None or not self._partitions:
+            return WATERMARK_MIN, True
+        holding = [each.watermark.value_us for each in self._partitions if not self._is_idle(each)]
+        if holding:
+            return min(holding), False
+        return max(each.watermark.value_us for each in self._partitions), True
+
+    def try_read(self) -> pa.RecordBatch | None:
+        """Return the next rows, stamped where the node says so; `None`: there are none now."""
+        for each in self._order():
+            if each.done:
+                continue
+            before = each.reader.position
+            rows = self._read(each)
+            if rows is not None and rows.num_rows:
+                self.reading = (
+                    f"{self._topic.name}/{each.index}, offsets {before} to "
+                    f"{each.reader.position - 1}"
+                )
+                each.at_end_since_us = None
+                self.rows_read += rows.num_rows
+                return self._timed(rows, each)
+            if each.at_end_since_us is None:
+                each.at_end_since_us = self._clock.monotonic_us()
+        return None
+
+    def _open(self, index: int, start: SourceStart) -> _Partition:
+        node, partition = self.node, self._topic.partition(index)
+        state = start.partitions.get(index)
+        if state is None:
+            state = PartitionState(partition.first_offset, WATERMARK_MIN)
+        try:
+            reader = self._topic.reader(
+                index, offset=state.offset, columns=node.schema.names or None
+            )
+        except OffsetOutOfRangeError as error:
+            message = (
+                f"{node.location}: source {node.name!r} cannot go on at offset {state.offset} of "
+                f"{self._topic.name}/{index}: {error}; rows it had read were taken back by a power "
+                "cut (a topic of durability 'os') or removed; start over with --fresh"
+            )
+            raise JobError(message) from error
+        watermark = PartitionWatermark(node.lateness_us, state.greatest_us)
+        end = None if start.ends is None else start.ends[index]
+        bound = 0 if start.bounds is None else start.bounds[index]
+        return _Partition(index, reader, watermark, end, bound)
+
+    def _order(self) -> Sequence[_Partition]:
+        """Return the partitions, the one to be read first first.
+
+        Where time is known, that is the one furthest behind: windows then close soonest and
+        the least state is open. Else they take turns.
+        """
+        if len(self._partitions) < 2:
+            return self._partitions
+        if self.node.time_column is not None:
+            return sorted(self._partitions, key=lambda each: each.watermark.greatest_us)
+        self._turn = (self._turn + 1) % len(self._partitions)
+        return [*self._partitions[self._turn :], *self._partitions[: self._turn]]
+
+    def _read(self, partition: _Partition) -> pa.RecordBatch | None:
+        read = partition.reader.read if self.node.role == "stream" else partition.reader.read_table
+        return read(self._batch_rows, self._batch_bytes, partition.end)
+
+    def _is_idle(self, partition: _Partition) -> bool:
+        if partition.done:
+            return True
+        since, timeout = partition.at_end_since_us, self.node.idle_timeout_us
+        if since is None or timeout is None:
+            return False
+        return self._clock.monotonic_us() - since >= timeout
+
+    def _timed(self, rows: pa.RecordBatch, partition: _Partition) -> pa.RecordBatch:
+        """Return the rows with event time as the plan has it and stamps; advance the watermark."""
+        name = self.node.time_column
+        if name is None:
+            return rows
+        column = rows.column(name)
+        times = _times_us(column)
+        valid = None
+        if column.null_count:
+            valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
+        if column.type != EVENT_TIME:
+            converted = pa.array(times, mask=None if valid is None else ~valid).cast(EVENT_TIME)
+            index = rows.schema.get_field_index(name)
+            rows = rows.set_column(index, pa.field(name, EVENT_TIME), converted)
+        if self.node.stamped:
+            column = pa.array(stamps(times, valid, partition.watermark))
+            return rows.append_column(_STAMP_FIELD, column)
+        known = times if valid is None else times[valid]
+        if len(known):
+            partition.watermark.advance(int(known.max()))
+        return rows
+
+
+def _times_us(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Return timestamps of any unit as microseconds, floored; for nulls, any."""
+    integers = column.view(pa.int64())
+    if integers.null_count:
+        integers = pc.fill_null(integers, 0)
+    values: npt.NDArray[np.int64] = integers.to_numpy(zero_copy_only=False)
+    unit = column.type.unit
+    if unit == "ns":
+        return values // 1_000
+    return values if unit == "us" else values * _UNITS_US[unit]

@@ -1,0 +1,309 @@
+"""A worker: every stage of a job on one share of its rows, as a machine that only reacts.
+
+    command ─▶ ┌──────────────── Worker ────────────────┐ ─▶ report
+               │ stage 0 ─▶ stage 1 ─▶ … (its own share) │
+    inlets ──▶ └─────────────────────────────────────────┘ ─▶ outlets, the log
+
+`step` does one bounded piece of work. A worker knows no thread, socket or wall clock: a host
+steps it, carries what it sends, and wakes it when there may be something to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from millstream.log import Log
+from millstream.log.transactions import Writer
+from millstream.operators.operator import Operator, OperatorCounters
+from millstream.runtime.channels import Channels
+from millstream.runtime.graph import (
+    KEY_GROUPS,
+    JobGraph,
+    SourceNode,
+    key_groups_of_worker,
+    partitions_of_worker,
+)
+from millstream.runtime.manifest import SourceState, StateFile
+from millstream.runtime.messages import (
+    CheckpointTaken,
+    Command,
+    Finish,
+    Finished,
+    Report,
+    SourcesDone,
+    StartCheckpoint,
+)
+from millstream.runtime.options import RunOptions
+from millstream.runtime.sink import LogSink, MemorySink, Sink
+from millstream.runtime.snapshots import read_snapshots
+from millstream.runtime.source import Source, SourceStart
+from millstream.runtime.stage import StagePart, StageRunner
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """All that a worker must know to begin or to go on.
+
+    Parameters
+    ----------
+    graph
+        The job.
+    worker
+        Which worker of the graph's parallelism.
+    writer
+        Under whose epoch it writes.
+    checkpoint
+        The checkpoint that it goes on from.
+    sources, operators
+        Of that checkpoint: where sources stand, which files hold state.
+    options
+        Of the run.
+    """
+
+    graph: JobGraph
+    worker: int
+    writer: Writer
+    checkpoint: int
+    sources: Mapping[str, SourceState]
+    operators: Mapping[str, tuple[StateFile, ...]]
+    options: RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """How far a worker is.
+
+    Parameters
+    ----------
+    rows_read
+        From streams and tables, in this attempt.
+    watermark_us
+        The least over its streams; `None` where there is no event time yet.
+    lag_rows
+        Rows of its streams that are still to be read.
+    """
+
+    worker: int
+    rows_read: int
+    rows_written: int
+    watermark_us: int | None
+    lag_rows: int
+
+
+class Worker:
+    """One worker of an attempt.
+
+    Parameters
+    ----------
+    plan
+        What it does.
+    log
+        Its own handle on the job's log.
+    channels
+        To and from the other workers.
+    """
+
+    def __init__(self, plan: WorkerPlan, log: Log, channels: Channels) -> None:
+        self.plan = plan
+        self.index = plan.worker
+        graph = plan.graph
+        self._log = log
+        self._reports: list[Report | CheckpointTaken] = []
+        self._bounded = any(each.ends is not None for each in plan.sources.values())
+        self._operators: dict[str, Operator] = {}
+        self._sources: dict[str, Source] = {}
+        self._sinks: dict[str, Sink] = {}
+        for stage in graph.stages:
+            for source in stage.sources:
+                self._sources[source.name] = self._open_source(source)
+            for operator in stage.operators:
+                self._operators[operator.name] = operator.config.build()
+            for sink in stage.sinks:
+                memory = sink.kind == "memory"
+                producer = None if memory else log.producer(sink.topic, writer=plan.writer)
+                self._sinks[sink.name] = (
+                    MemorySink(sink) if producer is None else LogSink(sink, producer)
+                )
+        self._restore()
+        self._stages = [
+            StageRunner(
+                stage,
+                self.index,
+                graph.parallelism,
+                self._operators,
+                self._sources,
+                self._sinks,
+                channels,
+                plan.checkpoint + 1,
+            )
+            for stage in graph.stages
+        ]
+        self._taking: int | None = None
+        self._parts: list[StagePart] = []
+        self._loaded = False
+        self._turn = 0
+        self._sources_reported = False
+        self._finished = False
+
+    def command(self, command: Command) -> None:
+        """Take a command of the coordinator; `step` carries it out."""
+        match command:
+            case StartCheckpoint(checkpoint=checkpoint):
+                assert self._taking is None, "one checkpoint at a time"
+                self._taking, self._parts = checkpoint, []
+                for stage in self._stages:
+                    stage.request_checkpoint(checkpoint)
+            case Finish():
+                for stage in self._stages:
+                    stage.finish()
+
+    def take_reports(self) -> list[Report | CheckpointTaken]:
+        """Return what there is to report since the last call."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def step(self) -> bool:
+        """Do one piece of work; return `False` when there is none to do now.
+
+        Later stages come first: they make room for the earlier ones, so that workers that
+        send to each other never wait in a circle. A source is read when nothing else is to do
+        and every outlet has room.
+        """
+        loaded = self._is_loaded()
+        for stage in reversed(self._stages):
+            if stage.busy:
+                stage.resume()
+                if not stage.busy:
+                    self._report_progress()
+                    return True
+                continue
+            if self._try_barrier(stage) or stage.take_message(batches=loaded):
+                self._report_progress()
+                return True
+        return self._read_sources(loaded)
+
+    def status(self) -> WorkerStatus:
+        """Return how far the worker is."""
+        streams = [each for each in self._sources.values() if each.node.role == "stream"]
+        timed = [each.watermark()[0] for each in streams if each.node.time_column is not None]
+        return WorkerStatus(
+            self.index,
+            sum(each.rows_read for each in self._sources.values()),
+            sum(each.rows_written for each in self._sinks.values()),
+            min(timed, default=None),
+            sum(each.lag_rows() for each in streams),
+        )
+
+    def counters(self) -> dict[str, OperatorCounters]:
+        """Return each operator's counters."""
+        return {name: each.counters for name, each in self._operators.items()}
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the rows of the memory sinks, by the name of their topic."""
+        return {
+            each.node.topic: each.table()
+            for each in self._sinks.values()
+            if isinstance(each, MemorySink)
+        }
+
+    def _read_sources(self, loaded: bool) -> bool:
+        """Read what is to be read next: tables until they are loaded, then both in turn."""
+        self._turn += 1
+        kinds = (True, False) if self._turn % 2 else (False, True)
+        for tables in kinds if loaded else (True,):
+            if self._read_some(tables=tables):
+                return True
+        if not loaded or not self._has_room():
+            return False
+        for stage in self._stages:
+            if not stage.busy and (stage.advance_time() or stage.end_sources()):
+                self._report_progress()
+                return True
+        self._report_progress()
+        return False
+
+    def _read_some(self, *, tables: bool) -> bool:
+        """Read one batch of a table, or of a stream if every outlet has room for its rows."""
+        if not tables and not self._has_room():
+            return False
+        for stage in self._stages:
+            if not stage.busy and stage.read_source(tables=tables):
+                self._report_progress()
+                return True
+        return False
+
+    def _has_room(self) -> bool:
+        return all(each.has_room() for each in self._stages)
+
+    def _is_loaded(self) -> bool:
+        if not self._loaded:
+            self._loaded = all(each.loaded for each in self._sources.values()) and not any(
+                each.busy for each in self._stages
+            )
+        return self._loaded
+
+    def _try_barrier(self, stage: StageRunner) -> bool:
+        part = stage.try_barrier()
+        if part is None:
+            return False
+        self._parts.append(part)
+        if len(self._parts) == len(self._stages):
+            assert self._taking is not None, "a barrier that nobody asked for"
+            self._reports.append(self._taken(self._taking))
+            self._taking = None
+        return True
+
+    def _taken(self, checkpoint: int) -> CheckpointTaken:
+        return CheckpointTaken(
+            self.index,
+            checkpoint,
+            {name: each for part in self._parts for name, each in part.positions.items()},
+            {name: each for part in self._parts for name, each in part.snapshots.items()},
+            tuple(each for part in self._parts for each in part.participants),
+        )
+
+    def _report_progress(self) -> None:
+        """Report the sources' end, and the end of everything, once each."""
+        resting = not any(each.busy for each in self._stages)
+        if self._bounded and not self._sources_reported and resting:
+            self._sources_reported = all(each.done for each in self._sources.values())
+            if self._sources_reported:
+                self._reports.append(SourcesDone(self.index))
+        if resting and not self._finished and all(each.ended for each in self._stages):
+            self._finished = True
+            self._reports.append(Finished(self.index))
+
+    def _open_source(self, node: SourceNode) -> Source:
+        plan, topic = self.plan, self._log.topic(node.topic)
+        state = plan.sources[node.name]
+        indices = tuple(range(topic.partitions))
+        if node.role == "stream":
+            indices = partitions_of_worker(self.index, plan.graph.parallelism, topic.partitions)
+        start = SourceStart(
+            {int(index): each for index, each in state.partitions.items()},
+            state.ends,
+            state.bounds,
+        )
+        return Source(
+            node,
+            topic,
+            indices,
+            start,
+            self._log.clock,
+            batch_rows=plan.options.batch_rows,
+            batch_bytes=plan.options.batch_bytes,
+        )
+
+    def _restore(self) -> None:
+        """Give every operator its state: the rows of the key groups that this worker owns."""
+        own = key_groups_of_worker(self.index, self.plan.graph.parallelism)
+        for stage in self.plan.graph.stages:
+            for node in stage.operators:
+                files = self.plan.operators.get(node.name, ())
+                if files:
+                    snapshots = read_snapshots(self._log.storage, self._log.path, node.name, files)
+                    groups = range(KEY_GROUPS) if node.config.broadcast_state else own
+                    self._operators[node.name].restore(snapshots, groups)
