@@ -132,6 +132,7 @@ class Log:
         InvalidTopicError
             When the name, the schema or an option cannot be used.
         """
+        self.storage.make_directory(self.path)
         with self.storage.lock(f"{self.path}/topics.lock"):
             if name in self._names():
                 if if_not_exists:
