@@ -40,8 +40,8 @@ def test_type_checkers_see_the_same_names() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'millstream' has no attribute 'strem'"):
-        _ = ms.strem
+    with pytest.raises(AttributeError, match="module 'millstream' has no attribute 'river'"):
+        _ = ms.river
 
 
 def test_building_a_job_needs_no_engine() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millstream.dsl.run_context import current_overrides
 from millstream.errors import PlanError, SchemaMismatchError, UnknownTopicError, nearest
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from millstream.log import Log
+    from millstream.log.topic_config import TopicConfig
 
 
 def resolved_log(log: Log | None) -> Log:
@@ -25,7 +26,7 @@ def resolved_log(log: Log | None) -> Log:
     return LogOfDirectory.default()
 
 
-def topic_config(log: Log, name: str, location: str) -> Any:
+def topic_config(log: Log, name: str, location: str) -> TopicConfig:
     """Return the configuration of topic `name`.
 
     Raises

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
+
+from millstream.log import Log, Topic
 
 FLIGHTS = pa.schema(
     {
@@ -20,10 +22,13 @@ FLIGHTS = pa.schema(
 AIRLINES = pa.schema({"carrier": pa.string(), "name": pa.string(), "year": pa.int64()})
 
 
-@dataclass(frozen=True)
-class KnownTopics:
-    path: str = "data"
-    configs: dict[str, SimpleNamespace] = field(default_factory=dict)
+class KnownTopics(Log):
+    """Nothing of it is on disk, and its topics have a configuration but no rows."""
+
+    def __init__(self, path: str = "data", known: KnownTopics | None = None) -> None:
+        super().__init__(path)
+        self.path = path  # as it was given: it stands in messages
+        self._known: dict[str, Topic] = {} if known is None else known._known
 
     def add(
         self,
@@ -35,15 +40,16 @@ class KnownTopics:
         time: str | None = None,
         table: bool = False,
     ) -> None:
-        self.configs[name] = SimpleNamespace(
+        config = SimpleNamespace(
             name=name, schema=schema, partitions=partitions, key=key, time=time, table=table
         )
+        self._known[name] = cast("Topic", SimpleNamespace(config=config))
 
     def topic_names(self) -> list[str]:
-        return sorted(self.configs)
+        return sorted(self._known)
 
-    def topic(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(config=self.configs[name])
+    def topic(self, name: str) -> Topic:
+        return self._known[name]
 
 
 def flight_topics() -> KnownTopics:

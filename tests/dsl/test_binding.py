@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -29,6 +31,11 @@ SCHEMA = pa.schema(
     }
 )
 UTC_US = pa.timestamp("us", "UTC")
+
+# Through `Any`: a type checker would refuse them where the binding is to.
+NULL: Any = None
+NUMBER: Any = 5
+OBJECT: Any = object()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ UTC_US = pa.timestamp("us", "UTC")
             pa.int64(),
         ),
         (
-            when(None).then(col("i8")).when(col("flag")).then(2.5).otherwise(0),
+            when(NULL).then(col("i8")).when(col("flag")).then(2.5).otherwise(0),
             "case(null, i8 as double, flag, 2.5, 0.0)",
             pa.float64(),
         ),
@@ -117,7 +124,7 @@ def test_what_is_bound(expression: Expression, text: str, type_: pa.DataType) ->
         (col("at").dt.truncate("hour"), "'hour' is no duration"),
         (col("text").dt.year(), ".dt.year needs a timestamp or a date"),
         (col("i8").str.upper(), ".str.upper needs text"),
-        (col("text").str.contains(5), "takes its pattern as a constant text; got 5"),
+        (col("text").str.contains(NUMBER), "takes its pattern as a constant text; got 5"),
         (col("text").str.slice(-1), "takes its start as an integer from 0 on"),
         (col("i8").is_in([None]), "add | x.is_null()"),
         (col("i8").is_in(["x"]), "'x' cannot be among"),
@@ -127,7 +134,7 @@ def test_what_is_bound(expression: Expression, text: str, type_: pa.DataType) ->
         (col("list").cast("int64"), "cannot cast"),
         (col("i8").cast("int63"), "no type 'int63'; did you mean 'int64'"),
         (lit("x").cast("int64"), "cannot cast 'x' (string) to int64"),
-        (lit(object()), "cannot be a constant"),
+        (lit(OBJECT), "cannot be a constant"),
     ],
 )
 def test_what_does_not_fit_is_said_at_the_users_line(expression: Expression, message: str) -> None:

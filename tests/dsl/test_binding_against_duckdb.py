@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -61,7 +63,7 @@ def rows() -> st.SearchStrategy[pa.RecordBatch]:
 
 def combined(left: Pair, operator: str, right: Pair) -> Pair:
     symbols = {"==": "=", "!=": "<>", "&": "AND", "|": "OR"}
-    ours = {
+    functions: dict[str, Callable[[Any, Any], Expression]] = {
         "+": lambda a, b: a + b,
         "-": lambda a, b: a - b,
         "*": lambda a, b: a * b,
@@ -73,9 +75,9 @@ def combined(left: Pair, operator: str, right: Pair) -> Pair:
         ">=": lambda a, b: a >= b,
         "&": lambda a, b: a & b,
         "|": lambda a, b: a | b,
-    }[operator]
+    }
     sql = f"({left.sql} {symbols.get(operator, operator)} {right.sql})"
-    return Pair(ours(left.ours, right.ours), sql)
+    return Pair(functions[operator](left.ours, right.ours), sql)
 
 
 @st.composite
@@ -180,9 +182,9 @@ def conditions(draw: st.DrawFn, depth: int = 2) -> Pair:
             listed = ", ".join(map(str, values))
             plain = Pair(col("small").is_in(values), f"(small IN ({listed}))")
         case "text":
-            value = draw(TEXTS)
+            word = draw(TEXTS)
             compared = combined(draw(texts(1)), comparison, Pair(col("text"), "text"))
-            constant = Pair(col("text") == value, f"text = '{value}'")
+            constant = Pair(col("text") == word, f"text = '{word}'")
             plain = combined(compared, "|", constant)
         case "find":
             found = col("text").str.contains("b") | col("text").str.starts_with("J")

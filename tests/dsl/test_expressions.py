@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -50,7 +51,7 @@ def test_an_expression_shows_itself_as_it_was_written(expression: Expression, te
 
 
 def test_python_truth_is_refused_with_the_remedy() -> None:
-    attempts = [
+    attempts: list[Callable[[], object]] = [
         lambda: a > 1 and b < 2,
         lambda: not a,
         lambda: 1 < a < 5,

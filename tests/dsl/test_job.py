@@ -121,16 +121,16 @@ def test_counters_tell_of_the_job_that_ran(host: Host, flights: Stream) -> None:
 
 
 def test_mistakes_are_said_at_the_users_line(host: Host, flights: Stream) -> None:
-    sink = flights.to("copy")
-    elsewhere: Any = KnownTopics("elsewhere")
+    sink, elsewhere = flights.to("copy"), KnownTopics("elsewhere")
+    run: Any = ms.run  # a type checker would find some of the mistakes before they are made
     mistakes: list[tuple[Callable[[], object], type[Exception], str]] = [
-        (lambda: ms.run(flights), PlanError, "run takes sinks; got Stream; end the stream with"),
-        (lambda: ms.run(), PlanError, "run needs a sink"),
-        (lambda: ms.run(sink, parallelism=0), OptionError, "parallelism is from 1 to 4096; got 0"),
-        (lambda: ms.run(sink, until="now"), OptionError, "until is \"end\" or left out; got 'now'"),
-        (lambda: ms.run(sink, name="a/b"), OptionError, "'a/b' cannot be a name"),
-        (lambda: ms.run(sink, log=elsewhere), PlanError, "of 'data' and 'elsewhere'"),
-        (lambda: ms.run(sink, checkpoint_interval="x"), OptionError, "checkpoint_interval='x'"),
+        (lambda: run(flights), PlanError, "run takes sinks; got Stream; end the stream with"),
+        (run, PlanError, "run needs a sink"),
+        (lambda: run(sink, parallelism=0), OptionError, "parallelism is from 1 to 4096; got 0"),
+        (lambda: run(sink, until="now"), OptionError, "until is \"end\" or left out; got 'now'"),
+        (lambda: run(sink, name="a/b"), OptionError, "'a/b' cannot be a name"),
+        (lambda: run(sink, log=elsewhere), PlanError, "of 'data' and 'elsewhere'"),
+        (lambda: run(sink, checkpoint_interval="x"), OptionError, "checkpoint_interval='x'"),
     ]
     for make, kind, text in mistakes:
         with pytest.raises(kind) as raised:

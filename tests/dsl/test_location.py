@@ -23,6 +23,6 @@ def test_each_operator_has_the_line_where_it_was_written() -> None:
 
 
 def test_a_cell_of_a_notebook_is_called_one() -> None:
-    scope = {"user_location": user_location}
+    scope: dict[str, object] = {"user_location": user_location}
     exec(compile("\nplace = user_location()", "/tmp/ipykernel_17/2901.py", "exec"), scope)
     assert scope["place"] == "notebook cell:2"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -149,7 +150,8 @@ def test_a_name_goes_to_the_last_operator(flights: Stream) -> None:
     assert named.to("x").named("end").node.name == "end"
 
 
-MISTAKES: dict[str, tuple[Callable[[Stream, Table], object], type[UserError], str]] = {
+# Through `Any`: a type checker would find some of them before they are made.
+MISTAKES: dict[str, tuple[Callable[[Any, Any], object], type[UserError], str]] = {
     "unknown topic": (
         lambda flights, _: stream("flihgts", log=flights.log),
         UnknownTopicError,
@@ -352,7 +354,7 @@ def test_a_mistake_is_said_at_the_users_line(
     assert text in str(raised.value)
 
 
-def test_streams_of_two_logs_are_not_one_job(flights: Stream) -> None:
-    other = KnownTopics("elsewhere", flights.log.configs)
+def test_streams_of_two_logs_are_not_one_job(flights: Stream, log: KnownTopics) -> None:
+    other = KnownTopics("elsewhere", log)
     with pytest.raises(PlanError, match="of 'data' and 'elsewhere'"):
         flights.union(stream("flights", log=other))

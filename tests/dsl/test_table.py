@@ -35,7 +35,7 @@ def test_the_time_of_a_table_follows_its_column(log: KnownTopics) -> None:
 
 def test_mistakes(airlines: Table) -> None:
     with pytest.raises(UnknownColumnError, match="did you mean 'name'"):
-        airlines.select("namme")
+        airlines.select("names")
     with pytest.raises(PlanError, match="two columns would be called 'name'"):
         airlines.rename({"year": "name"})
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import millstream as ms
 from millstream import col
-from millstream.dsl.stream import Stream
+from millstream.dsl.stream import Stream, WindowResult
 from millstream.dsl.table import Table
 from millstream.operators.operator import OperatorCounters
 from millstream.plan.compile import compile_job
@@ -12,7 +12,7 @@ from millstream.plan.draw import graph_to_svg
 from millstream.plan.explain import explain_job
 
 
-def hours(flights: Stream, airlines: Table) -> Stream:
+def hours(flights: Stream, airlines: Table) -> WindowResult:
     return (
         flights.filter(col("dep_delay") > 15)
         .with_columns(hours=col("dep_delay") / 60)

@@ -11,8 +11,8 @@ from millstream.plan.walk import in_order, with_inputs
 SCHEMA = pa.schema({"at": pa.timestamp("us", "UTC"), "key": pa.string(), "n": pa.int64()})
 
 
-def source(name: str = "events", **options: object) -> nodes.StreamSource:
-    return nodes.StreamSource(name, SCHEMA, ("key",), 2, "at", location="job.py:1", **options)
+def source(name: str = "events") -> nodes.StreamSource:
+    return nodes.StreamSource(name, SCHEMA, ("key",), 2, "at", location="job.py:1")
 
 
 def test_a_source_knows_keys_and_time() -> None:
