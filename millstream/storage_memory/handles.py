@@ -1,0 +1,80 @@
+"""Open files and mapped cells of a process on a disk in memory."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from millstream.storage import Bytes
+from millstream.storage_memory.contents import FileContent
+
+if TYPE_CHECKING:
+    from millstream.storage_memory.disk import MemoryStorage
+
+_WORD = struct.Struct("<q")
+
+
+class MemoryAppendFile:
+    """A file open for appending; see `millstream.storage.AppendFile`."""
+
+    def __init__(self, storage: MemoryStorage, file: FileContent) -> None:
+        self._storage = storage
+        self._file = file
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's present size."""
+        self._storage.check_alive()
+        return self._file.size
+
+    def append(self, chunks: Sequence[Bytes]) -> None:
+        """Write `chunks` at the end; any first part of them where the process dies inside."""
+        content = b"".join([memoryview(chunk).cast("B") for chunk in chunks if len(chunk)])
+        self._storage.write("append", self._file, self._file.size, content)
+
+    def sync(self) -> None:
+        """Make the content durable; where it is refused, what was dirty is lost for good."""
+        self._storage.effect("sync", self._file.sync, refused=self._file.drop_dirty)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file to `size_bytes`."""
+        self._storage.effect("truncate", lambda: self._file.truncate(size_bytes))
+
+    def close(self) -> None:
+        """Do nothing: also a dead process closes its files."""
+
+
+class MemoryCells:
+    """A mapped file; see `millstream.storage.SharedCells`."""
+
+    def __init__(self, storage: MemoryStorage, file: FileContent, size_bytes: int) -> None:
+        self._storage = storage
+        self._file = file
+        self._size = size_bytes
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Return `size_bytes` at `position`."""
+        self._storage.check_alive()
+        return bytes(self._file.content[position : min(position + size_bytes, self._size)])
+
+    def write(self, position: int, content: bytes) -> None:
+        """Store `content` at `position`; more than a word is not atomic."""
+        assert position + len(content) <= self._size, (position, len(content), self._size)
+        if len(content) > _WORD.size or position % _WORD.size:
+            self._storage.write("cells", self._file, position, content)
+        else:
+            self._storage.effect("cells", lambda: self._file.write(position, content))
+
+    def read_word(self, position: int) -> int:
+        """Return the signed word at `position`, a multiple of 8."""
+        assert position % 8 == 0, position
+        self._storage.check_alive()
+        return int(_WORD.unpack_from(self._file.content, position)[0])
+
+    def write_word(self, position: int, value: int) -> None:
+        """Store the signed word `value` at `position`, a multiple of 8."""
+        assert position % 8 == 0, position
+        assert position + _WORD.size <= self._size, (position, self._size)
+        content = _WORD.pack(value)
+        self._storage.effect("cells", lambda: self._file.write(position, content))
