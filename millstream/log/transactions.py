@@ -15,6 +15,7 @@ import msgspec
 from millstream.clock import Clock
 from millstream.errors import FencedError, TransactionError
 from millstream.log.control_topic import (
+    NO_MANIFEST,
     ControlTopic,
     DecisionRecord,
     EpochRecord,
@@ -172,7 +173,7 @@ class Transactions:
                     f"already; it cannot be {wanted}"
                 )
                 raise TransactionError(message)
-            raw = msgspec.Raw(b"" if manifest is None else manifest)
+            raw = NO_MANIFEST if manifest is None else msgspec.Raw(manifest)
             self._control.append(
                 DecisionRecord(
                     writer.owner_id, writer.epoch, number, outcome, self._clock.now_us(), raw
