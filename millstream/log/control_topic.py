@@ -19,6 +19,8 @@ from millstream.log.partition import Partition
 from millstream.storage import Storage
 
 SCHEMA = pa.schema([pa.field("record", pa.binary(), nullable=False)])
+NO_MANIFEST = msgspec.Raw()
+"""Of a decision without one: this very object, for what is left out is found by identity."""
 
 
 class OwnerRecord(msgspec.Struct, tag="owner", frozen=True):
@@ -57,7 +59,7 @@ class DecisionRecord(msgspec.Struct, tag="decision", frozen=True, omit_defaults=
     number: int
     outcome: Literal["commit", "abort"]
     at_us: int
-    manifest: msgspec.Raw = msgspec.Raw()
+    manifest: msgspec.Raw = NO_MANIFEST
 
 
 Record = OwnerRecord | EpochRecord | PreparedRecord | DecisionRecord
