@@ -109,9 +109,12 @@ def _chain(before: tuple[StateFile, ...], added: list[StateFile]) -> tuple[State
     """Return the files of an operator: a whole one makes the worker's earlier ones needless."""
     chain = list(before)
     for file in added:
+        own = [each for each in chain if each.worker == file.worker]
         if file.full:
             chain = [each for each in chain if each.worker != file.worker]
         else:
-            assert any(each.worker == file.worker for each in chain), "a change to nothing"
+            assert own, "a change to nothing"
+            if file.path is None and file.values == own[-1].values:
+                continue  # nothing changed
         chain.append(file)
     return tuple(chain)

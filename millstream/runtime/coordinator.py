@@ -182,6 +182,15 @@ class Coordinator:
                 if self._progress.add(report):
                     self._complete(self._progress)
 
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Return the offset of each source and partition in the newest checkpoint."""
+        assert self._manifest is not None, "not started"
+        return {
+            (source, int(partition)): each.offset
+            for source, state in self._manifest.sources.items()
+            for partition, each in state.partitions.items()
+        }
+
     def request_stop(self) -> None:
         """End the run after one more checkpoint; windows that are open stay open in it."""
         self.stopping = True

@@ -26,7 +26,7 @@ from millstream.runtime.graph import (
     key_groups_of_worker,
     partitions_of_worker,
 )
-from millstream.runtime.manifest import SourceState, StateFile
+from millstream.runtime.manifest import PartitionState, SourceState, StateFile
 from millstream.runtime.messages import (
     CheckpointTaken,
     Command,
@@ -196,6 +196,14 @@ class Worker:
             min(timed, default=None),
             sum(each.lag_rows() for each in streams),
         )
+
+    def positions(self) -> dict[str, dict[int, PartitionState]]:
+        """Return where each stream stands, by partition."""
+        return {
+            name: each.positions()
+            for name, each in self._sources.items()
+            if each.node.role == "stream"
+        }
 
     def counters(self) -> dict[str, OperatorCounters]:
         """Return each operator's counters."""
