@@ -65,6 +65,11 @@ class DecisionRecord(msgspec.Struct, tag="decision", frozen=True, omit_defaults=
 Record = OwnerRecord | EpochRecord | PreparedRecord | DecisionRecord
 
 
+def control_directory(path: str) -> str:
+    """Return the folder of the control topic of the log in `path`."""
+    return f"{path}/control"
+
+
 class ControlTopic:
     """The records of the log in `path`, appended under a lock and read in order.
 
@@ -77,7 +82,7 @@ class ControlTopic:
     """
 
     def __init__(self, path: str, storage: Storage, clock: Clock) -> None:
-        self.directory = f"{path}/control"
+        self.directory = control_directory(path)
         self._storage = storage
         self._partition = Partition(
             self.directory, SCHEMA, storage=storage, clock=clock, name="control"

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from millstream.errors import ExpressionTypeError
+
 KEY_GROUPS = 4096
 NULL_HASH = 0xEF46DB3751D8E999
 """The hash of a null: XXH64 of no bytes."""
@@ -83,8 +85,23 @@ def _column_hashes(column: pa.Array) -> npt.NDArray[np.uint64]:
     return hashes
 
 
+def is_key_type(type_: pa.DataType) -> bool:
+    """Return `True` iff values of a type can be keys: any but lists, structs and intervals."""
+    try:
+        plain(pa.nulls(0, type_))
+    except ExpressionTypeError:
+        return False
+    return True
+
+
 def plain(column: pa.Array) -> pa.Array:
-    """Return the canonical form that is hashed: int64, uint64, float64 or large binary/string."""
+    """Return the canonical form that is hashed: 64-bit words, or large binary or string.
+
+    Raises
+    ------
+    ExpressionTypeError
+        Where values of the column's type cannot be keys.
+    """
     type_ = column.type
     if pat.is_dictionary(type_):
         return plain(column.dictionary_decode())
@@ -110,4 +127,30 @@ def plain(column: pa.Array) -> pa.Array:
         return column.cast(pa.large_string())
     if pat.is_binary(type_) or pat.is_large_binary(type_) or pat.is_fixed_size_binary(type_):
         return column.cast(pa.large_binary())
-    return column.cast(pa.large_string())
+    if pat.is_string_view(type_) or pat.is_null(type_):
+        return column.cast(pa.large_string())
+    if pat.is_binary_view(type_):
+        return column.cast(pa.large_binary())
+    if pat.is_decimal(type_):
+        return _decimal_text(column)
+    message = f"a value of type {type_} cannot be a key; use its parts, or cast it to string"
+    raise ExpressionTypeError(message)
+
+
+def _decimal_text(column: pa.Array) -> pa.Array:
+    """Return decimals as digits that do not end in 0, `E`, and an exponent: 1.50 is `15E-1`."""
+    scale = column.type.scale
+    is_wide = column.type.bit_width > 128
+    decimal, precision = (pa.decimal256, 76) if is_wide else (pa.decimal128, 38)
+    # The digits alone: with a scale Arrow writes some values with an exponent, others without.
+    whole = column.cast(decimal(precision, scale)).view(decimal(precision, 0))
+    digits = whole.cast(pa.large_string())
+    short = pc.replace_substring_regex(digits, "0+$", "")
+    zeros = pc.subtract(pc.utf8_length(digits), pc.utf8_length(short))
+    exponent = pc.subtract(pc.cast(zeros, pa.int64()), scale)
+    is_zero = pc.equal(digits, "0")
+    return pc.binary_join_element_wise(
+        pc.if_else(is_zero, "0", short),
+        pc.cast(pc.if_else(is_zero, 0, exponent), pa.large_string()),
+        pa.scalar("E", pa.large_string()),
+    )

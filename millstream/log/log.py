@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Literal
 
 import msgspec
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import InvalidTopicError, TopicExistsError, UnknownTopicError, nearest
+from millstream.errors import (
+    InvalidTopicError,
+    LogError,
+    TopicExistsError,
+    UnknownTopicError,
+    nearest,
+)
 from millstream.log.consumer import Consumer
-from millstream.log.metadata import ColumnLayout
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.topic import Topic
@@ -132,6 +138,10 @@ class Log:
         InvalidTopicError
             When the name, the schema or an option cannot be used.
         """
+        config = TopicConfig(
+            "", name, schema, partitions, tuple(key), time, table, durability,
+            segment_bytes, self.clock.now_us(),
+        )  # fmt: skip
         self.storage.make_directory(self.path)
         with self.storage.lock(f"{self.path}/topics.lock"):
             if name in self._names():
@@ -141,16 +151,12 @@ class Log:
                 raise TopicExistsError(message)
             file = self._log_file()
             topic_id = f"{file.next_topic:08d}"
-            config = TopicConfig(
-                topic_id, name, schema, partitions, tuple(key), time, table, durability,
-                segment_bytes, self.clock.now_us(),
-            )  # fmt: skip
-            ColumnLayout.of(config.stored_schema)  # raises where a type cannot be stored
             # The number is used up first: it is never given to another topic.
             file.next_topic += 1
             self.storage.write_file(f"{self.path}/log.json", msgspec.json.encode(file))
             directory = self._directory(topic_id)
             self.storage.make_directory(directory)
+            config = replace(config, id=topic_id)
             self.storage.write_file(f"{directory}/topic.json", config.to_json())
         return self.topic(name)
 
@@ -230,10 +236,13 @@ class Log:
         transaction = Transaction(self, self.transactions.writer(owner))
         try:
             yield transaction
+            transaction.commit()
         except BaseException:
-            transaction.abort()
+            # The first error is the one to tell. A commit that failed may have been decided,
+            # or the disk may refuse this too; then the owner's next writer decides.
+            with suppress(LogError):
+                transaction.abort()
             raise
-        transaction.commit()
 
     def _names(self) -> dict[str, TopicConfig]:
         """Return the configurations of all topics by name, as they are on disk now."""

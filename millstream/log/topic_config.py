@@ -6,14 +6,15 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import pyarrow as pa
 import pyarrow.types as pat
 
 from millstream.errors import InvalidTopicError, UnknownColumnError, nearest
-from millstream.log.key_hash import KEY_GROUPS
+from millstream.log.key_hash import KEY_GROUPS, is_key_type
+from millstream.log.metadata import ColumnLayout
 
 OPERATION_COLUMN = "_op"
 OPERATION_FIELD = pa.field(OPERATION_COLUMN, pa.int8())
@@ -81,6 +82,11 @@ class TopicConfig:
         if self.segment_bytes < 1:
             message = f"topic {self.name!r} needs segment_bytes > 0; got {self.segment_bytes}"
             raise InvalidTopicError(message)
+        if self.durability not in get_args(Durability):
+            message = (
+                f"topic {self.name!r} can have durability 'fsync' or 'os'; got {self.durability!r}"
+            )
+            raise InvalidTopicError(message)
 
     @property
     def stored_schema(self) -> pa.Schema:
@@ -145,6 +151,18 @@ class TopicConfig:
                     f"{nearest(name, names)}"
                 )
                 raise InvalidTopicError(message)
+        if len(set(self.key)) != len(self.key):
+            message = f"topic {self.name!r} names a key column twice: {list(self.key)}"
+            raise InvalidTopicError(message)
+        for name in self.key:
+            if not is_key_type(self.schema.field(name).type):
+                message = (
+                    f"key column {name!r} of topic {self.name!r} is "
+                    f"{self.schema.field(name).type}, which cannot be a key; use a column of "
+                    "numbers, strings, bytes, dates or times"
+                )
+                raise InvalidTopicError(message)
+        ColumnLayout.of(self.stored_schema)  # raises where a type cannot be stored
         if self.time is not None and not pat.is_timestamp(self.schema.field(self.time).type):
             message = (
                 f"the time column {self.time!r} of topic {self.name!r} must be a timestamp; it is "

@@ -22,6 +22,7 @@ from millstream.log.control_topic import (
     OwnerRecord,
     PreparedRecord,
     Record,
+    control_directory,
 )
 from millstream.log.epoch_cells import EpochCells
 from millstream.storage import Storage
@@ -42,10 +43,22 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTransaction:
-    """A transaction that waits for its decision."""
+    """A transaction that waits for its decision.
 
-    owner: str
-    epoch: int
+    Attributes
+    ----------
+    writer
+        Who prepared it. As long as no later life of the owner began, `Transactions.decide`
+        takes it from anybody.
+    number
+        Of the transaction.
+    participants
+        Topics and partitions that have frames of it; not all, where some were synced before.
+    since_us
+        When it was prepared.
+    """
+
+    writer: Writer
     number: int
     participants: tuple[Participant, ...]
     since_us: int
@@ -53,6 +66,8 @@ class PreparedTransaction:
 
 class Transactions:
     """The state of the control topic, and the appends that change it.
+
+    Nothing is created on disk before the first writer is.
 
     Parameters
     ----------
@@ -65,7 +80,8 @@ class Transactions:
     def __init__(
         self, path: str, storage: Storage, clock: Clock, sync: Callable[[Participant], None]
     ) -> None:
-        self._control = ControlTopic(path, storage, clock)
+        self._path = path
+        self._storage = storage
         self._clock = clock
         self._sync = sync
         self._ids: dict[str, int] = {}
@@ -74,41 +90,41 @@ class Transactions:
         self._decisions: dict[tuple[int, int], dict[int, Decision]] = {}
         self._manifests: dict[int, bytes] = {}
         self._prepared: dict[tuple[int, int, int], PreparedRecord] = {}
-        self._cells = EpochCells(self._control.directory, storage)
+        self._opened: tuple[ControlTopic, EpochCells] | None = None
         self.refresh()
-        if not self._cells.is_of_this_boot():
-            with self._control.exclusive():
-                self.refresh()
-                self._cells.rebuild(self._epochs)
 
     def refresh(self) -> None:
         """Take note of what other processes appended."""
-        for record in self._control.read_new():
-            self._apply(record)
+        if self._opened is None and not self._storage.exists(control_directory(self._path)):
+            return  # nobody ever owned anything
+        control, _ = self._open()
+        self._read(control)
 
     def writer(self, owner: str) -> Writer:
         """Return a writer of the next epoch of `owner`, and fence all before it.
 
         What these have not decided is aborted from now on, whatever its number.
         """
-        with self._control.exclusive():
-            self.refresh()
+        control, cells = self._open()
+        with control.exclusive():
+            self._read(control)
             owner_id = self._ids.get(owner)
             if owner_id is None:
                 owner_id = len(self._ids) + 1
-                self._cells.check_capacity(owner_id)
-                self._control.append(OwnerRecord(owner, owner_id))
+                cells.check_capacity(owner_id)
+                control.append(OwnerRecord(owner, owner_id))
             epoch = self._epochs.get(owner_id, 0) + 1
             # First the record, which decides, then the cell, which stops the stragglers: what
             # they append in between has an epoch that this record has already aborted.
-            self._control.append(EpochRecord(owner_id, epoch, self._clock.now_us()))
-            self.refresh()
-            self._cells.raise_to(owner_id, epoch)
+            control.append(EpochRecord(owner_id, epoch, self._clock.now_us()))
+            self._read(control)
+            cells.raise_to(owner_id, epoch)
         return Writer(owner, owner_id, epoch)
 
     def check(self, writer: Writer) -> None:
         """Raise `FencedError` when `writer` was superseded; one read of mapped memory."""
-        current = self._cells.epoch(writer.owner_id)
+        _, cells = self._open()
+        current = cells.epoch(writer.owner_id)
         if current > writer.epoch:
             raise FencedError(_fenced(writer, current))
 
@@ -126,16 +142,17 @@ class Transactions:
             When `writer` was superseded: the transaction is aborted.
         """
         self.sync(participants)
-        with self._control.exclusive():
-            self.refresh()
+        control, _ = self._open()
+        with control.exclusive():
+            self._read(control)
             self._check_epoch(writer)
-            self._control.append(
+            control.append(
                 PreparedRecord(
                     writer.owner_id, writer.epoch, number, tuple(participants),
                     self._clock.now_us(),
                 )
             )  # fmt: skip
-            self.refresh()
+            self._read(control)
 
     def decide(
         self,
@@ -158,10 +175,12 @@ class Transactions:
         FencedError
             When `writer` was superseded: its transactions are aborted.
         TransactionError
-            When the transaction was decided otherwise.
+            When the transaction was decided otherwise, or the manifest is no JSON.
         """
-        with self._control.exclusive():
-            self.refresh()
+        _check_manifest(manifest)
+        control, _ = self._open()
+        with control.exclusive():
+            self._read(control)
             self._check_epoch(writer)
             wanted: Decision = "committed" if outcome == "commit" else "aborted"
             known = self.decision(writer.owner_id, writer.epoch, number)
@@ -174,12 +193,12 @@ class Transactions:
                 )
                 raise TransactionError(message)
             raw = NO_MANIFEST if manifest is None else msgspec.Raw(manifest)
-            self._control.append(
+            control.append(
                 DecisionRecord(
                     writer.owner_id, writer.epoch, number, outcome, self._clock.now_us(), raw
                 )
             )
-            self.refresh()
+            self._read(control)
 
     def decision(self, owner_id: int, epoch: int, number: int) -> Decision:
         """Return what is known of a transaction; call `refresh` first for what is new."""
@@ -209,10 +228,29 @@ class Transactions:
         self.refresh()
         return [
             PreparedTransaction(
-                self._owners[each.owner_id], each.epoch, each.number, each.participants, each.at_us
+                Writer(self._owners[each.owner_id], each.owner_id, each.epoch),
+                each.number,
+                each.participants,
+                each.at_us,
             )
             for each in self._prepared.values()
         ]
+
+    def _open(self) -> tuple[ControlTopic, EpochCells]:
+        """Return the control topic and the epochs' cells, created where they are missing."""
+        if self._opened is None:
+            control = ControlTopic(self._path, self._storage, self._clock)
+            cells = EpochCells(control.directory, self._storage)
+            if not cells.is_of_this_boot():
+                with control.exclusive():
+                    self._read(control)
+                    cells.rebuild(self._epochs)
+            self._opened = control, cells
+        return self._opened
+
+    def _read(self, control: ControlTopic) -> None:
+        for record in control.read_new():
+            self._apply(record)
 
     def _check_epoch(self, writer: Writer) -> None:
         """Raise `FencedError` unless `writer` is the newest; the control topic was read."""
@@ -240,6 +278,16 @@ class Transactions:
                 manifest = bytes(record.manifest)
                 if committed and manifest:
                     self._manifests[owner_id] = manifest
+
+
+def _check_manifest(manifest: bytes | None) -> None:
+    """Raise `TransactionError` unless a manifest is JSON: else nobody could read the record."""
+    try:
+        if manifest is not None:
+            msgspec.json.decode(manifest)
+    except msgspec.DecodeError as error:
+        message = f"the manifest is no JSON: {error}; got {manifest!r}"
+        raise TransactionError(message) from error
 
 
 def _fenced(writer: Writer, current: int) -> str:
