@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -25,14 +25,34 @@ class StableFrames:
 
     A read-committed one stops at the first frame of an undecided transaction, the partition's
     last stable offset, and leaves out frames of aborted ones.
+
+    Parameters
+    ----------
+    partition, transactions
+        What is read.
+    offset
+        Of the first row.
+    isolation
+        As for `PartitionReader`.
+    stable_end
+        Returns the last stable offset. One that is read from beyond it shows nothing until
+        what lies before is decided.
     """
 
     def __init__(
-        self, partition: Partition, transactions: Transactions, offset: int, isolation: Isolation
+        self,
+        partition: Partition,
+        transactions: Transactions,
+        offset: int,
+        isolation: Isolation,
+        stable_end: Callable[[], int],
     ) -> None:
         self._partition = partition
         self._transactions = transactions
         self._committed_only = isolation == "read_committed"
+        self._stable_end = stable_end
+        # Decisions are final: once what lies before the start is decided, it stays so.
+        self._is_settled = not self._committed_only or offset <= partition.first_offset
         self._cursor = partition.frames(offset)
         self._held: Frame | None = None
         self.offset = offset
@@ -40,6 +60,10 @@ class StableFrames:
 
     def next(self) -> Frame | None:
         """Return the next frame with rows, or `None`: there is none now."""
+        if not self._is_settled:
+            if self._stable_end() < self.offset:
+                return None
+            self._is_settled = True
         while True:
             frame = self._held or self._cursor.next()
             if frame is None:
@@ -88,6 +112,8 @@ class PartitionReader:
         Names in the order wanted; `None` for all. Others are neither touched nor verified.
     isolation
         `"read_committed"`: rows of decided transactions, up to the last stable offset.
+    stable_end
+        Returns the partition's last stable offset.
     verify
         Check the columns' checksums.
     """
@@ -101,6 +127,7 @@ class PartitionReader:
         offset: int = 0,
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
+        stable_end: Callable[[], int],
         verify: bool = True,
     ) -> None:
         if isolation not in {"read_committed", "read_uncommitted"}:
@@ -112,9 +139,10 @@ class PartitionReader:
         self._table = config.table
         self._transactions = transactions
         self._isolation = isolation
+        self._stable_end = stable_end
         self._verify = verify
         self._schema = pa.schema([config.schema.field(name) for name in self._names])
-        self._frames = StableFrames(partition, transactions, offset, isolation)
+        self._frames = self._frames_from(offset)
         # What is left of a frame that was read in part, and the offset of its first row.
         self._rest: pa.RecordBatch | None = None
         self._start_of_rest = offset
@@ -129,7 +157,7 @@ class PartitionReader:
 
     def seek(self, offset: int) -> None:
         """Go to the row of `offset`; raises `OffsetOutOfRangeError` where there is none."""
-        self._frames = StableFrames(self._partition, self._transactions, offset, self._isolation)
+        self._frames = self._frames_from(offset)
         self._rest = None
         self.position = offset
 
@@ -193,6 +221,11 @@ class PartitionReader:
                 self.position = max(self.position, self._frames.offset)
             return None
         return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+
+    def _frames_from(self, offset: int) -> StableFrames:
+        return StableFrames(
+            self._partition, self._transactions, offset, self._isolation, self._stable_end
+        )
 
     def _pieces(self, rows_max: int, bytes_max: int, until: int | None) -> Iterator[pa.RecordBatch]:
         """Yield whole or cut frames until the batch is full or there is no more."""

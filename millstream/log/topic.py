@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -97,6 +98,7 @@ class Topic:
             offset=offset,
             columns=columns,
             isolation=isolation,
+            stable_end=lambda: self._stable_frames(partition).offset,
             verify=verify,
         )
 
@@ -170,7 +172,8 @@ class Topic:
 
     def _latest_of(self, rows: pa.Table) -> pa.Table:
         """Return the latest rows of one partition; a key lies in one partition only."""
-        numbered = rows.append_column("_row", pa.array(range(rows.num_rows), pa.int64()))
+        keys = {name: _one_form(rows.column(name)) for name in self.config.key}
+        numbered = pa.table({**keys, "_row": np.arange(rows.num_rows)})
         grouped = numbered.group_by(list(self.config.key), use_threads=False)
         last = grouped.aggregate([("_row", "max")]).column("_row_max")
         chosen = rows.take(pc.take(last, pc.sort_indices(last)))
@@ -183,8 +186,9 @@ class Topic:
         frames = self._stable.get(index)
         if frames is None:
             partition = self.partition(index)
+            first = partition.first_offset
             frames = self._stable[index] = StableFrames(
-                partition, self._transactions, partition.first_offset, "read_committed"
+                partition, self._transactions, first, "read_committed", lambda: first
             )
         while frames.next() is not None:
             pass
@@ -214,3 +218,11 @@ class Topic:
                 "since_us": header.appended_us,
             }
         return described
+
+
+def _one_form(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return key values so that equal ones have equal bits: −0.0 is 0.0, and there is one NaN."""
+    if not pa.types.is_floating(column.type):
+        return column
+    column = column.cast(pa.float64())
+    return pc.if_else(pc.is_nan(column), float("nan"), pc.add(column, 0.0))
