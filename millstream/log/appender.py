@@ -72,23 +72,36 @@ class Appender:
             Called with the frame's place, the append time and the known durable offset.
         """
         with self._segments.storage.lock(self._lock_path):
-            end = self._ready_end()
-            if fence is not None:
-                fence()
-            end = self._make_room(end, encoded.frame_size)
-            durable = self._control.durable()
-            header = header_at(end, self._clock.now_us(), durable.offset if durable else 0)
-            start = end[:2]
-            file = self._file(end.segment_base)
             try:
-                file.append(encoded.chunks(header))
+                end = self._ready_end()
+                if fence is not None:
+                    fence()
+                end = self._make_room(end, encoded.frame_size)
+                return self._write_frame(encoded, header_at, end)
             except OSError as error:
-                self._fail(file, end, error)
-            end = LogEnd(end.segment_base, end.position + header.frame_size, header.end_offset)
-            self._control.publish_written(end)
-            index = self._index
-            if index is not None and (index.base_offset, index.size_bytes) == start:
-                index.add(header)
+                message = f"partition {self._segments.name}: the disk refused an append: {error}"
+                raise LogError(message) from error
+
+    def _write_frame(
+        self,
+        encoded: EncodedBatch,
+        header_at: Callable[[LogEnd, int, int], FrameHeader],
+        end: LogEnd,
+    ) -> FrameHeader:
+        """Write a frame behind `end`, where there is room for it."""
+        durable = self._control.durable()
+        header = header_at(end, self._clock.now_us(), durable.offset if durable else 0)
+        start = end[:2]
+        file = self._file(end.segment_base)
+        try:
+            file.append(encoded.chunks(header))
+        except OSError as error:
+            self._fail(file, end, error)
+        end = LogEnd(end.segment_base, end.position + header.frame_size, header.end_offset)
+        self._control.publish_written(end)
+        index = self._index
+        if index is not None and (index.base_offset, index.size_bytes) == start:
+            index.add(header)
         return header
 
     def recover_if_needed(self) -> None:

@@ -41,7 +41,7 @@ class GroupCommit:
             # What is written by now, not only by the time of the call: that is the group.
             end = self._control.written() or target
             if end.position:
-                self.sync_file(self._file(end.segment_base))
+                self.sync_file(self._open_file(end.segment_base))
             # Position 0: a roll is under way; it synced all segments before this one.
             self._control.publish_durable(end)
 
@@ -80,10 +80,19 @@ class GroupCommit:
             return False
         return durable >= target if until_offset is None else durable.offset >= until_offset
 
-    def _file(self, base: int) -> AppendFile:
+    def _open_file(self, base: int) -> AppendFile:
         """Return the segment `base`, kept open: it is mostly the one of the last sync."""
         if self._open is None or self._open[0] != base:
             if self._open is not None:
                 self._open[1].close()
-            self._open = base, self._segments.storage.open_append(self._segments.path(base))
+                self._open = None
+            try:
+                file = self._segments.storage.open_append(self._segments.path(base))
+            except OSError as error:
+                message = (
+                    f"partition {self._segments.name}: a segment cannot be opened for its sync: "
+                    f"{error}"
+                )
+                raise LogError(message) from error
+            self._open = base, file
         return self._open[1]

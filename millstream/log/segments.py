@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import suppress
 from typing import Literal
 
 import pyarrow as pa
@@ -150,9 +151,10 @@ class Segments:
         return index
 
     def write_index(self, index: SegmentIndex) -> None:
-        """Write the index file of a sealed segment."""
+        """Write the index file of a sealed segment, if the disk takes it: it can be rebuilt."""
         name = index_file_name(index.base_offset)
-        self.storage.write_file(f"{self.directory}/{name}", index.encode())
+        with suppress(OSError):
+            self.storage.write_file(f"{self.directory}/{name}", index.encode())
 
     def _read_index(self, base: int, size_bytes: int) -> SegmentIndex | None:
         """Return what the index file of a sealed segment says; `None` where it is of no use."""
