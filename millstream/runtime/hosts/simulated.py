@@ -47,6 +47,10 @@ class Faults:
     kill, crash, power_cut, takeover, disk_error
         Weights. The whole attempt dies between two effects; one process dies inside an effect;
         the power is cut; a new attempt begins beside the old one; the disk refuses a call.
+    kill_at
+        The attempt that is there at this event dies just before it.
+    crash_in
+        A process of the first attempt, and the effect inside which it dies.
     """
 
     count_max: int = 4
@@ -56,6 +60,8 @@ class Faults:
     power_cut: int = 1
     takeover: int = 2
     disk_error: int = 1
+    kill_at: int | None = None
+    crash_in: tuple[str, int] | None = None
 
 
 NO_FAULTS = Faults(count_max=0)
@@ -95,6 +101,8 @@ class SimulationReport:
         What went wrong, in order.
     fenced
         How often an old attempt was refused by the log.
+    effects
+        How often each process of the last attempt reached the disk.
     trace
         A hash over every event: equal for equal seeds.
     """
@@ -104,6 +112,7 @@ class SimulationReport:
     fenced: int = 0
     checkpoints: int = 0
     events: int = 0
+    effects: dict[str, int] = field(default_factory=dict)
     trace: str = ""
 
 
@@ -180,9 +189,10 @@ class _Host:
                 continue
             if self._current.coordinator.phase is Phase.DONE:
                 break
-            if len(report.faults) < self._faults.count_max and self._chance(
-                self._faults.every_events
-            ):
+            if report.events == self._faults.kill_at:
+                self._leave(self._current, alive=False)
+                self._note("kill")
+            elif self._is_due():
                 self._go_wrong(self._current)
             elif self._old and self._chance(3):
                 self._happen(self._random.choice(self._old))
@@ -190,8 +200,14 @@ class _Host:
                 self._happen(self._current)
         self._current.coordinator.close()
         report.checkpoints += self._current.coordinator.checkpoints
+        report.effects = {name: each.effects for name, each in self._current.storages.items()}
         report.trace = self._trace.hexdigest()
         return report
+
+    def _is_due(self) -> bool:
+        """Return `True` iff a fault is due now."""
+        left = self._faults.count_max - len(self._report.faults)
+        return left > 0 and self._chance(self._faults.every_events)
 
     def _chance(self, one_in: int) -> bool:
         return self._random.randrange(one_in) == 0
@@ -202,8 +218,13 @@ class _Host:
         attempt = SimulatedAttempt(
             self._attempts, self._compile_for, self._disk, self._path, self._options, self._clock
         )
-        wrong = len(self._report.faults) < self._faults.count_max and self._chance(4)
-        if wrong and self._faults.crash:
+        planned = self._faults.crash_in
+        if planned is not None and self._attempts == 1:
+            process, effect = planned
+            attempt.storage(process).crash_after(effect)
+            self._note(f"crash of {process}")
+        left = self._faults.count_max - len(self._report.faults)
+        if left > 0 and self._chance(4):
             attempt.storage("coordinator").crash_after(1 + self._random.randrange(EFFECTS_MAX))
             self._note(f"attempt {self._attempts} is to die at its start")
         try:
@@ -225,11 +246,11 @@ class _Host:
 
     def _happen(self, attempt: SimulatedAttempt) -> None:
         """Let one event of an attempt happen, or time pass, or somebody look."""
-        choice = self._random.randrange(24)
-        if choice == 0:
+        choice = self._random.randrange(48)
+        if choice < 2:
             self._clock.sleep_us(self._random.randrange(CLOCK_STEP_US))
             return
-        if choice == 1 and self._watch is not None:
+        if choice == 2 and self._watch is not None:
             self._watch()
             return
         events = attempt.events()
