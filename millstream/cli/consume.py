@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import typer
-from rich import box
-from rich.table import Table
 
+from millstream.cli.cells import print_rows
 from millstream.cli.console import notes, out
 from millstream.cli.options import LogOption, names_of, open_log
 from millstream.clock import SystemClock
@@ -28,7 +28,7 @@ POLL_INTERVAL_US = 100_000
 
 
 def consume(
-    topic: Annotated[str, typer.Argument(help="The topic to read.")],
+    topic: Annotated[str, typer.Argument(help="The topic to read.", metavar="TOPIC")],
     *,
     from_: Annotated[
         str, typer.Option("--from", help="beginning, end, or an offset in each partition.")
@@ -37,7 +37,9 @@ def consume(
         int | None,
         typer.Option("--max", min=1, help="Stop after so many rows; a table shows 20 unless told."),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Wait for new rows.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for new rows, until Ctrl-C.")
+    ] = False,
     format_: Annotated[OutputFormat, typer.Option("--format")] = "table",
     columns: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     log: LogOption = None,
@@ -45,18 +47,19 @@ def consume(
     """Print the committed rows of a topic, partition by partition."""
     source = open_log(log).topic(topic)
     chosen = names_of(columns) or list(source.schema.names)
-    if format_ == "table" and max_ is None and not follow:
-        max_ = TABLE_ROWS_DEFAULT
-    batches = _limited(_read(source, from_, chosen, follow=follow), max_)
-    match format_:
-        case "table":
-            shown = _print_tables(batches, source.name, follow=follow)
-            if max_ is not None and shown == max_:
-                notes.print(f"{shown:,} rows shown; more with --max")
-        case "jsonl":
-            _write_jsonl(batches)
-        case "csv":
-            _write_csv(batches)
+    default = TABLE_ROWS_DEFAULT if format_ == "table" and max_ is None and not follow else None
+    batches = _limited(_read(source, from_, chosen, follow=follow), max_ or default)
+    # Whoever follows a topic ends that with Ctrl-C: it is no failure.
+    with suppress(KeyboardInterrupt) if follow else nullcontext():
+        match format_:
+            case "table":
+                shown = _print_tables(batches, source.name, follow=follow)
+                if default is not None and shown == default:
+                    notes.print(f"the first {shown:,} rows; more with --max")
+            case "jsonl":
+                _write_jsonl(batches)
+            case "csv":
+                _write_csv(batches, source, chosen)
 
 
 def _read(
@@ -74,8 +77,7 @@ def _read(
         for reader in readers:
             while (batch := reader.read()) is not None:
                 idle = False
-                if batch.num_rows:
-                    yield batch
+                yield batch
         if not follow:
             return
         if idle:
@@ -105,32 +107,6 @@ def _limited(batches: Iterator[pa.RecordBatch], rows_max: int | None) -> Iterato
             return
 
 
-def rich_table(schema: pa.Schema, title: str | None = None) -> Table:
-    """Return an empty table with a column per field, numbers to the right."""
-    import pyarrow as pa
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for field in schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if number else "left", overflow="fold")
-    return table
-
-
-def cell_text(value: Any) -> str:
-    """Return a value as a table shows it; null is an empty cell.
-
-    Examples
-    --------
-    >>> cell_text(1 / 3)
-    '0.333333'
-    """
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value).removesuffix("+00:00")
-
-
 def _print_tables(batches: Iterator[pa.RecordBatch], title: str, *, follow: bool) -> int:
     """Print the rows, as one table or, following, one for each batch; return how many."""
     import pyarrow as pa
@@ -141,10 +117,7 @@ def _print_tables(batches: Iterator[pa.RecordBatch], title: str, *, follow: bool
         collected = [pa.concat_tables(tables)] if tables else []
     shown = 0
     for rows in collected:
-        table = rich_table(rows.schema, title if shown == 0 else None)
-        for row in rows.to_pylist():
-            table.add_row(*(cell_text(value) for value in row.values()))
-        out.print(table)
+        print_rows(out, rows, title if shown == 0 else None)
         shown += rows.num_rows
     if shown == 0:
         notes.print(f"no rows in {title!r}")
@@ -158,14 +131,22 @@ def _write_jsonl(batches: Iterator[pa.RecordBatch]) -> None:
         sys.stdout.buffer.flush()
 
 
-def _write_csv(batches: Iterator[pa.RecordBatch]) -> None:
+def _write_csv(batches: Iterator[pa.RecordBatch], source: Topic, columns: list[str]) -> None:
+    """Write the header, also where there are no rows, and then the rows."""
+    import pyarrow as pa
     import pyarrow.csv
 
-    header = True
-    for batch in batches:
+    schema = pa.schema([source.schema.field(name) for name in columns])
+    header = pa.RecordBatch.from_pylist([], schema)
+    for index, batch in enumerate(_with_first(header, batches)):
         text = io.BytesIO()
-        options = pyarrow.csv.WriteOptions(include_header=header)
-        pyarrow.csv.write_csv(batch, text, options)
+        pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=index == 0))
         sys.stdout.buffer.write(text.getvalue())
         sys.stdout.buffer.flush()
-        header = False
+
+
+def _with_first(
+    first: pa.RecordBatch, others: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from others

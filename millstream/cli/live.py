@@ -7,29 +7,33 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from millstream.cli.console import notes, time_text
+from millstream.cli.console import notes, plain_table, time_text
 from millstream.clock import Clock, SystemClock
 from millstream.runtime.worker import WorkerStatus
 
 RATE_INTERVAL_US = 1_000_000
 """A rate is taken over at least this long, so that it can be read."""
 
+REFRESH_PER_SECOND = 8
+
 
 @dataclass(slots=True)
 class _Rate:
-    """Rows a second of one worker."""
+    """Rows a second of one worker, of the whole run and lately."""
 
+    start_us: int
     since_us: int
     since_rows: int = 0
+    rows: int = 0
     recent: float | None = None
 
     def update(self, rows: int, now_us: int) -> None:
         """Take note of how many rows were read by now."""
+        self.rows = rows
         elapsed_us = now_us - self.since_us
         if elapsed_us >= RATE_INTERVAL_US:
             self.recent = (rows - self.since_rows) * 1_000_000 / elapsed_us
@@ -39,7 +43,7 @@ class _Rate:
 class LiveView:
     """Shows worker statuses as they come, inside `with`.
 
-    A terminal is redrawn eight times a second; a pipe gets the last state only.
+    A terminal is redrawn eight times a second; what is not one gets the last state only.
 
     Parameters
     ----------
@@ -51,13 +55,17 @@ class LiveView:
 
     def __init__(self, title: str, *, console: Console = notes, clock: Clock | None = None) -> None:
         self._title = title
+        self._console = console
         self._clock = clock or SystemClock()
         self._statuses: Sequence[WorkerStatus] = ()
         self._rates: dict[int, _Rate] = {}
-        self._start_us = self._clock.monotonic_us()
         self._ended_us: int | None = None
+        # What is left on the screen is printed at the end, like any other line.
         self._live = Live(
-            console=console, refresh_per_second=8, get_renderable=self._render, transient=False
+            console=console,
+            refresh_per_second=REFRESH_PER_SECOND,
+            get_renderable=self._render,
+            transient=True,
         )
 
     def __enter__(self) -> Self:
@@ -71,15 +79,20 @@ class LiveView:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Show the rates of the whole run, and stop."""
-        self._ended_us = self._clock.monotonic_us()
+        """Stop, and leave the rates of the whole run; of a run that never began, nothing."""
         self._live.stop()
+        self._ended_us = self._clock.monotonic_us()
+        if any(each.rows_read for each in self._statuses) or (self._statuses and kind is None):
+            self._console.print(self._render())
 
     def update(self, statuses: Sequence[WorkerStatus]) -> None:
         """Take the workers' newest statuses: the callback of a run."""
         now_us = self._clock.monotonic_us()
         for status in statuses:
-            rate = self._rates.setdefault(status.worker, _Rate(self._start_us))
+            rate = self._rates.get(status.worker)
+            if rate is None or status.rows_read < rate.rows:
+                # The first one of this run, or of another one in the same script.
+                rate = self._rates[status.worker] = _Rate(now_us, now_us)
             rate.update(status.rows_read, now_us)
         self._statuses = list(statuses)
 
@@ -89,21 +102,41 @@ class LiveView:
         if self._ended_us is None and rate.recent is not None:
             return rate.recent
         until_us = self._ended_us or self._clock.monotonic_us()
-        return status.rows_read * 1_000_000 / max(until_us - self._start_us, 1)
+        return status.rows_read * 1_000_000 / max(until_us - rate.start_us, 1)
 
     def _render(self) -> Table | str:
         if not self._statuses:
-            return ""
-        table = Table(title=self._title, title_justify="left", box=box.SIMPLE_HEAD)
-        for heading in ("worker", "rows read", "rows/s", "watermark (UTC)", "lag (rows)"):
-            left = heading.startswith("watermark")
-            table.add_column(heading, justify="left" if left else "right")
-        for status in self._statuses:
-            table.add_row(
-                f"{status.worker}",
-                f"{status.rows_read:,}",
-                f"{self._rate_of(status):,.0f}",
-                time_text(status.watermark_us),
-                f"{status.lag_rows:,}",
-            )
+            return f"{self._title}: starting"
+        table = plain_table(self._title)
+        for heading in ("worker", "rows read", "rows/s", "lag (rows)"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("watermark (UTC)", no_wrap=True)
+        statuses = self._statuses
+        for each in statuses:
+            table.add_row(*_cells(f"{each.worker}", each, self._rate_of(each)))
+        if len(statuses) > 1:
+            table.add_section()
+            table.add_row(*_cells("all", _total(statuses), sum(map(self._rate_of, statuses))))
         return table
+
+
+def _cells(name: str, status: WorkerStatus, rate: float) -> tuple[str, ...]:
+    return (
+        name,
+        f"{status.rows_read:,}",
+        f"{rate:,.0f}",
+        f"{status.lag_rows:,}",
+        time_text(status.watermark_us),
+    )
+
+
+def _total(statuses: Sequence[WorkerStatus]) -> WorkerStatus:
+    """Return the whole job's status: its watermark is the least of its workers'."""
+    watermarks = [each.watermark_us for each in statuses if each.watermark_us is not None]
+    return WorkerStatus(
+        len(statuses),
+        sum(each.rows_read for each in statuses),
+        sum(each.rows_written for each in statuses),
+        min(watermarks, default=None),
+        sum(each.lag_rows for each in statuses),
+    )

@@ -52,10 +52,23 @@ def invoke(arguments: list[str]) -> int:
         # The reader of our output is gone (`| head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE_CODE
+    except OSError as error:
+        _print_error(error)
+        return FAILURE_CODE
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else FAILURE_CODE
+        return _exit_code(stop)
     return 0
 
 
-def _print_error(error: MillstreamError) -> None:
+def _exit_code(stop: SystemExit) -> int:
+    """Return the code that Python would end with; a script may give a text instead."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code
+    notes.print(stop.code, markup=False, soft_wrap=True)
+    return FAILURE_CODE
+
+
+def _print_error(error: Exception) -> None:
     notes.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)

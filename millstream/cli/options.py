@@ -29,17 +29,18 @@ def open_log(path: Path | None, *, create: bool = False) -> Log:
     Raises
     ------
     OptionError
-        When a path was given where nothing is, unless `create`: a mistyped path would else
-        look like an empty log.
+        When nothing is there, unless `create`: a mistyped path would else look like an empty
+        log.
     """
     from millstream.log import Log
 
-    if path is None:
-        return Log.default()
-    if not create and not path.is_dir():
-        message = f"there is no log in {str(path)!r}: the directory does not exist"
+    log = Log.default() if path is None else Log(path)
+    if not create and not Path(log.path).is_dir():
+        message = f"there is no log in {log.path!r}: the directory does not exist"
+        if path is None:
+            message += "; name another one with --log DIR or MILLSTREAM_LOG"
         raise OptionError(message)
-    return Log(path)
+    return log
 
 
 def names_of(text: str) -> list[str]:

@@ -34,7 +34,9 @@ class RunSettings:
 
 
 def run(
-    script: Annotated[Path, typer.Argument(help="A Python script that calls ms.run.")],
+    script: Annotated[
+        Path, typer.Argument(help="A Python script that calls ms.run.", metavar="SCRIPT")
+    ],
     script_arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="The script's own.")
     ] = None,
@@ -56,12 +58,20 @@ def run(
 ) -> None:
     """Run a job script and show how it gets on."""
     settings = RunSettings(name, parallelism, until, fresh, log)
-    if not run_script(script, script_arguments or [], settings):
+    results = run_script(script, script_arguments or [], settings)
+    if not results:
         message = (
             f"{str(script)!r} ran no job; it should call ms.run(…), also when it runs as a "
             'script: if __name__ == "__main__"'
         )
         raise OptionError(message)
+    if not results[-1].finished:
+        notes.print(
+            f"{name or script.stem}: stopped after a last checkpoint; "
+            "run it again and it goes on from there",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def run_script(script: Path, arguments: list[str], settings: RunSettings) -> list[RunResult]:
@@ -105,11 +115,14 @@ def _run_path(script: Path) -> None:
 
 
 def _script_traceback(error: Exception, script: Path) -> str:
-    """Return the traceback as if the script had been started by Python itself."""
+    """Return the traceback as if the script had been started by Python itself.
+
+    A script that is no Python has no frame of its own, and so none is shown.
+    """
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != str(script):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    return "".join(traceback.format_exception(type(error), error, frames))
 
 
 @contextmanager

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from millstream.cli.console import notes, out
+from millstream.cli.console import (
+    bytes_text,
+    duration_text,
+    notes,
+    out,
+    plain_table,
+    print_table,
+    time_text,
+)
 from millstream.cli.options import LogOption, open_log
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from millstream.log.topic import Topic
 
 app = typer.Typer(help="List and describe topics.", no_args_is_help=True)
@@ -23,12 +33,15 @@ def list_topics(log: LogOption = None) -> None:
     opened = open_log(log)
     names = opened.topic_names()
     if not names:
-        notes.print(f"no topics in {opened.path}")
+        notes.print(f"no topics in {opened.path}", markup=False, soft_wrap=True)
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("topic", "kind", "partitions", "rows", "key", "time"):
-        right = heading in {"partitions", "rows"}
-        table.add_column(heading, justify="right" if right else "left")
+    table = plain_table()
+    table.add_column("topic", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    for heading in ("parts", "rows"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("key", overflow="fold")
+    table.add_column("time", no_wrap=True)
     for name in names:
         topic = opened.topic(name)
         config = topic.config
@@ -37,13 +50,90 @@ def list_topics(log: LogOption = None) -> None:
             "table" if config.table else "stream",
             f"{config.partitions}",
             f"{row_count(topic):,}",
-            ", ".join(config.key),
-            config.time or "",
+            escape(", ".join(config.key)),
+            escape(config.time or ""),
         )
-    out.print(table)
+    print_table(table)
+
+
+@app.command("describe")
+def describe_topic(
+    topic: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    log: LogOption = None,
+) -> None:
+    """Describe a topic: its columns, its options, and the state of each partition."""
+    opened = open_log(log)
+    found = opened.topic(topic)
+    description: dict[str, Any] = found.describe()
+    partitions: list[dict[str, Any]] = description["partitions"]
+    count = f"{len(partitions)} partition{'s' if len(partitions) != 1 else ''}"
+    out.print(f"[bold]{topic}[/], a {description['kind']} of {count}\n")
+    out.print(_options(description), markup=False, soft_wrap=True)
+    out.print()
+    print_table(_columns(found.schema, description))
+    out.print()
+    print_table(_partitions(partitions))
+    for line in _open_transactions(partitions, opened.clock.now_us()):
+        out.print(f"\n{line}", markup=False)
 
 
 def row_count(topic: Topic) -> int:
     """Return how many offsets of the topic a read-committed reader can see."""
     ends = topic.stable_ends()
     return sum(end - topic.partition(index).first_offset for index, end in enumerate(ends))
+
+
+def _options(description: dict[str, Any]) -> str:
+    lines = {
+        "key": ", ".join(description["key"]) or "–",
+        "time": description["time"] or "–",
+        "durability": description["durability"],
+        "segments of": f"{bytes_text(description['segment_bytes'])} at most",
+        "directory": description["directory"],
+    }
+    return "\n".join(f"{name:<13}{text}" for name, text in lines.items())
+
+
+def _columns(schema: pa.Schema, description: dict[str, Any]) -> Table:
+    table = plain_table()
+    for heading in ("column", "type", "null", "role"):
+        table.add_column(heading, overflow="fold")
+    for field in schema:
+        role = "key" if field.name in description["key"] else ""
+        if field.name == description["time"]:
+            role = "time"
+        null = "yes" if field.nullable else "no"
+        table.add_row(escape(field.name), escape(str(field.type)), null, role)
+    return table
+
+
+def _partitions(partitions: list[dict[str, Any]]) -> Table:
+    table = plain_table()
+    for heading in ("partition", "first offset", "stable end", "durable end", "segments", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in partitions:
+        table.add_row(
+            f"{each['partition']}",
+            f"{each['first_offset']:,}",
+            f"{each['stable_end']:,}",
+            f"{each['durable_end']:,}",
+            f"{each['segments']:,}",
+            bytes_text(each["bytes"]),
+        )
+    return table
+
+
+def _open_transactions(partitions: list[dict[str, Any]], now_us: int) -> list[str]:
+    """Return a sentence for each partition in which a transaction holds readers back."""
+    sentences = []
+    for each in partitions:
+        holder = each["open_transaction"]
+        if holder is not None:
+            since_us: int = holder["since_us"]
+            sentences.append(
+                f"Readers of partition {each['partition']} stop at offset "
+                f"{each['stable_end']:,}: {holder['owner']!r} (epoch {holder['epoch']}) has not "
+                f"decided transaction {holder['number']}, open since {time_text(since_us)} UTC, "
+                f"for {duration_text(now_us - since_us)}."
+            )
+    return sentences

@@ -37,6 +37,11 @@ def topic_config(log: Log, name: str, location: str) -> TopicConfig:
     names = log.topic_names()
     if name not in names:
         message = f"{location}: no topic {name!r} in the log {log.path!r}{nearest(name, names)}"
+        if not names and not log.storage.exists(log.path):
+            message = (
+                f"{location}: no topic {name!r}: the log's directory {log.path!r} does not exist; "
+                "name another one with --log, MILLSTREAM_LOG or log="
+            )
         raise UnknownTopicError(message)
     return log.topic(name).config
 
