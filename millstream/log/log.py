@@ -254,8 +254,8 @@ class Log:
                 self._configs.pop(topic_id, None)
                 try:
                     content = self.storage.read_file(path)
-                except FileNotFoundError:
-                    continue  # is being created or removed
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # is being created or removed, or is none of ours
                 config = self._configs[topic_id] = TopicConfig.from_json(content, path)
             found[config.name] = config
         return found

@@ -1,0 +1,51 @@
+"""What the tests of whole logs share: logs on a disk in memory, and rows that are easy to check."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from millstream.clock import ManualClock
+from millstream.log import Log, Topic
+from millstream.storage import Storage
+from millstream.storage_memory import MemoryDisk
+
+PATH = "/log"
+SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
+
+
+def memory_log(seed: int = 0) -> Log:
+    """A log in memory, of a disk of its own."""
+    return log_on(MemoryDisk(random.Random(seed)).storage("a"))
+
+
+def log_on(storage: Storage) -> Log:
+    """The log in `PATH` as a new process opens it."""
+    return Log(PATH, storage=storage, clock=ManualClock(1_000_000))
+
+
+def rows(*ids: int) -> pa.RecordBatch:
+    texts = [None if each % 3 == 1 else f"row {each}" for each in ids]
+    return pa.record_batch([pa.array(ids, pa.int64()), pa.array(texts, pa.string())], schema=SCHEMA)
+
+
+def ids_of(table: pa.Table | pa.RecordBatch | None) -> list[int]:
+    ids: list[int] = [] if table is None else table.column("id").to_pylist()
+    return ids
+
+
+def put(log: Log, topic: str, ids: Iterable[int], partition: int | None = None) -> None:
+    """Append rows with these ids as one frame, and flush."""
+    with log.producer(topic) as producer:
+        producer.append(rows(*ids), partition=partition)
+
+
+def read(topic: Topic, partition: int = 0, offset: int = 0) -> list[int]:
+    """The ids of all rows that a read-committed reader of one partition sees from `offset` on."""
+    reader = topic.reader(partition, offset=offset)
+    found = []
+    while (batch := reader.read()) is not None:
+        found += ids_of(batch)
+    return found
