@@ -1,192 +1,193 @@
-"""What a windowed aggregate keeps of its values: the fields of each function, and its result."""
+"""What a windowed aggregate keeps of one argument's values, and the results it gives of them.
+
+All functions over an argument share one accumulator, which folds a batch's values in one pass::
+
+    mean(delay), max(delay)  ─▶  fields of a slot: count │ sum, low │ sum, high │ max
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from millstream.errors import JobError
+from millstream.operators.aggregate import Aggregate, AggregateFunction
+from millstream.operators.arrow_buffers import (
+    array_of,
+    bits_of,
+    storage_dtype,
+    valid_bytes_of,
+    values_of,
+)
 
-AggregateFunction = Literal["count", "sum", "mean", "min", "max"]
 Int64Array = npt.NDArray[np.int64]
 
 _SIGN_BIT = np.int64(-(2**63))
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """One result column: a function over a column of the input.
-
-    Nulls are ignored, as in SQL; without any value `count` is 0 and the others are null.
-
-    Parameters
-    ----------
-    name
-        The result column.
-    function
-        `count` (of rows where `argument` is `None`), `sum`, `mean`, `min`, `max`.
-    argument
-        Column of the input.
-    """
-
-    name: str
-    function: AggregateFunction
-    argument: str | None
-
-    def result_type(self, schema: pa.Schema) -> pa.DataType:
-        """Return the type of the result over an input of `schema`."""
-        match self.function:
-            case "count":
-                return pa.int64()
-            case "mean":
-                return pa.float64()
-            case "sum":
-                floating = pat.is_floating(schema.field(self.argument).type)
-                return pa.float64() if floating else pa.int64()
-            case _:
-                return schema.field(self.argument).type
+_NOT_KEPT = -1
 
 
 class Accumulator:
-    """The running form of an `Aggregate`: which fields of a slot it has, and how they fold.
+    """The fields of a slot that hold what is known of an argument's values.
 
     Parameters
     ----------
-    aggregate
-        What is computed.
+    argument
+        Column of the input; `None` where rows are counted.
     type_
-        Type of the argument; null type for a count of rows.
+        Its type; null type for rows.
+    functions
+        What is asked of it.
     first_field
         Its first field in a slot's row of state.
     """
 
-    def __init__(self, aggregate: Aggregate, type_: pa.DataType, first_field: int) -> None:
-        self.aggregate = aggregate
+    def __init__(
+        self,
+        argument: str | None,
+        type_: pa.DataType,
+        functions: frozenset[AggregateFunction],
+        first_field: int,
+    ) -> None:
+        self.argument = argument
         self.type = type_
         self.first_field = first_field
-        self._as_float = aggregate.function == "mean" or bool(pat.is_floating(type_))
+        self._is_float = bool(pat.is_floating(type_))
+        names = ["count"]
+        if functions & {"sum", "mean"}:
+            names += ["sum", "sum_lost"] if self._is_float else ["sum", "sum_high"]
+        names += sorted(functions & {"min", "max"})
+        self._names = names
+
+    @property
+    def width(self) -> int:
+        """How many fields it has."""
+        return len(self._names)
 
     @property
     def field_names(self) -> tuple[str, ...]:
         """Names of the fields, as state files and inspection show them."""
-        match self.aggregate.function:
-            case "count":
-                return ("count",)
-            case "sum" | "mean":
-                return ("count", "sum", "compensation") if self._as_float else ("count", "sum")
-            case _:
-                return ("count", self.aggregate.function)
+        return tuple(
+            "rows" if self.argument is None else f"{self.argument}.{n}" for n in self._names
+        )
 
     @property
     def float_fields(self) -> frozenset[int]:
         """Those fields, counted from `first_field`, that hold float64."""
-        return frozenset(range(1, len(self.field_names))) if self._as_float else frozenset()
+        return frozenset(range(1, self.width)) if self._is_float else frozenset()
 
-    def fold(
-        self,
-        slots: Int64Array,
-        column: pa.Array | None,
-        state: Int64Array,
-        dirty: npt.NDArray[np.bool_],
-    ) -> None:
-        """Fold a batch's values into the state.
+    def fold(self, slots: Int64Array, column: pa.Array | None, state: Int64Array) -> None:
+        """Fold a batch's values into the state; `column` is `None` where rows are counted."""
+        from millstream.operators.kernels import window_aggregate as kernels
+
+        count = self.first_field
+        valid = valid_bytes_of(column)
+        if column is None or self.width == 1:
+            kernels.count_values(slots, valid, state, count)
+            return
+        fields = (count, self._field("sum"), self._field("min"), self._field("max"))
+        if self._is_float:
+            values = values_of(column).astype(np.float64, copy=False)
+            kernels.fold_floats(slots, values, valid, state, state.view(np.float64), *fields)
+            return
+        flip = _SIGN_BIT if pat.is_uint64(self.type) else np.int64(0)
+        kernels.fold_integers(slots, _integers(column), valid, flip, state, *fields)
+
+    def result(self, aggregate: Aggregate, rows: Int64Array) -> pa.Array:
+        """Return a result column over state `rows`, shape (m, fields).
 
         Raises
         ------
         JobError
-            Where a sum of integers leaves int64.
+            Where a sum of integers is beyond int64.
         """
-        from millstream.operators.kernels import window_aggregate as kernels
+        counts = rows[:, self.first_field]
+        match aggregate.function:
+            case "count":
+                return pa.array(counts.copy())
+            case "mean":
+                return array_of(self._means(rows, counts), pa.float64(), counts > 0)
+            case "sum" if self._is_float:
+                return array_of(self._float_sums(rows), pa.float64(), counts > 0)
+            case "sum":
+                return array_of(self._integer_sums(rows, aggregate), pa.int64(), counts > 0)
+            case function:
+                return self._extremes(rows[:, self._field(function)], counts > 0)
 
-        field = self.first_field
-        function = self.aggregate.function
-        valid = _valid(column)
-        if function == "count":
-            kernels.count_values(slots, valid, state, dirty, field)
-            return
-        assert column is not None
-        floats = state.view(np.float64)
-        if self._as_float:
-            values = np.asarray(pc.fill_null(column.cast(pa.float64(), safe=False), 0.0))
-            if function in {"sum", "mean"}:
-                kernels.sum_floats(slots, values, valid, state, floats, field)
-            else:
-                kernels.extreme_floats(
-                    slots, values, valid, state, floats, field, function == "max"
-                )
-            return
-        values = self._integers(column)
-        if function == "sum":
-            row = kernels.sum_integers(slots, values, valid, state, field)
-            if row >= 0:
-                message = (
-                    f"the sum {self.aggregate.name!r} of {self.aggregate.argument!r} leaves the "
-                    f"range of int64 at value {values[row]}; cast the column to float first"
-                )
-                raise JobError(message)
+    def _field(self, name: str) -> int:
+        return self.first_field + self._names.index(name) if name in self._names else _NOT_KEPT
+
+    def _means(self, rows: Int64Array, counts: Int64Array) -> npt.NDArray[np.float64]:
+        if self._is_float:
+            sums = self._float_sums(rows)
         else:
-            kernels.extreme_integers(slots, values, valid, state, field, function == "max")
+            low, high = self._sum_halves(rows)
+            wide = high * 2.0**64 + low.view(np.uint64).astype(np.float64)
+            sums = np.where(high == low >> 63, low.astype(np.float64), wide)
+        means: npt.NDArray[np.float64] = sums / np.maximum(counts, 1)
+        return means
 
-    def result(self, rows: Int64Array) -> pa.Array:
-        """Return the result column of state `rows`, shape (m, fields)."""
-        field = self.first_field
-        counts = rows[:, field]
-        function = self.aggregate.function
-        if function == "count":
-            return pa.array(counts)
-        null = counts == 0
-        mask = null if null.any() else None
-        if self._as_float:
-            values = rows.view(np.float64)[:, field + 1]
-            if function in {"sum", "mean"}:
-                values = values + rows.view(np.float64)[:, field + 2]
-            if function == "mean":
-                values = values / np.maximum(counts, 1)
-            result = pa.array(values, mask=mask)
-            return result if function == "mean" else result.cast(self._result_type(), safe=False)
-        if pat.is_uint64(self.type) and function != "sum":
-            return pa.array((rows[:, field + 1] ^ _SIGN_BIT).view(np.uint64), mask=mask)
-        return _to_type(pa.array(rows[:, field + 1], mask=mask), self._result_type())
+    def _float_sums(self, rows: Int64Array) -> npt.NDArray[np.float64]:
+        floats, total = rows.view(np.float64), self._field("sum")
+        return floats[:, total] + floats[:, total + 1]
 
-    def _result_type(self) -> pa.DataType:
-        if self.aggregate.function != "sum":
-            return self.type
-        return pa.float64() if self._as_float else pa.int64()
+    def _sum_halves(self, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
+        total = self._field("sum")
+        return rows[:, total].copy(), rows[:, total + 1].copy()
 
-    def _integers(self, column: pa.Array) -> Int64Array:
-        """Return the values as int64 in an order-preserving way; 0 for null."""
-        if pat.is_uint64(self.type):
-            if self.aggregate.function == "sum":
-                greatest = pc.max(column).as_py()
-                if greatest is not None and greatest >= 2**63:
-                    message = (
-                        f"the sum {self.aggregate.name!r} of {self.aggregate.argument!r} leaves "
-                        f"the range of int64 at value {greatest}; cast the column to float first"
-                    )
-                    raise JobError(message)
-                return np.asarray(pc.fill_null(column, 0)).view(np.int64)
-            return np.asarray(pc.fill_null(column, 0)).view(np.int64) ^ _SIGN_BIT
-        if not pat.is_integer(self.type) and not pat.is_boolean(self.type):
-            column = column.cast(pa.int32() if self.type.bit_width == 32 else pa.int64())
-        return np.asarray(pc.fill_null(column.cast(pa.int64()), 0))
+    def _integer_sums(self, rows: Int64Array, aggregate: Aggregate) -> Int64Array:
+        low, high = self._sum_halves(rows)
+        beyond = np.flatnonzero(high != low >> 63)
+        if len(beyond):
+            value = (int(high[beyond[0]]) << 64) + int(low.view(np.uint64)[beyond[0]])
+            message = (
+                f"the sum {aggregate.name!r} of {aggregate.argument!r} leaves the range of "
+                f"int64: {value}; cast the column to float first"
+            )
+            raise JobError(message)
+        return low
+
+    def _extremes(self, values: Int64Array, valid: npt.NDArray[np.bool_]) -> pa.Array:
+        if pat.is_boolean(self.type):
+            return array_of(values.astype(np.bool_), self.type, valid)
+        dtype = storage_dtype(self.type)
+        assert dtype is not None
+        values = np.ascontiguousarray(values)
+        if self._is_float:
+            return array_of(values.view(np.float64).astype(dtype), self.type, valid)
+        return array_of(values.astype(dtype), self.type, valid)
 
 
-def _to_type(numbers: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Return int64 `numbers` as values of an integer, boolean or temporal type."""
-    if not pat.is_integer(type_) and not pat.is_boolean(type_) and type_.bit_width == 32:
-        numbers = numbers.cast(pa.int32())
-    return numbers.cast(type_)
+def accumulators_of(
+    aggregates: Sequence[Aggregate], schema: pa.Schema
+) -> tuple[list[Accumulator], list[Accumulator]]:
+    """Return the accumulators that `aggregates` need, and for each aggregate its own.
+
+    Parameters
+    ----------
+    schema
+        Of the input.
+    """
+    functions: dict[str | None, set[AggregateFunction]] = {}
+    for each in aggregates:
+        functions.setdefault(each.argument, set()).add(each.function)
+    found: dict[str | None, Accumulator] = {}
+    width = 0
+    for argument, wanted in functions.items():
+        type_ = pa.null() if argument is None else schema.field(argument).type
+        found[argument] = Accumulator(argument, type_, frozenset(wanted), width)
+        width += found[argument].width
+    return list(found.values()), [found[each.argument] for each in aggregates]
 
 
-def _valid(column: pa.Array | None) -> npt.NDArray[np.bool_]:
-    """Return which values are not null; empty where none is null."""
-    if column is None or column.null_count == 0:
-        return np.empty(0, dtype=np.bool_)
-    valid: npt.NDArray[np.bool_] = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    return valid
+def _integers(column: pa.Array) -> Int64Array:
+    """Return the values as 64-bit integers; what lies under nulls is arbitrary."""
+    if pat.is_boolean(column.type):
+        bitmap, first = bits_of(column)
+        bits = np.unpackbits(bitmap, bitorder="little")[first : first + len(column)]
+        return bits.astype(np.int64)
+    values = values_of(column)
+    return values.view(np.int64) if values.dtype.itemsize == 8 else values.astype(np.int64)

@@ -43,6 +43,19 @@ def view_of(buffer: pa.Buffer, dtype: npt.DTypeLike, start: int, count: int) -> 
     return np.asarray(memory)
 
 
+def new_values(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array of `count` arbitrary items, from Arrow's memory pool.
+
+    The pool hands out memory again that was touched before. `numpy.empty` asks the system for
+    every array of 128 KiB and more, whose pages the kernel then clears one by one: filling
+    512 KiB took 160 µs that way and 10 µs this way.
+    """
+    type_ = np.dtype(dtype)
+    if count == 0:
+        return np.empty(0, dtype=type_)
+    return np.frombuffer(pa.allocate_buffer(count * type_.itemsize), dtype=type_)
+
+
 def storage_dtype(type_: pa.DataType) -> np.dtype[Any] | None:
     """Return how a value of `type_` lies in memory, or `None` where it is not one number.
 

@@ -1,36 +1,23 @@
 """Filters and projects in one compiled pass: every stateless run of a stage is one of these.
 
-batch ─▶ what only Arrow computes (strings, calendar) ─▶ kernel: rows that pass, numbers
-                                                            │ row numbers
-         columns passed on as they are, texts ◀── take ─────┘
+batch ─▶ what only Arrow computes ─▶ select: rows that pass ─▶ compute: numbers of those
+         (strings, calendar)             │ row numbers
+         texts of those ◀──── take ──────┘
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.types as pat
 
-from millstream.operators.arrow_buffers import (
-    array_of,
-    bits_of,
-    storage_dtype,
-    validity_of,
-    values_of,
-)
 from millstream.operators.arrow_expression import evaluate
 from millstream.operators.expression import Call, Column, TypedExpression, columns_of
-from millstream.operators.kernels.fused_source import (
-    KERNEL_NAME,
-    FusedSource,
-    is_compiled,
-    is_compiled_type,
-)
+from millstream.operators.fused_kernels import Computation, Inputs, Selection
+from millstream.operators.kernels.fused_source import is_compiled
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
     OUTPUT_ROWS_MAX,
@@ -40,6 +27,8 @@ from millstream.operators.operator import (
     OperatorCounters,
     Stateless,
 )
+
+Int32Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +90,22 @@ class Fused(Stateless):
     def __init__(self, config: FusedConfig) -> None:
         self.config = config
         self.counters = OperatorCounters()
-        # What only Arrow computes and the kernel takes as an input, by the input's name.
+        self._schema = config.output_schemas[0]
+        # What only Arrow computes and a kernel takes as an input, by the input's name.
         self._prepared: dict[str, TypedExpression] = {}
-        self._predicate = None if config.predicate is None else self._compilable(config.predicate)
-        self._computed: dict[int, TypedExpression] = {}
-        for index, (_, expression) in enumerate(config.outputs):
-            if not self._passes(expression) and self._worth_compiling(expression):
-                self._computed[index] = self._compilable(expression)
-        roots = [*self._computed.values()]
-        if self._predicate is not None:
-            roots.append(self._predicate)
-        used = frozenset[str]().union(*(columns_of(each) for each in roots))
-        self._inputs = [(name, self._type_of(name)) for name in sorted(used)]
-        self._has_kernel = bool(roots)
-        self._kernels: dict[tuple[bool, ...], tuple[Callable[..., Any], list[bool]]] = {}
+        self._selection: Selection | None = None
+        if config.predicate is not None:
+            predicate = self._compilable(config.predicate)
+            self._selection = Selection(self._inputs([predicate]), predicate)
+        # Outputs of the kernel by their place. Columns that pass without a filter cost nothing.
+        filtered = self._selection is not None
+        self._computed: dict[int, TypedExpression] = {
+            index: self._compilable(each)
+            for index, (_, each) in enumerate(config.outputs)
+            if is_compiled(each) and columns_of(each) and (filtered or isinstance(each, Call))
+        }
+        self._computations: dict[tuple[str, ...], Computation] = {}
+        self._passes = all(isinstance(each, Column) for _, each in config.outputs)
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         """Emit the rows that pass, with the computed columns and the hidden ones.
@@ -126,131 +117,111 @@ class Fused(Stateless):
         """
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
             result = self._apply(batch.slice(begin, OUTPUT_ROWS_MAX))
-            if result.num_rows:
+            if result is not None:
                 self.counters.rows_out += result.num_rows
                 yield Emit(0, result)
 
-    def _apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _apply(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Return the result of at most `OUTPUT_ROWS_MAX` rows; `None` where no row passes."""
         count = batch.num_rows
         self.counters.rows_in += count
-        selected: npt.NDArray[np.int32] | None = None
-        computed: dict[int, pa.Array] = {}
-        if self._has_kernel:
+        if self._selection is not None or self._computed:
             self.counters.rows_numba += count
-            passed, selected, computed = self._run_kernel(batch)
-        else:
-            passed = count
-        if passed == 0:
-            return batch.slice(0, 0)
-        if passed == count:
-            selected = None
-        return self._assemble(batch, selected, computed)
+        prepared = {name: evaluate(each, batch) for name, each in self._prepared.items()}
+
+        def column(name: str) -> pa.Array:
+            return prepared[name] if name in prepared else batch.column(name)
+
+        selected: Int32Array | None = None
+        if self._selection is not None:
+            selected = self._selection.rows(column, count)
+            if len(selected) == 0:
+                self.counters.rows_arrow += count if prepared else 0
+                return None
+            if len(selected) == count and self._passes:
+                selected = None
+        hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
+        arrays: dict[int, pa.Array] = {}
+        if selected is not None:
+            arrays = self._compute(column, hidden, len(selected), selected)
+        elif not self._passes:
+            arrays = self._compute(column, [], count, None)
+        result, by_arrow = self._assemble(batch, selected, arrays, hidden)
+        self.counters.rows_arrow += count if prepared or by_arrow else 0
+        return result
+
+    def _compute(
+        self,
+        column: Callable[[str], pa.Array],
+        hidden: Sequence[str],
+        count: int,
+        selected: Int32Array | None,
+    ) -> dict[int, pa.Array]:
+        """Return what a kernel computes, by its place among the outputs and hidden columns."""
+        places = [
+            *self._computed,
+            *range(len(self.config.outputs), len(self._schema) + len(hidden)),
+        ]
+        if not places:
+            return {}
+        found = self._computations.get(tuple(hidden))
+        if found is None:
+            numbers = [Column(name, pa.int64()) for name in hidden]
+            outputs = [*self._computed.values(), *numbers]
+            found = Computation(self._inputs(outputs), outputs, selected=selected is not None)
+            self._computations[tuple(hidden)] = found
+        return dict(zip(places, found.columns(column, count, selected), strict=True))
 
     def _assemble(
         self,
         batch: pa.RecordBatch,
-        selected: npt.NDArray[np.int32] | None,
-        computed: dict[int, pa.Array],
-    ) -> pa.RecordBatch:
-        """Return the result: what the kernel computed, and the rest of the selected rows."""
-        config = self.config
+        selected: Int32Array | None,
+        arrays: dict[int, pa.Array],
+        hidden: Sequence[str],
+    ) -> tuple[pa.RecordBatch, bool]:
+        """Return the result, and whether Arrow made a part of it.
+
+        Parameters
+        ----------
+        arrays
+            What the kernel computed; the rest is taken from the selected rows of `batch`.
+        """
+        outputs: list[TypedExpression] = [each for _, each in self.config.outputs]
+        outputs += [Column(name, pa.int64()) for name in hidden]
+        rest = [each for index, each in enumerate(outputs) if index not in arrays]
         rows = batch
-        by_arrow = [i for i in range(len(config.outputs)) if i not in computed]
-        hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
         if selected is not None:
-            needed = frozenset(hidden).union(*(columns_of(config.outputs[i][1]) for i in by_arrow))
-            rows = batch.select([n for n in batch.schema.names if n in needed])
-            if needed:
-                rows = rows.take(pa.array(selected))
-        if any(isinstance(config.outputs[i][1], Call) for i in by_arrow):
-            self.counters.rows_arrow += len(selected) if selected is not None else batch.num_rows
-        columns = []
-        for index, (_, expression) in enumerate(config.outputs):
-            if index in computed:
-                columns.append(computed[index])
-            elif isinstance(expression, Column):
-                columns.append(rows.column(expression.name))
-            else:
-                columns.append(self._evaluate_rows(expression, rows, selected, batch))
-        fields = [*config.output_schemas[0], *(batch.schema.field(name) for name in hidden)]
-        columns += [rows.column(name) for name in hidden]
-        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+            needed = frozenset[str]().union(*(columns_of(each) for each in rest))
+            rows = batch.select([name for name in batch.schema.names if name in needed])
+            # A constant has no column to count its rows by.
+            rows = rows.take(pa.array(selected)) if needed else batch.slice(0, len(selected))
+        columns = [
+            arrays[index] if index in arrays else evaluate(each, rows)
+            for index, each in enumerate(outputs)
+        ]
+        fields = [*self._schema, *(batch.schema.field(name) for name in hidden)]
+        by_arrow = any(isinstance(each, Call) for each in rest) or (
+            selected is not None and bool(rest)
+        )
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), by_arrow
 
-    @staticmethod
-    def _evaluate_rows(
-        expression: TypedExpression,
-        rows: pa.RecordBatch,
-        selected: npt.NDArray[np.int32] | None,
-        batch: pa.RecordBatch,
-    ) -> pa.Array:
-        """Return `expression` over the selected rows; a constant has no column to count by."""
-        if not columns_of(expression):
-            count = batch.num_rows if selected is None else len(selected)
-            return evaluate(expression, batch.slice(0, count))
-        return evaluate(expression, rows)
+    def _inputs(self, expressions: Sequence[TypedExpression]) -> Inputs:
+        """Return the columns that compilable `expressions` read, sorted by name."""
+        types: dict[str, pa.DataType] = {}
 
-    def _run_kernel(
-        self, batch: pa.RecordBatch
-    ) -> tuple[int, npt.NDArray[np.int32] | None, dict[int, pa.Array]]:
-        """Return how many rows pass, which (`None`: all), and the computed columns."""
-        count = batch.num_rows
-        if self._prepared:
-            self.counters.rows_arrow += count
-        arrays = []
-        for name, _ in self._inputs:
-            prepared = self._prepared.get(name)
-            arrays.append(batch.column(name) if prepared is None else evaluate(prepared, batch))
-        with_nulls = tuple(each.null_count > 0 for each in arrays)
-        kernel, may_be_null = self._kernel(with_nulls)
-        arguments: list[Any] = [count]
-        for array, nulls in zip(arrays, with_nulls, strict=True):
-            if pat.is_boolean(array.type):
-                arguments += bits_of(array)
-            else:
-                arguments.append(values_of(array))
-            if nulls:
-                arguments += validity_of(array)
-        selected = None
-        if self._predicate is not None:
-            selected = np.empty(count, dtype=np.int32)
-            arguments.append(selected)
-        outputs = []
-        for (index, expression), nullable in zip(self._computed.items(), may_be_null, strict=True):
-            dtype = storage_dtype(expression.type)
-            values = np.empty(count, dtype=np.bool_ if dtype is None else dtype)
-            valid = np.empty(count, dtype=np.bool_) if nullable else None
-            arguments += [values] if valid is None else [values, valid]
-            outputs.append((index, expression.type, values, valid))
-        passed = int(kernel(*arguments))
-        computed = {
-            index: array_of(values[:passed], type_, None if valid is None else valid[:passed])
-            for index, type_, values, valid in outputs
-        }
-        return passed, None if selected is None else selected[:passed], computed
+        def visit(expression: TypedExpression) -> None:
+            match expression:
+                case Column(name=name, type=type_):
+                    types[name] = type_
+                case Call(arguments=arguments):
+                    for each in arguments:
+                        visit(each)
+                case _:
+                    pass
 
-    def _kernel(self, with_nulls: tuple[bool, ...]) -> tuple[Callable[..., Any], list[bool]]:
-        """Return the kernel for inputs of which some have nulls, and which outputs may have."""
-        from millstream.jit import load_generated
-
-        found = self._kernels.get(with_nulls)
-        if found is None:
-            source = FusedSource(
-                self._inputs, with_nulls, self._predicate, list(self._computed.values())
-            )
-            found = load_generated(source.text, KERNEL_NAME), source.output_may_be_null
-            self._kernels[with_nulls] = found
-        return found
-
-    def _passes(self, expression: TypedExpression) -> bool:
-        """Return `True` iff the column is passed on as it is, which costs nothing unfiltered."""
-        if not isinstance(expression, Column):
-            return False
-        return self._predicate is None or not is_compiled_type(expression.type)
-
-    @staticmethod
-    def _worth_compiling(expression: TypedExpression) -> bool:
-        """Return `True` iff the kernel computes the expression's root itself."""
-        return is_compiled(expression) and bool(columns_of(expression))
+        for each in expressions:
+            visit(each)
+        return sorted(types.items())
 
     def _compilable(self, expression: TypedExpression) -> TypedExpression:
         """Return `expression` with what only Arrow computes replaced by prepared columns."""
@@ -265,7 +236,3 @@ class Fused(Stateless):
         name = f"_prepared_{len(self._prepared)}"
         self._prepared[name] = expression
         return Column(name, expression.type)
-
-    def _type_of(self, name: str) -> pa.DataType:
-        prepared = self._prepared.get(name)
-        return self.config.input_schema.field(name).type if prepared is None else prepared.type

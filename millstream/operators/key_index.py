@@ -6,12 +6,14 @@ long string's number) and a last one with a bit for each null. Equal keys have e
     ("JFK", 7, null) ─▶ [ 3·2⁵⁶+"JFK" │ 7 │ 0 │ 0b100 ] ─▶ slot 42
 
 Slots are dense: a removed key's slot is given to the next new key, so that state whose keys
-expire stays as large as the keys that live.
+expire stays as large as the keys that live. The index also knows which keys came and went since
+the last snapshot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from millstream.operators.arrow_buffers import (
+    bits_of,
+    new_values,
+    storage_dtype,
+    valid_bytes_of,
+    values_of,
+)
 from millstream.operators.kernels import key_index as kernels
 from millstream.operators.string_interner import StringInterner
 
@@ -30,24 +39,42 @@ _STRINGS_KEPT_MAX = 4
 _STRINGS_KEPT_MIN = 65_536
 
 
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The slots of a batch's keys.
+
+    Parameters
+    ----------
+    of_rows
+        int64, shape (n,).
+    added
+        Those of keys that were missing, int64, each once.
+    """
+
+    of_rows: Int64Array
+    added: Int64Array
+
+
 class KeyIndex:
     """Dense slot numbers for keys of the given column types; a null is a key like any other.
 
     Parameters
     ----------
     types
-        Type of each key column: integers, floats (−0.0 is 0.0, and there is one NaN), booleans,
-        dates, times, timestamps, durations, strings, binaries.
+        Type of each key column. Floats are compared by value: −0.0 is 0.0, and there is one
+        NaN. Types without numbers or bytes of their own (decimals) go by their text.
     """
 
     def __init__(self, types: Sequence[pa.DataType]) -> None:
         self.types = tuple(types)
         self._width = len(self.types) + 1
-        self._interners = [StringInterner() if _is_bytes(each) else None for each in self.types]
+        self._interners = [None if _is_word(each) else StringInterner() for each in self.types]
         self._table = np.full(4 * _CAPACITY_FIRST, kernels.FREE, dtype=np.int64)
         self._keys = np.zeros((_CAPACITY_FIRST, self._width), dtype=np.int64)
         self._free = np.zeros(_CAPACITY_FIRST, dtype=np.int64)
+        self._flags = np.zeros(_CAPACITY_FIRST, dtype=np.uint8)
         self._meta = np.zeros(4, dtype=np.int64)
+        self._removed: list[list[pa.Array]] = []
 
     def __len__(self) -> int:
         return int(self._meta[kernels.META_LIVE])
@@ -61,37 +88,35 @@ class KeyIndex:
     def size_bytes(self) -> int:
         """Memory held."""
         strings = sum(each.size_bytes for each in self._interners if each is not None)
-        return self._table.nbytes + self._keys.nbytes + self._free.nbytes + strings
+        arrays = (self._table, self._keys, self._free, self._flags)
+        return sum(each.nbytes for each in arrays) + strings
 
-    def slots(self, columns: Sequence[pa.Array], insert: bool) -> Int64Array:
-        """Return the slot of each row's key.
+    def insert(self, columns: Sequence[pa.Array]) -> Slots:
+        """Return the slot of each row's key; missing keys get one, and all count as changed.
 
         Parameters
         ----------
         columns
             Key columns of one length n, of the index's types.
-        insert
-            Give keys that are missing a slot; otherwise theirs is -1.
-
-        Returns
-        -------
-        numpy.ndarray
-            int64, shape (n,).
         """
-        words = self._words(columns)
-        slots = np.empty(len(words), dtype=np.int64)
-        done = 0
-        while True:
-            done = kernels.find_slots(
-                words, done, insert, self._table, self._keys, self._free, self._meta, slots
-            )
-            if done == len(words):
-                return slots
-            self._grow()
+        words = self._words(columns, insert=True)
+        added = new_values(words.shape[1], np.int64)
+        self._meta[kernels.META_ADDED] = 0
+        slots = self._find(words, added, insert=True)
+        return Slots(slots, added[: int(self._meta[kernels.META_ADDED])])
+
+    def find(self, columns: Sequence[pa.Array]) -> Int64Array:
+        """Return the slot of each row's key, -1 where it is missing; int64, shape (n,)."""
+        words = self._words(columns, insert=False)
+        return self._find(words, np.empty(0, dtype=np.int64), insert=False)
 
     def remove(self, slots: Int64Array) -> None:
         """Remove the keys of `slots`, which must be live and distinct."""
-        kernels.remove_slots(slots, self._table, self._keys, self._free, self._meta)
+        known = slots[self._flags[slots] & kernels.KNOWN != 0]
+        if len(known):
+            self._removed.append(self.keys(known))
+        hashes = _hashes(np.ascontiguousarray(self._keys[slots].T))
+        kernels.remove_slots(slots, hashes, self._table, self._free, self._flags, self._meta)
         self._drop_unused_strings()
 
     def keys(self, slots: Int64Array) -> list[pa.Array]:
@@ -103,6 +128,10 @@ class KeyIndex:
             for index in range(len(self.types))
         ]
 
+    def numbers(self, slots: Int64Array, column: int) -> Int64Array:
+        """Return the values of an int64 key column without nulls, of live `slots`."""
+        return self._keys[slots, column]
+
     def live_slots(self) -> Int64Array:
         """Return the slots of all keys, ascending."""
         used = int(self._meta[kernels.META_SLOTS_USED])
@@ -110,52 +139,76 @@ class KeyIndex:
         live[self._free[: int(self._meta[kernels.META_FREE_SLOTS])]] = False
         return np.flatnonzero(live)
 
-    def _words(self, columns: Sequence[pa.Array]) -> Int64Array:
-        """Return the words of each row, shape (n, W)."""
+    def changed_slots(self) -> Int64Array:
+        """Return the live slots whose keys were inserted, or came again, since the snapshot."""
+        return np.flatnonzero(self._flags & kernels.CHANGED)
+
+    def removed_keys(self) -> list[list[pa.Array]]:
+        """Return the keys removed since the last snapshot that it holds, in pieces."""
+        return self._removed
+
+    def mark_snapshot(self) -> None:
+        """Note that a snapshot was taken: all live keys are in it, changes count from here."""
+        self._removed = []
+        self._flags[self.live_slots()] = kernels.KNOWN
+
+    def _find(self, words: Int64Array, added: Int64Array, *, insert: bool) -> Int64Array:
+        hashes = _hashes(words)
+        slots: Int64Array = new_values(len(hashes), np.int64)
+        done = 0
+        while True:
+            done = kernels.find_slots(
+                words, hashes, done, insert, self._table, self._keys, self._free, self._flags,
+                self._meta, slots, added,
+            )  # fmt: skip
+            if done == len(hashes):
+                return slots
+            self._grow()
+
+    def _words(self, columns: Sequence[pa.Array], *, insert: bool) -> Int64Array:
+        """Return the words of each row, shape (W, n)."""
         assert len(columns) == len(self.types), "one array a key column"
-        words = np.zeros((len(columns[0]), self._width), dtype=np.int64)
-        for index, column in enumerate(columns):
-            valid = _valid(column)
-            if valid is not None:
-                words[:, -1] |= (~valid).astype(np.int64) << index
-            interner = self._interners[index]
+        count = len(columns[0])
+        words: Int64Array = new_values(count * self._width, np.int64).reshape(self._width, count)
+        words[-1] = 0
+        for index, (given, interner) in enumerate(zip(columns, self._interners, strict=True)):
+            column = given
             if interner is None:
-                words[:, index] = _number_words(column)
+                _write_number_words(column, words[index])
             else:
-                _write_string_words(column, valid, interner, words, index)
+                column = _to_bytes(given)
+                interner.write_words(column, words[index], insert)
+            if column.null_count:
+                null = ~valid_bytes_of(column)
+                words[index, null] = 0
+                words[-1] |= null.astype(np.int64) << index
         return words
 
     def _column(self, index: int, words: Int64Array, null: npt.NDArray[np.bool_]) -> pa.Array:
         """Return the values that `words` of key column `index` stand for."""
         type_ = self.types[index]
         interner = self._interners[index]
-        mask = null if null.any() else None
         if interner is not None:
-            return pa.array(_strings(words, interner), pa.large_binary(), mask=mask).cast(type_)
-        if pat.is_floating(type_):
-            return pa.array(words.view(np.float64), mask=mask).cast(type_)
+            return _from_bytes(interner.strings(words, _bytes_type(type_), null), type_)
+        mask = null if null.any() else None
         if pat.is_boolean(type_):
             return pa.array(words != 0, mask=mask)
-        if pat.is_uint64(type_):
-            return pa.array(words.view(np.uint64), mask=mask)
-        numbers = pa.array(words, mask=mask)
-        if type_.bit_width < 64 and not pat.is_integer(type_):
-            numbers = numbers.cast(pa.int32())
-        return numbers.cast(type_)
+        dtype = storage_dtype(type_)
+        assert dtype is not None
+        values = words.view(np.float64) if pat.is_floating(type_) else words
+        numbers = pa.array(values.astype(dtype), mask=mask)
+        return numbers if numbers.type == type_ else numbers.view(type_)
 
     def _grow(self) -> None:
-        """Double what is full: slots, or the hash table (also to shed removed entries)."""
-        used = int(self._meta[kernels.META_SLOTS_USED])
-        if used == len(self._keys) and self._meta[kernels.META_FREE_SLOTS] == 0:
+        """Double what is full: slots or the hash table."""
+        if len(self) == len(self._keys):
             self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
             self._free = np.concatenate([self._free, np.zeros_like(self._free)])
-        if (self._meta[kernels.META_TABLE_FILLED] + 1) * 2 > len(self._table):
-            size = len(self._table)
-            while size < 4 * (len(self) + 1):
-                size *= 2
+            self._flags = np.concatenate([self._flags, np.zeros_like(self._flags)])
+        if (len(self) + 1) * 2 > len(self._table):
             old = self._table
-            self._table = np.full(size, kernels.FREE, dtype=np.int64)
-            kernels.rehash(old, self._table, self._keys, self._meta)
+            self._table = np.full(2 * len(old), kernels.FREE, dtype=np.int64)
+            kernels.enter_entries(old, self._table)
 
     def _drop_unused_strings(self) -> None:
         """Make the interners anew when few of their strings are used by a live key."""
@@ -165,10 +218,22 @@ class KeyIndex:
         live = self.live_slots()
         columns = self.keys(live)
         self._interners = [None if each is None else StringInterner() for each in self._interners]
-        self._keys[live] = self._words(columns)
-        old = self._table
-        self._table = np.full(len(old), kernels.FREE, dtype=np.int64)
-        kernels.rehash(old, self._table, self._keys, self._meta)
+        words = self._words(columns, insert=True)
+        self._keys[live] = words.T
+        self._table.fill(kernels.FREE)
+        kernels.enter_entries((_hashes(words) << kernels.HASH_SHIFT) | live, self._table)
+
+
+def _hashes(words: Int64Array) -> Int64Array:
+    """Return a hash for each of n keys, `words` being of shape (W, n)."""
+    hashes: Int64Array = new_values(words.shape[1], np.int64)
+    kernels.hash_words(words, hashes)
+    return hashes
+
+
+def _is_word(type_: pa.DataType) -> bool:
+    """Return `True` iff a value of `type_` is one number."""
+    return bool(pat.is_boolean(type_)) or storage_dtype(type_) is not None
 
 
 def _is_bytes(type_: pa.DataType) -> bool:
@@ -180,64 +245,46 @@ def _is_bytes(type_: pa.DataType) -> bool:
     )
 
 
-def _valid(column: pa.Array) -> npt.NDArray[np.bool_] | None:
-    """Return which values are not null, or `None` where none is."""
-    if column.null_count == 0:
-        return None
-    valid: npt.NDArray[np.bool_] = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    return valid
+def _bytes_type(type_: pa.DataType) -> pa.DataType:
+    """Return the string or binary type in which values of `type_` are kept."""
+    if pat.is_dictionary(type_):
+        return _bytes_type(type_.value_type)
+    if _is_bytes(type_):
+        return type_
+    binary = pat.is_fixed_size_binary(type_) or pat.is_binary_view(type_)
+    return pa.binary() if binary else pa.string()
 
 
-def _number_words(column: pa.Array) -> Int64Array:
-    """Return a word for each number, equal iff the numbers are; 0 for null."""
-    type_ = column.type
-    if pat.is_floating(type_):
-        floats = np.array(pc.fill_null(column.cast(pa.float64()), 0.0), dtype=np.float64)
-        floats[floats == 0.0] = 0.0
+def _to_bytes(column: pa.Array) -> pa.Array:
+    """Return a key column that is no number as strings or binaries."""
+    if pat.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pat.is_float16(column.type):
+        column = pc.add(column.cast(pa.float32()), 0.0)  # one zero
+    return column if _is_bytes(column.type) else column.cast(_bytes_type(column.type))
+
+
+def _from_bytes(strings: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Return strings or binaries as the key column that they were."""
+    if strings.type == type_:
+        return strings
+    if pat.is_null(type_):
+        return pa.nulls(len(strings))
+    if pat.is_dictionary(type_):
+        return _from_bytes(strings, type_.value_type).dictionary_encode().cast(type_)
+    return strings.cast(type_)
+
+
+def _write_number_words(column: pa.Array, words: Int64Array) -> None:
+    """Write a word for each number into `words`, equal iff the numbers are."""
+    if pat.is_boolean(column.type):
+        bitmap, first = bits_of(column)
+        words[:] = np.unpackbits(bitmap, bitorder="little")[first : first + len(column)]
+    elif pat.is_floating(column.type):
+        # Adding 0.0 makes a positive zero of a negative one.
+        floats = values_of(column).astype(np.float64) + 0.0
         floats[np.isnan(floats)] = np.nan
-        return floats.view(np.int64)
-    if pat.is_uint64(type_):
-        return np.asarray(pc.fill_null(column, 0)).view(np.int64)
-    if type_.bit_width < 64 and not pat.is_integer(type_) and not pat.is_boolean(type_):
-        column = column.cast(pa.int32())
-    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0))
-
-
-def _write_string_words(
-    column: pa.Array,
-    valid: npt.NDArray[np.bool_] | None,
-    interner: StringInterner,
-    words: Int64Array,
-    index: int,
-) -> None:
-    """Write the words of a string or binary column into `words[:, index]`."""
-    large = column.cast(
-        pa.large_binary()
-        if pat.is_binary(column.type) or pat.is_large_binary(column.type)
-        else pa.large_string()
-    )
-    _, offset_buffer, data_buffer = large.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int64)[
-        large.offset : large.offset + len(large) + 1
-    ]
-    data = np.frombuffer(data_buffer if data_buffer is not None else b"", dtype=np.uint8)
-    long_rows = np.empty(len(large), dtype=np.int64)
-    known = np.empty(0, dtype=np.bool_) if valid is None else valid
-    count = kernels.string_words(offsets, data, known, words, index, long_rows)
-    if count:
-        interner.write_words(long_rows[:count], offsets, data, words, index)
-
-
-def _strings(words: Int64Array, interner: StringInterner) -> list[bytes]:
-    """Return the strings of `words`, short ones decoded, long ones looked up."""
-    interned = words < 0
-    sizes = (words >> 56) & 0xFF
-    little = words.astype("<i8").view(np.uint8).reshape(-1, 8)
-    result = [
-        little[row, : sizes[row]].tobytes() if not interned[row] else b""
-        for row in range(len(words))
-    ]
-    rows = np.flatnonzero(interned)
-    for row, string in zip(rows.tolist(), interner.strings(words[rows]), strict=True):
-        result[row] = string
-    return result
+        words[:] = floats.view(np.int64)
+    else:
+        values = values_of(column)
+        words[:] = values.view(np.int64) if values.dtype == np.uint64 else values

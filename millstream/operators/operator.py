@@ -29,6 +29,9 @@ STAMP_COLUMN = "_stamp"
 WEIGHT_COLUMN = "_weight"
 HIDDEN_COLUMNS = (STAMP_COLUMN, WEIGHT_COLUMN)
 
+KEY_GROUP_COLUMN = "_key_group"
+REMOVED_COLUMN = "_removed"
+
 OUTPUT_ROWS_MAX = 65_536
 """The most rows in one piece of output; an operator splits what is larger."""
 

@@ -1,6 +1,6 @@
 """Joins a stream's rows with the latest row of a table that has the same key.
 
-input 1: table rows, tombstones ─▶ key index ─▶ slot ─▶ latest row
+input 1: table rows, tombstones ─▶ key index ─▶ slot ─▶ number of the latest row
 input 0: stream rows ──────────────────▲ look up, gather ─▶ stream columns + table columns
 """
 
@@ -13,13 +13,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from millstream.log.key_hash import key_groups as key_groups_of
+from millstream.operators.arrow_buffers import valid_bytes_of, values_of
 from millstream.operators.key_index import KeyIndex
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
+    KEY_GROUP_COLUMN,
     OUTPUT_ROWS_MAX,
+    REMOVED_COLUMN,
     ChangeMode,
     Emit,
     Operator,
@@ -27,10 +29,13 @@ from millstream.operators.operator import (
     Stateless,
     StateSnapshot,
 )
-from millstream.operators.window_state import KEY_GROUP_COLUMN, REMOVED_COLUMN
+from millstream.operators.row_store import RowStore
 
 OPERATION_COLUMN = "_op"
 TOMBSTONE = 1
+
+_SUPERSEDED_MIN = 1024
+_SNAPSHOT_PIECE_ROWS = 1_048_576
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -107,8 +112,8 @@ class TableJoinConfig:
 class TableJoin(Stateless):
     """The running operator; see `TableJoinConfig`.
 
-    Rows of the table lie in a growing table in the order of arrival; the slot of a key says
-    where its latest one is. Superseded rows are dropped when they are the greater part.
+    Rows of the table lie in the order of arrival; the slot of a key says which is its latest.
+    Superseded rows are dropped when they are the greater part.
     """
 
     def __init__(self, config: TableJoinConfig) -> None:
@@ -116,21 +121,21 @@ class TableJoin(Stateless):
         self.counters = OperatorCounters()
         schema = config.table_schema
         self._index = KeyIndex([schema.field(name).type for name in config.table_keys])
-        self._rows = schema.empty_table()
-        self._added: list[pa.RecordBatch] = []
+        self._rows = RowStore(schema)
         self._row_of_slot: Int64Array = np.zeros(0, dtype=np.int64)
-        self._row_count = 0
-        # What changed since the last snapshot: rows from this number on, and removed keys.
-        self._snapshot_row = 0
-        self._removed: list[list[pa.Array]] = []
         self._last_checkpoint: int | None = None
+        self._table_columns = list(config.table_columns)
+        self._schema = config.output_schemas[0]
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         """Join rows of the stream (input 0), or take changes of the table (input 1)."""
         self.counters.rows_in += batch.num_rows
-        self.counters.rows_arrow += batch.num_rows
+        self.counters.rows_numba += batch.num_rows
         if input_index == 1:
-            self._change(batch)
+            self._change(
+                batch.select(self.config.table_schema.names),
+                values_of(batch.column(OPERATION_COLUMN)) == TOMBSTONE,
+            )
             return
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
             joined = self._join(batch.slice(begin, OUTPUT_ROWS_MAX))
@@ -141,136 +146,100 @@ class TableJoin(Stateless):
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
         """Return the latest rows, or what changed since checkpoint `since`."""
         full = since is None or since != self._last_checkpoint
-        rows = self._latest(0 if full else self._snapshot_row)
-        parts = [self._state_rows(rows, removed=False)]
+        slots = self._index.live_slots() if full else self._index.changed_slots()
+        numbers = np.sort(self._row_of_slot[slots])
+        parts = []
         if not full:
-            parts = [*(self._removed_rows(keys) for keys in self._removed), *parts]
-        self._removed.clear()
-        self._snapshot_row = self._row_count
+            parts += [self._removed_rows(keys) for keys in self._index.removed_keys()]
+        # In pieces: the strings of an Arrow array have less than 2 GiB.
+        for begin in range(0, max(len(numbers), 1), _SNAPSHOT_PIECE_ROWS):
+            piece = numbers[begin : begin + _SNAPSHOT_PIECE_ROWS]
+            arrays = self._rows.take(self.config.table_schema.names, piece)
+            parts.append(self._state_rows(arrays, removed=False))
+        self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
         return StateSnapshot(full, pa.concat_tables(parts))
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the rows of `snapshots`; all of them, since every worker has the whole table."""
         schema = self.config.table_schema
+        names = [f"row.{name}" for name in schema.names]
         for snapshot in snapshots:
             assert snapshot.version == 1, f"state of version {snapshot.version}"
-            assert snapshot.rows is not None
-            for batch in snapshot.rows.to_batches():
-                operation = batch.column(REMOVED_COLUMN).cast(pa.int8())
-                columns = [batch.column(f"row.{name}") for name in schema.names]
-                fields = [*schema, pa.field(OPERATION_COLUMN, pa.int8())]
-                self._change(
-                    pa.RecordBatch.from_arrays([*columns, operation], schema=pa.schema(fields))
-                )
-        self._removed.clear()
+            for batch in [] if snapshot.rows is None else snapshot.rows.to_batches():
+                removed = np.asarray(batch.column(REMOVED_COLUMN).cast(pa.int8())) == 1
+                arrays = batch.select(names).columns
+                self._change(pa.RecordBatch.from_arrays(arrays, names=schema.names), removed)
 
-    def _change(self, batch: pa.RecordBatch) -> None:
-        """Apply rows and tombstones of the table, in their order."""
-        names = self.config.table_schema.names
-        operation = np.asarray(batch.column(OPERATION_COLUMN))
-        # Runs of rows and of tombstones, one after the other: order within a key matters.
-        edges = np.flatnonzero(np.diff(operation)) + 1
-        for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(operation)], strict=True):
-            piece = batch.slice(begin, end - begin).select(names)
-            if piece.num_rows == 0:
-                continue
-            if operation[begin] == TOMBSTONE:
-                self._forget(piece)
-            else:
-                self._keep(piece)
+    def _change(self, rows: pa.RecordBatch, removed: npt.NDArray[np.bool_]) -> None:
+        """Apply rows and tombstones of the table; the last of a key is what holds."""
+        slots = self._index.insert(self._key_arrays(rows, self.config.table_keys)).of_rows
+        if len(self._row_of_slot) < self._index.capacity:
+            more = np.zeros(self._index.capacity - len(self._row_of_slot), dtype=np.int64)
+            self._row_of_slot = np.concatenate([self._row_of_slot, more])
+        numbers = np.arange(len(self._rows), len(self._rows) + rows.num_rows)
+        # Where a key comes twice, NumPy keeps the last assignment.
+        self._row_of_slot[slots] = numbers
+        self._rows.append(rows)
+        if removed.any():
+            last = self._row_of_slot[slots] == numbers
+            self._index.remove(slots[last & removed])
+        if len(self._rows) > _SUPERSEDED_MIN and len(self._rows) > 2 * len(self._index):
+            live = self._index.live_slots()
+            self._rows.keep(self._row_of_slot[live])
+            self._row_of_slot[live] = np.arange(len(live))
         self.counters.state_keys = len(self._index)
-        self.counters.state_bytes = self._index.size_bytes + self._table().nbytes
-
-    def _keep(self, rows: pa.RecordBatch) -> None:
-        slots = self._index.slots(self._table_key_arrays(rows), insert=True)
-        more = self._index.capacity - len(self._row_of_slot)
-        self._row_of_slot = np.pad(self._row_of_slot, (0, more))
-        # Where a key comes twice, NumPy keeps the last assignment: the latest row.
-        self._row_of_slot[slots] = np.arange(self._row_count, self._row_count + len(slots))
-        self._row_count += len(slots)
-        self._added.append(rows)
-        if self._row_count > 1024 and self._row_count > 2 * len(self._index):
-            self._drop_superseded()
-
-    def _forget(self, keys: pa.RecordBatch) -> None:
-        arrays = self._table_key_arrays(keys)
-        slots = self._index.slots(arrays, insert=False)
-        known = np.unique(slots[slots >= 0])
-        if len(known):
-            self._removed.append(self._index.keys(known))
-            self._index.remove(known)
-
-    def _drop_superseded(self) -> None:
-        """Keep the latest rows only; the next snapshot is then a full one."""
-        slots = self._index.live_slots()
-        rows = self._table().take(pa.array(self._row_of_slot[slots])).combine_chunks()
-        self._rows, self._added = rows, []
-        self._row_of_slot[slots] = np.arange(len(slots))
-        self._row_count = len(slots)
-        self._last_checkpoint = None
-
-    def _table(self) -> pa.Table:
-        """Return the rows kept, as one contiguous table."""
-        if self._added:
-            added = pa.Table.from_batches(self._added, self.config.table_schema)
-            self._rows = pa.concat_tables([self._rows, added]).combine_chunks()
-            self._added = []
-        return self._rows
-
-    def _latest(self, first_row: int) -> pa.Table:
-        """Return the latest row of each key, of those that came as `first_row` or later."""
-        rows = np.sort(self._row_of_slot[self._index.live_slots()])
-        return self._table().take(pa.array(rows[rows >= first_row]))
+        self.counters.state_bytes = self._index.size_bytes + self._rows.size_bytes
 
     def _join(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return `batch` with the table's columns, without rows that an inner join drops."""
         config = self.config
-        keys = [batch.column(name) for name in config.stream_keys]
-        slots = self._index.slots(keys, insert=False)
+        keys = self._key_arrays(batch, config.stream_keys)
+        slots = self._index.find(keys)
         for key in keys:
             if key.null_count:
-                slots[pc.is_null(key).to_numpy(zero_copy_only=False)] = -1
+                slots[~valid_bytes_of(key)] = -1
         matched = slots >= 0
         every = bool(matched.all())
         if not every and config.how == "inner":
             batch = batch.filter(pa.array(matched))
             slots = slots[matched]
-        table = self._table()
-        if every or config.how == "inner":
-            places = pa.array(self._row_of_slot[slots])
-        else:
-            row_of_slot = self._row_of_slot if len(self._row_of_slot) else np.zeros(1, np.int64)
-            places = pa.array(row_of_slot[np.maximum(slots, 0)], mask=~matched)
-        taken = [table.column(name).take(places).combine_chunks() for name in config.table_columns]
+        if self._table_columns or not every:
+            self.counters.rows_arrow += len(matched)
         hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
-        schema = config.output_schemas[0]
-        columns = [batch.column(name) for name in config.stream_schema.names]
-        fields = [*schema, *(batch.schema.field(name) for name in hidden)]
-        columns += [*taken, *(batch.column(name) for name in hidden)]
+        columns = batch.select(config.stream_schema.names).columns
+        if self._table_columns:
+            numbers = self._row_of_slot[slots] if len(self._row_of_slot) else slots
+            if not every and config.how == "left":
+                numbers = np.where(matched, numbers, -1)
+            columns += self._rows.take(self._table_columns, numbers)
+        fields = [*self._schema, *(batch.schema.field(name) for name in hidden)]
+        columns += [batch.column(name) for name in hidden]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
-    def _table_key_arrays(self, rows: pa.RecordBatch) -> list[pa.Array]:
-        return [rows.column(name) for name in self.config.table_keys]
+    @staticmethod
+    def _key_arrays(rows: pa.RecordBatch, names: Sequence[str]) -> list[pa.Array]:
+        return [rows.column(name) for name in names]
 
-    def _state_rows(self, rows: pa.Table, removed: bool) -> pa.Table:
-        """Return `rows` as a snapshot holds them."""
-        keys = [rows.column(name).combine_chunks() for name in self.config.table_keys]
+    def _state_rows(self, arrays: list[pa.Array], *, removed: bool) -> pa.Table:
+        """Return rows of the table as a snapshot holds them."""
+        names = self.config.table_schema.names
+        keys = [arrays[names.index(name)] for name in self.config.table_keys]
+        count = len(keys[0])
+        groups = key_groups_of(keys) if count else np.zeros(0, dtype=np.int32)
         columns: dict[str, pa.Array] = {
-            KEY_GROUP_COLUMN: pa.array(key_groups_of(keys), pa.int32()),
-            REMOVED_COLUMN: pa.array(np.full(rows.num_rows, removed)),
+            KEY_GROUP_COLUMN: pa.array(groups, pa.int32()),
+            REMOVED_COLUMN: pa.array(np.full(count, removed)),
         }
-        for name in self.config.table_schema.names:
-            columns[f"row.{name}"] = rows.column(name)
+        for name, array in zip(names, arrays, strict=True):
+            columns[f"row.{name}"] = array
         return pa.table(columns)
 
     def _removed_rows(self, keys: list[pa.Array]) -> pa.Table:
         """Return keys that are gone as a snapshot holds them: nulls beside the keys."""
         of_key = dict(zip(self.config.table_keys, keys, strict=True))
-        columns = [
-            of_key.get(field.name, pa.nulls(len(keys[0]), field.type))
+        arrays = [
+            of_key[field.name] if field.name in of_key else pa.nulls(len(keys[0]), field.type)
             for field in self.config.table_schema
         ]
-        return self._state_rows(
-            pa.table(columns, names=self.config.table_schema.names), removed=True
-        )
+        return self._state_rows(arrays, removed=True)

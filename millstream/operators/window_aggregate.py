@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.errors import JobError
-from millstream.operators.accumulator import Aggregate, AggregateFunction
+from millstream.errors import JobError, OptionError
+from millstream.operators.aggregate import Aggregate, AggregateFunction
+from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
-    HIDDEN_COLUMNS,
     OUTPUT_ROWS_MAX,
     STAMP_COLUMN,
     ChangeMode,
@@ -37,6 +37,7 @@ __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregate
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 CLOSED_UNTIL = "closed_until_us"
 GIVEN_OUT = "given_out"
+SPAN_MAX_US = 100_000 * 366 * 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class WindowAggregateConfig:
         The result columns.
     allowed_lateness_us
         How long after its end a window takes rows before it is emitted.
+
+    Raises
+    ------
+    OptionError
+        When the allowed lateness is negative, or it or the size absurdly large.
     """
 
     input_schema: pa.Schema
@@ -65,6 +71,19 @@ class WindowAggregateConfig:
     window: Tumbling
     aggregates: tuple[Aggregate, ...]
     allowed_lateness_us: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.allowed_lateness_us <= SPAN_MAX_US - self.window.size_us:
+            message = (
+                f"a window's size and allowed lateness must be positive and below 100,000 years; "
+                f"got {self.window.size_us} and {self.allowed_lateness_us} microseconds"
+            )
+            raise OptionError(message)
+
+    @property
+    def span_us(self) -> int:
+        """How far a window's start lies behind the watermark that closes it."""
+        return self.window.size_us + self.allowed_lateness_us
 
     @property
     def consumes(self) -> ChangeMode:
@@ -121,7 +140,7 @@ class WindowAggregate:
         # Stamped rows of a window that this watermark closed come from a partition that was idle.
         self._watermark_us = WATERMARK_MIN
         self._given_out = GivenOut()
-        self._earliest_start_us: int | None = None
+        self._given_end_us = WATERMARK_MIN
         self._result_schema, self._late_schema = config.output_schemas
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
@@ -130,7 +149,7 @@ class WindowAggregate:
         Raises
         ------
         JobError
-            Where a row has no event time, or a sum leaves its type.
+            Where a row has no event time, or one whose window int64 cannot hold.
         """
         assert input_index == 0
         self.counters.rows_in += batch.num_rows
@@ -138,26 +157,26 @@ class WindowAggregate:
         starts, late, late_count = self._assign(batch)
         if late_count:
             self.counters.rows_late += late_count
-            rows = batch.drop_columns([c for c in HIDDEN_COLUMNS if c in batch.schema.names])
-            mask = pa.array(late)
-            yield from self._pieces(1, rows.filter(mask).select(self._late_schema.names))
-            keep = pa.array(~late)
-            batch = batch.filter(keep)
+            rows = batch.select(self._late_schema.names).filter(pa.array(late))
+            yield from self._pieces(1, rows)
+            batch = batch.filter(pa.array(~late))
             starts = starts[~late]
         if batch.num_rows:
             self._state.fold(batch, starts)
-            earliest = int(starts.min())
-            if self._earliest_start_us is None or earliest < self._earliest_start_us:
-                self._earliest_start_us = earliest
         self._count_state()
 
     def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
-        """Emit the windows that `watermark_us` closes, the earliest first."""
+        """Emit the windows that `watermark_us` closes, the earliest first.
+
+        Raises
+        ------
+        JobError
+            Where a sum of integers is beyond int64.
+        """
         self._watermark_us = max(self._watermark_us, watermark_us)
-        span = self._span_us
-        if self._earliest_start_us is None or self._earliest_start_us + span > watermark_us:
-            return
-        yield from self._close(watermark_us - span)
+        earliest = self._state.windows.earliest_us
+        if earliest is not None and earliest + self.config.span_us <= watermark_us:
+            yield from self._close(watermark_us - self.config.span_us)
 
     def output_watermark(self, watermark_us: int) -> int:
         """Return the least start that a window emitted later can have.
@@ -167,45 +186,38 @@ class WindowAggregate:
         if watermark_us in {WATERMARK_MIN, WATERMARK_MAX}:
             return watermark_us
         window = self.config.window
-        open_us = window.start_of(watermark_us - self._span_us) + window.size_us
+        open_us = window.start_of(watermark_us - self.config.span_us) + window.size_us
         return max(open_us, WATERMARK_MIN)
 
     def on_end(self) -> Iterator[Emit]:
         """Emit every open window; rows that come for one in a later run are late."""
-        starts = self._state.starts()
-        if len(starts):
-            end = int(starts.max()) + self.config.window.size_us
-            self._closed_until_us = max(self._closed_until_us, end)
-            yield from self._close(None)
+        yield from self._close(None)
+        self._closed_until_us = max(self._closed_until_us, self._given_end_us)
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
         """Return the open windows, or those that changed or closed since checkpoint `since`."""
         full, rows = self._state.snapshot(since, checkpoint)
+        closed_us = self._closed_until_us + self.config.allowed_lateness_us
         values: dict[str, int | str | None] = {
             CLOSED_UNTIL: self._closed_until_us,
-            GIVEN_OUT: self._given_out.to_text(self._watermark_us),
+            GIVEN_OUT: self._given_out.to_text(self._watermark_us, closed_us),
         }
         return StateSnapshot(full, rows, values)
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Open the windows of `snapshots` whose keys are in `key_groups`."""
+        given_out = []
         for snapshot in snapshots:
             assert snapshot.version == 1, f"state of version {snapshot.version}"
-            if snapshot.rows is not None:
-                self._state.apply(snapshot.rows, key_groups)
-            closed = snapshot.values.get(CLOSED_UNTIL)
+            closed, text = snapshot.values.get(CLOSED_UNTIL), snapshot.values.get(GIVEN_OUT)
             if isinstance(closed, int):
                 self._closed_until_us = max(self._closed_until_us, closed)
-        given_out = [snapshot.values.get(GIVEN_OUT) for snapshot in snapshots]
-        self._given_out.restore([each for each in given_out if isinstance(each, str)], key_groups)
-        starts = self._state.starts()
-        self._earliest_start_us = int(starts.min()) if len(starts) else None
+            if isinstance(text, str):
+                given_out.append(text)
+        self._given_out.restore(given_out, key_groups)
+        parts = [each.rows for each in snapshots if each.rows is not None]
+        self._state.restore(parts, key_groups)
         self._count_state()
-
-    @property
-    def _span_us(self) -> int:
-        """How far a window's start must lie behind the watermark for it to be closed."""
-        return self.config.window.size_us + self.config.allowed_lateness_us
 
     def _assign(
         self, batch: pa.RecordBatch
@@ -216,32 +228,35 @@ class WindowAggregate:
         config = self.config
         column = batch.column(config.time_column)
         if column.null_count:
-            row = pc.index(pc.is_null(column), True).as_py()
-            message = (
-                f"row {row} of a batch has no event time: column {config.time_column!r} is null; "
-                f"the row is {batch.slice(row, 1).to_pylist()[0]}; filter such rows out before "
-                f"the window, e.g. .filter(col({config.time_column!r}).is_not_null())"
-            )
-            raise JobError(message)
-        times = np.asarray(column.cast(TIME_TYPE).view(pa.int64()))
-        stamps = (
-            np.asarray(batch.column(STAMP_COLUMN))
-            if STAMP_COLUMN in batch.schema.names
-            else np.empty(0, dtype=np.int64)
-        )
-        starts = np.empty(len(times), dtype=np.int64)
-        late = np.empty(len(times), dtype=np.bool_)
-        window = config.window
+            raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
+        times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
+        stamps = np.empty(0, dtype=np.int64)
+        if STAMP_COLUMN in batch.schema.names:
+            stamps = values_of(batch.column(STAMP_COLUMN))
+        starts = new_values(len(times), np.int64)
+        late = new_values(len(times), np.bool_)
+        size_us, offset_us = config.window.size_us, config.window.offset_us
         count = assign_windows(
-            times, stamps, window.size_us, window.offset_us, config.allowed_lateness_us,
+            times, stamps, size_us, offset_us % size_us, config.allowed_lateness_us,
             self._closed_until_us, self._watermark_us, starts, late,
         )  # fmt: skip
+        if count < 0:
+            message = f"the window of a row at {times[-1 - count]} microseconds is beyond int64"
+            raise JobError(message)
         if len(stamps) and self._given_out.restored_max_us > self._watermark_us:
             keys = [batch.column(name) for name in config.key_columns]
             until = self._given_out.until(keys, batch.num_rows)
-            late |= starts <= np.maximum(until, WATERMARK_MIN + self._span_us) - self._span_us
+            late |= starts <= np.maximum(until, WATERMARK_MIN + config.span_us) - config.span_us
             count = np.count_nonzero(late)
         return starts, late, int(count)
+
+    def _no_time(self, batch: pa.RecordBatch, row: int) -> str:
+        name = self.config.time_column
+        return (
+            f"row {row} of a batch has no event time: column {name!r} is null; the row is "
+            f"{batch.slice(row, 1).to_pylist()[0]}; filter such rows out before the window, "
+            f"e.g. .filter(col({name!r}).is_not_null())"
+        )
 
     def _close(self, start_max_us: int | None) -> Iterator[Emit]:
         """Emit and forget the windows that start at or before `start_max_us` (`None`: all).
@@ -249,23 +264,23 @@ class WindowAggregate:
         What a piece holds is forgotten as it is given out, so that the operator may rest
         between two pieces.
         """
-        slots = self._state.slots_until(start_max_us)
+        slots = self._state.windows.take_until(start_max_us)
         for begin in range(0, len(slots), OUTPUT_ROWS_MAX):
             piece = slots[begin : begin + OUTPUT_ROWS_MAX]
-            batch = self._results(piece)
-            self._given_out.note(batch.columns[: len(self.config.key_columns)])
+            batch, end_us = self._results(piece)
+            self._given_end_us = max(self._given_end_us, end_us)
+            self._given_out.note(batch.select(self.config.key_columns))
             self._state.remove(piece)
             yield from self._pieces(0, batch)
-        starts = self._state.starts()
-        self._earliest_start_us = int(starts.min()) if len(starts) else None
         self._count_state()
 
-    def _results(self, slots: npt.NDArray[np.int64]) -> pa.RecordBatch:
-        """Return the result rows of `slots`."""
+    def _results(self, slots: npt.NDArray[np.int64]) -> tuple[pa.RecordBatch, int]:
+        """Return the result rows of `slots`, and the end of the last window."""
         keys, starts, results = self._state.results(slots)
-        ends = pa.array(starts + self.config.window.size_us)
-        columns = [*keys, pa.array(starts).cast(TIME_TYPE), ends.cast(TIME_TYPE), *results]
-        return pa.RecordBatch.from_arrays(columns, schema=self._result_schema)
+        ends = starts + self.config.window.size_us
+        bounds = [pa.array(each).view(TIME_TYPE) for each in (starts, ends)]
+        columns = [*keys, *bounds, *results]
+        return pa.RecordBatch.from_arrays(columns, schema=self._result_schema), int(ends[-1])
 
     def _pieces(self, port: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):

@@ -9,14 +9,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
-from millstream.operators.accumulator import Accumulator, Aggregate
+from millstream.operators.accumulator import accumulators_of
+from millstream.operators.aggregate import Aggregate
 from millstream.operators.key_index import KeyIndex
+from millstream.operators.open_windows import OpenWindows
+from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
 
-KEY_GROUP_COLUMN = "_key_group"
-REMOVED_COLUMN = "_removed"
 WINDOW_START_COLUMN = "window_start"
 
 Int64Array = npt.NDArray[np.int64]
+
+_SNAPSHOT_PIECE_ROWS = 1_048_576
 
 
 class WindowState:
@@ -36,22 +39,13 @@ class WindowState:
         self, schema: pa.Schema, key_columns: Sequence[str], aggregates: Sequence[Aggregate]
     ) -> None:
         self._key_columns = tuple(key_columns)
-        self._key_types = [schema.field(name).type for name in key_columns]
-        self._index = KeyIndex([*self._key_types, pa.int64()])
-        self._accumulators: list[Accumulator] = []
-        width = 0
-        for each in aggregates:
-            type_ = pa.null() if each.argument is None else schema.field(each.argument).type
-            accumulator = Accumulator(each, type_, width)
-            self._accumulators.append(accumulator)
-            width += len(accumulator.field_names)
-        capacity = self._index.capacity
-        self._fields = np.zeros((capacity, width), dtype=np.int64)
-        self._starts = np.zeros(capacity, dtype=np.int64)
-        self._dirty = np.zeros(capacity, dtype=np.bool_)
-        # Slots that an earlier snapshot holds: closing one of these must be written down.
-        self._snapshotted = np.zeros(capacity, dtype=np.bool_)
-        self._closed: list[tuple[list[pa.Array], Int64Array]] = []
+        types = [schema.field(name).type for name in key_columns]
+        self._index = KeyIndex([*types, pa.int64()])
+        self.windows = OpenWindows()
+        self._aggregates = tuple(aggregates)
+        self._accumulators, self._accumulator_of = accumulators_of(aggregates, schema)
+        width = sum(each.width for each in self._accumulators)
+        self._fields = np.zeros((self._index.capacity, width), dtype=np.int64)
         self._last_checkpoint: int | None = None
 
     def __len__(self) -> int:
@@ -60,46 +54,27 @@ class WindowState:
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        return self._index.size_bytes + self._fields.nbytes + self._starts.nbytes
+        return self._index.size_bytes + self._fields.nbytes
 
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows, whose windows start at `starts`, into their slots."""
         keys = [batch.column(name) for name in self._key_columns]
-        slots = self._slots([*keys, pa.array(starts)], starts)
-        self._dirty[slots] = True
+        slots = self._insert([*keys, pa.array(starts)])
         for each in self._accumulators:
-            argument = each.aggregate.argument
-            column = None if argument is None else batch.column(argument)
-            each.fold(slots, column, self._fields, self._dirty)
-
-    def starts(self) -> Int64Array:
-        """Return the start of the window of each live slot."""
-        return self._starts[self._index.live_slots()]
-
-    def slots_until(self, start_max_us: int | None) -> Int64Array:
-        """Return the slots of windows that start by `start_max_us`, the earliest first."""
-        slots = self._index.live_slots()
-        starts = self._starts[slots]
-        if start_max_us is not None:
-            chosen = starts <= start_max_us
-            slots, starts = slots[chosen], starts[chosen]
-        return slots[np.argsort(starts, kind="stable")]
+            column = None if each.argument is None else batch.column(each.argument)
+            each.fold(slots, column, self._fields)
 
     def results(self, slots: Int64Array) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
         """Return key columns, window starts and result columns of `slots`."""
-        keys = self._index.keys(slots)[:-1]
+        *keys, starts = self._index.keys(slots)
         rows = self._fields[slots]
-        return keys, self._starts[slots], [each.result(rows) for each in self._accumulators]
+        pairs = zip(self._accumulator_of, self._aggregates, strict=True)
+        return keys, np.asarray(starts), [own.result(each, rows) for own, each in pairs]
 
     def remove(self, slots: Int64Array) -> None:
-        """Forget `slots`."""
-        known = slots[self._snapshotted[slots]]
-        if len(known):
-            self._closed.append((self._index.keys(known)[:-1], self._starts[known]))
+        """Forget `slots`, which were taken out of `windows`."""
         self._index.remove(slots)
         self._fields[slots] = 0
-        self._dirty[slots] = False
-        self._snapshotted[slots] = False
 
     def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
         """Return whether it is the full state, and the rows; see `StateSnapshot`.
@@ -107,77 +82,77 @@ class WindowState:
         A change is known only since the last snapshot; asked for another, all is returned.
         """
         full = since is None or since != self._last_checkpoint
-        live = self._index.live_slots()
-        slots = live if full else live[self._dirty[live]]
-        parts = [self._rows(self._index.keys(slots)[:-1], self._starts[slots], self._fields[slots])]
+        slots = self._index.live_slots() if full else self._index.changed_slots()
+        parts = []
         if not full:
-            parts += [self._rows(keys, starts, None) for keys, starts in self._closed]
-        self._closed.clear()
-        self._dirty[live] = False
-        self._snapshotted[live] = True
+            parts += [self._rows(keys, None) for keys in self._index.removed_keys()]
+        # In pieces: the strings of an Arrow array have less than 2 GiB.
+        for begin in range(0, max(len(slots), 1), _SNAPSHOT_PIECE_ROWS):
+            piece = slots[begin : begin + _SNAPSHOT_PIECE_ROWS]
+            parts.append(self._rows(self._index.keys(piece), self._fields[piece]))
+        self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
         return full, pa.concat_tables(parts)
 
-    def apply(self, rows: pa.Table, groups: range) -> None:
-        """Apply the rows of a snapshot whose key group is in `groups`."""
-        group = np.asarray(rows.column(KEY_GROUP_COLUMN).combine_chunks())
-        mine = (group >= groups.start) & (group < groups.stop)
-        rows = rows.filter(pa.array(mine)).combine_chunks()
-        removed = np.asarray(rows.column(REMOVED_COLUMN).combine_chunks())
-        gone, kept = rows.filter(pa.array(removed)), rows.filter(pa.array(~removed))
-        if gone.num_rows:
-            columns, starts = self._key_arrays(gone)
-            slots = self._index.slots([*columns, pa.array(starts)], insert=False)
+    def restore(self, parts: Sequence[pa.Table], groups: range) -> None:
+        """Apply the rows of snapshots, oldest first, whose key group is in `groups`."""
+        for rows in parts:
+            group = np.asarray(rows.column(KEY_GROUP_COLUMN))
+            mine = (group >= groups.start) & (group < groups.stop)
+            removed = np.asarray(rows.column(REMOVED_COLUMN))
+            gone = self._key_arrays(rows.filter(pa.array(mine & removed)))
+            slots = self._index.find(gone)
             self.remove(slots[slots >= 0])
-        if kept.num_rows:
-            columns, starts = self._key_arrays(kept)
-            slots = self._slots([*columns, pa.array(starts)], starts)
+            kept = rows.filter(pa.array(mine & ~removed))
+            slots = self._insert(self._key_arrays(kept))
             for column, name, is_float in self._state_columns():
-                values = np.asarray(kept.column(name).combine_chunks())
+                values = np.asarray(kept.column(name))
                 self._fields[slots, column] = values.view(np.int64) if is_float else values
-            self._dirty[slots] = True
+        # What was inserted and removed again while snapshots were applied is not open.
+        live = self._index.live_slots()
+        self.windows = OpenWindows()
+        self.windows.add(np.asarray(self._index.keys(live)[-1]), live)
 
-    def _slots(self, columns: list[pa.Array], starts: Int64Array) -> Int64Array:
-        """Return slots for keys, the arrays grown to hold them."""
-        slots = self._index.slots(columns, insert=True)
-        more = self._index.capacity - len(self._fields)
-        if more:
-            self._fields = np.pad(self._fields, ((0, more), (0, 0)))
-            self._starts = np.pad(self._starts, (0, more))
-            self._dirty = np.pad(self._dirty, (0, more))
-            self._snapshotted = np.pad(self._snapshotted, (0, more))
-        self._starts[slots] = starts
-        return slots
+    def _insert(self, columns: list[pa.Array]) -> Int64Array:
+        """Return slots for keys, the last of `columns` being the window starts."""
+        slots = self._index.insert(columns)
+        if len(self._fields) < self._index.capacity:
+            fields = np.zeros((self._index.capacity, self._fields.shape[1]), dtype=np.int64)
+            fields[: len(self._fields)] = self._fields
+            self._fields = fields
+        self.windows.add(self._index.numbers(slots.added, len(columns) - 1), slots.added)
+        return slots.of_rows
 
     def _state_columns(self) -> list[tuple[int, str, bool]]:
         """Return (field, name in a state file, whether it holds float64) of each field."""
         return [
-            (each.first_field + index, f"{each.aggregate.name}.{name}", index in each.float_fields)
+            (each.first_field + index, f"value.{name}", index in each.float_fields)
             for each in self._accumulators
             for index, name in enumerate(each.field_names)
         ]
 
-    def _key_arrays(self, rows: pa.Table) -> tuple[list[pa.Array], Int64Array]:
-        columns = [rows.column(name).combine_chunks() for name in self._key_names()]
-        return columns, np.asarray(rows.column(WINDOW_START_COLUMN).combine_chunks())
+    def _key_arrays(self, rows: pa.Table) -> list[pa.Array]:
+        names = [*self._key_names(), WINDOW_START_COLUMN]
+        return [rows.column(name).combine_chunks() for name in names]
 
     def _key_names(self) -> list[str]:
         """Return names for key columns that no other column of a state file has."""
         return [f"key.{name}" for name in self._key_columns]
 
-    def _rows(
-        self, keys: list[pa.Array], starts: Int64Array, fields: Int64Array | None
-    ) -> pa.Table:
+    def _rows(self, columns: list[pa.Array], fields: Int64Array | None) -> pa.Table:
         """Return rows of a snapshot; without `fields` they say that the keys are gone."""
+        *keys, starts = columns
         count = len(starts)
-        groups = key_groups_of(keys) if keys else np.zeros(count, dtype=np.int32)
-        columns: dict[str, pa.Array] = {
+        groups = np.zeros(count, dtype=np.int32)
+        if keys and count:
+            groups = key_groups_of(keys)
+        table: dict[str, pa.Array] = {
             KEY_GROUP_COLUMN: pa.array(groups, pa.int32()),
             REMOVED_COLUMN: pa.array(np.full(count, fields is None)),
             **dict(zip(self._key_names(), keys, strict=True)),
-            WINDOW_START_COLUMN: pa.array(starts),
+            WINDOW_START_COLUMN: starts,
         }
         for column, name, is_float in self._state_columns():
             values = np.zeros(count, np.int64) if fields is None else fields[:, column].copy()
-            columns[name] = pa.array(values.view(np.float64) if is_float else values)
-        return pa.table(columns)
+            table[name] = pa.array(values.view(np.float64) if is_float else values)
+        return pa.table(table)

@@ -1,10 +1,10 @@
-"""Writes the source of one kernel for a predicate and its output expressions.
+"""Writes the source of the kernels for a predicate and for a row of output expressions.
 
-The kernel goes over the rows twice, a batch being in the cache: the first loop writes the
-numbers of the rows that pass, without a branch; the second computes the outputs of those.
-(Tried: one loop with a branch mispredicts at 20-80 % passing and is 2 to 3 times slower;
-one loop that writes every output of every row is slower below half passing.)
-Without a predicate there is one loop, which LLVM vectorises.
+One kernel writes the numbers of the rows that pass, without a branch; the other computes the
+outputs of those, the batch being in the cache. So outputs are as large as they must be. (Tried:
+one loop with a branch mispredicts at 20-80 % passing and takes twice as long; one loop that
+writes every output of every row is 10 % faster where the outputs are in the cache already, and
+three times slower where memory of the batch's size must be had for them.)
 
 A value is a pair of names: the value, and whether it is valid (`None`: always). What the
 value is where it is not valid is arbitrary.
@@ -21,8 +21,6 @@ import pyarrow.types as pat
 
 from millstream.operators.arrow_buffers import storage_dtype
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
-
-KERNEL_NAME = "fused"
 
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _COMPARISON = {
@@ -88,8 +86,33 @@ def _is_widening(source: pa.DataType, target: pa.DataType) -> bool:
     return bool(signed(target) and source.bit_width < target.bit_width)
 
 
-class FusedSource:
-    """The source of a kernel, for inputs of which some have nulls.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A generated module with one function.
+
+    Parameters
+    ----------
+    name, text
+        Of the function, and the module's source.
+    may_be_null
+        Of each output, whether the kernel writes a validity for it.
+    """
+
+    name: str
+    text: str
+    may_be_null: tuple[bool, ...] = ()
+
+
+def select_source(
+    inputs: Sequence[tuple[str, pa.DataType]],
+    with_nulls: Sequence[bool],
+    predicate: TypedExpression,
+) -> Source:
+    """Return a kernel that writes the numbers of the rows for which `predicate` is true.
+
+    Its arguments: the number of rows; for each input its values (for booleans: bytes of bits
+    and the first bit's position), then, with nulls, its bitmap and the first bit's position;
+    `selected` (int32, shape (n,)). Returns how many rows pass.
 
     Parameters
     ----------
@@ -97,59 +120,62 @@ class FusedSource:
         Columns that the kernel reads: name and type, in the order of its arguments.
     with_nulls
         Whether each input comes with a validity bitmap.
-    predicate
-        Rows for which it is true pass; `None`: all.
-    outputs
-        What is computed of the rows that pass.
-
-    Notes
-    -----
-    The kernel's arguments: the number of rows; for each input its values (for booleans: bytes
-    of bits and the first bit's position), then, with nulls, its bitmap and the first bit's
-    position; with a predicate, `selected` (int32, shape (n,)); for each output its values (for
-    booleans bytes), then, where it may be null, its validity (bool). Returns the number of rows
-    that passed.
     """
+    writer = _Writer(inputs, with_nulls)
+    writer.add("m = 0", 1)
+    writer.add("for i in range(n):", 1)
+    passed = writer.value(predicate)
+    truth = passed.code if passed.valid is None else f"({passed.code}) & ({passed.valid})"
+    writer.add("selected[m] = i")
+    writer.add(f"m += np.int64({truth})")
+    writer.add("return m", 1)
+    return Source("select", writer.module("select", ["selected"]))
+
+
+def compute_source(
+    inputs: Sequence[tuple[str, pa.DataType]],
+    with_nulls: Sequence[bool],
+    outputs: Sequence[TypedExpression],
+    *,
+    selected: bool,
+) -> Source:
+    """Return a kernel that computes `outputs` of all rows, or of those in `selected`.
+
+    Its arguments: the number of rows to compute; the inputs, as in `select_source`; with
+    `selected`, their numbers (int32); for each output its values (for booleans bytes), then,
+    where it may be null, its validity (bool).
+    """
+    writer = _Writer(inputs, with_nulls)
+    writer.add("for o in range(n):", 1)
+    writer.add("i = np.int64(selected[o])" if selected else "i = o")
+    names = ["selected"] if selected else []
+    may_be_null = []
+    for index, output in enumerate(outputs):
+        value = writer.value(output)
+        writer.add(f"out{index}[o] = {value.code}")
+        names.append(f"out{index}")
+        may_be_null.append(value.valid is not None)
+        if value.valid is not None:
+            writer.add(f"out_valid{index}[o] = {value.valid}")
+            names.append(f"out_valid{index}")
+    return Source("compute", writer.module("compute", names), tuple(may_be_null))
+
+
+class _Writer:
+    """Writes the body of one loop over rows `i`; each subexpression is computed once."""
 
     def __init__(
-        self,
-        inputs: Sequence[tuple[str, pa.DataType]],
-        with_nulls: Sequence[bool],
-        predicate: TypedExpression | None,
-        outputs: Sequence[TypedExpression],
+        self, inputs: Sequence[tuple[str, pa.DataType]], with_nulls: Sequence[bool]
     ) -> None:
         self._inputs = list(inputs)
         self._with_nulls = list(with_nulls)
         self._number = {name: index for index, (name, _) in enumerate(inputs)}
         self._lines: list[str] = []
         self._names: dict[TypedExpression, Value] = {}
-        self._indent = 2
         self._count = 0
-        self.output_may_be_null: list[bool] = []
-        self.text = self._write(predicate, outputs)
 
-    def _write(self, predicate: TypedExpression | None, outputs: Sequence[TypedExpression]) -> str:
-        if predicate is not None:
-            self._lines.append("    m = 0")
-            self._lines.append("    for i in range(n):")
-            passed = self._value(predicate)
-            truth = passed.code if passed.valid is None else f"({passed.code}) & ({passed.valid})"
-            self._add("selected[m] = i")
-            self._add(f"m += np.int64({truth})")
-            self._names.clear()
-        if outputs:
-            count = "n" if predicate is None else "m"
-            self._lines.append(f"    for o in range({count}):")
-            self._add("i = o" if predicate is None else "i = selected[o]")
-        names = []
-        for index, output in enumerate(outputs):
-            value = self._value(output)
-            self._add(f"out{index}[o] = {value.code}")
-            names.append(f"out{index}")
-            self.output_may_be_null.append(value.valid is not None)
-            if value.valid is not None:
-                self._add(f"out_valid{index}[o] = {value.valid}")
-                names.append(f"out_valid{index}")
+    def module(self, name: str, more: Sequence[str]) -> str:
+        """Return the module whose function `name` takes the inputs and `more`."""
         arguments = ["n"]
         for index, (_, type_) in enumerate(self._inputs):
             arguments.append(f"in{index}")
@@ -157,23 +183,22 @@ class FusedSource:
                 arguments.append(f"in_bit{index}")
             if self._with_nulls[index]:
                 arguments += [f"valid{index}", f"valid_bit{index}"]
-        if predicate is not None:
-            arguments.append("selected")
-        head = ["import numpy as np", "", "", f"def {KERNEL_NAME}({', '.join(arguments + names)}):"]
-        tail = ["    return n" if predicate is None else "    return m"]
-        return "\n".join([*head, *self._lines, *tail]) + "\n"
+        head = f"def {name}({', '.join([*arguments, *more])}):"
+        return "\n".join(["import numpy as np", "", "", head, *self._lines]) + "\n"
 
-    def _add(self, line: str) -> None:
-        self._lines.append("    " * self._indent + line)
+    def add(self, line: str, indent: int = 2) -> None:
+        """Add a line to the body."""
+        self._lines.append("    " * indent + line)
 
     def _named(self, code: str) -> str:
         """Give `code` a name, so that it is computed once."""
         name = f"v{self._count}"
         self._count += 1
-        self._add(f"{name} = {code}")
+        self.add(f"{name} = {code}")
         return name
 
-    def _value(self, expression: TypedExpression) -> Value:
+    def value(self, expression: TypedExpression) -> Value:
+        """Return the value of `expression`, with the lines that compute it added."""
         found = self._names.get(expression)
         if found is None:
             match expression:
@@ -195,7 +220,7 @@ class FusedSource:
         return Value(self._named(f"in{index}[i]"), valid)
 
     def _call(self, call: Call) -> Value:
-        values = [self._value(each) for each in call.arguments]
+        values = [self.value(each) for each in call.arguments]
         function = call.function
         if function == "is_null":
             valid = values[0].valid

@@ -1,7 +1,8 @@
 """Loops of the windowed aggregate: assign windows, decide lateness, fold values into slots.
 
 State is one int64 matrix, a row a slot, so that what a row of input touches lies together;
-float fields are the same memory seen as float64. `valid` is empty where no value is null.
+float fields are the same memory seen as float64. `valid` is empty where no value is null. A
+field of -1 is one that nobody asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from millstream.jit import kernel
-from millstream.windows.watermark import WATERMARK_MIN
+from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 
 @kernel
@@ -35,22 +36,37 @@ def assign_windows(
     stamps
         Watermark of the row's partition just before it, int64, shape (n,) or (0,).
     size, offset, allowed
-        Of the windows, and the allowed lateness; microseconds.
+        Of the windows, offset from 0 to below size, and the allowed lateness; microseconds.
     closed
         Windows that end at or before this were flushed at the end of an earlier run.
     given_out
         Watermark up to which windows were given out; a stamped row of one of these is late.
     starts, late
         Outputs: int64 and bool, shape (n,).
+
+    Returns
+    -------
+    int
+        How many rows are late; -1 - row where a row's window begins or ends beyond int64.
     """
     count = 0
     stamped = len(stamps) > 0
     span = size + allowed
+    start = end = 0  # no time lies in this window
     for row in range(len(times)):
-        # The sign of Numba's modulo is the divisor's: windows before 1970 come out right.
-        start = times[row] - (times[row] - offset) % size
+        time = times[row]
+        # Rows mostly fall into the window of the row before: a division less.
+        if time < start or time >= end:
+            # The sign of Numba's modulo is the divisor's: windows before 1970 come out right.
+            into = time % size - offset
+            if into < 0:
+                into += size
+            if time < WATERMARK_MIN + into or time - into > WATERMARK_MAX - size:
+                return -1 - row
+            start = time - into
+            end = start + size
         starts[row] = start
-        is_late = start + size <= closed
+        is_late = end <= closed
         if stamped:
             # Moving the watermark back instead of the window on cannot leave int64.
             watermark = max(stamps[row], given_out, WATERMARK_MIN + span)
@@ -61,84 +77,100 @@ def assign_windows(
 
 
 @kernel
-def count_values(slots: Any, valid: Any, state: Any, dirty: Any, field: int) -> None:
-    """Add 1 to `state[slot, field]` for each value that is not null."""
-    every = len(valid) == 0
-    for row in range(len(slots)):
-        dirty[slots[row]] = True
-        if every or valid[row]:
-            state[slots[row], field] += 1
-
-
-@kernel
-def sum_integers(slots: Any, values: Any, valid: Any, state: Any, field: int) -> int:
-    """Add to count `field` and sum `field + 1`; return the first row that overflows, or -1."""
+def count_values(slots: Any, valid: Any, state: Any, count: int) -> None:
+    """Add 1 to field `count` of each row's slot whose value is not null."""
     every = len(valid) == 0
     for row in range(len(slots)):
         if every or valid[row]:
-            slot = slots[row]
-            before = state[slot, field + 1]
-            after = before + values[row]
-            # Overflow: both operands have the sign that the result lacks.
-            if ((before ^ after) & (values[row] ^ after)) < 0:
-                return row
-            state[slot, field] += 1
-            state[slot, field + 1] = after
-    return -1
+            state[slots[row], count] += 1
 
 
 @kernel
-def sum_floats(slots: Any, values: Any, valid: Any, state: Any, floats: Any, field: int) -> None:
-    """Add to count `field`, sum `field + 1` and its compensation `field + 2`.
+def fold_integers(
+    slots: Any,
+    values: Any,
+    valid: Any,
+    flip: Any,
+    state: Any,
+    count: int,
+    total: int,
+    least: int,
+    greatest: int,
+) -> None:
+    """Fold 64-bit integers into their slots.
 
-    (Neumaier's variant of Kahan's summation, ZAMM 54, 1974: the result does not depend on the
-    order of the values beyond the last digits.) `floats` is `state` seen as float64.
+    Parameters
+    ----------
+    slots, values, valid
+        int64, int64 and bool, shape (n,).
+    flip
+        0 for signed values; the sign bit for unsigned ones, whose order is that of the
+        signed values with it turned over.
+    state
+        int64, shape (slots, fields).
+    count, total, least, greatest
+        Fields: number of values; sum, 128 bits in two fields, the low one first, so that
+        it is exact in any order; extremes.
     """
     every = len(valid) == 0
     for row in range(len(slots)):
         if every or valid[row]:
             slot = slots[row]
             value = values[row]
-            total = floats[slot, field + 1]
-            after = total + value
-            larger = abs(total) >= abs(value)
-            lost = (total - after) + value if larger else (value - after) + total
-            state[slot, field] += 1
-            floats[slot, field + 1] = after
-            # An infinite sum has lost nothing; inf - inf would make the compensation NaN.
-            if np.isfinite(after):
-                floats[slot, field + 2] += lost
+            before = state[slot, count]
+            if total >= 0:
+                low = state[slot, total]
+                after = low + value
+                carry = np.int64(np.uint64(after) < np.uint64(low))
+                sign = value >> 63 if flip == 0 else 0
+                state[slot, total] = after
+                state[slot, total + 1] += sign + carry
+            if least >= 0 and (before == 0 or (value ^ flip) < (state[slot, least] ^ flip)):
+                state[slot, least] = value
+            if greatest >= 0 and (before == 0 or (value ^ flip) > (state[slot, greatest] ^ flip)):
+                state[slot, greatest] = value
+            state[slot, count] = before + 1
 
 
 @kernel
-def extreme_integers(
-    slots: Any, values: Any, valid: Any, state: Any, field: int, greatest: bool
+def fold_floats(
+    slots: Any,
+    values: Any,
+    valid: Any,
+    state: Any,
+    floats: Any,
+    count: int,
+    total: int,
+    least: int,
+    greatest: int,
 ) -> None:
-    """Keep the least or greatest value in `field + 1`, the count of values in `field`."""
+    """Fold floats into their slots; NaN is greater than all, as in PostgreSQL and DuckDB.
+
+    The sum has two fields, itself and what its additions lost, so that it does not depend on
+    the order of the values beyond the last digits (Neumaier's variant of Kahan's summation,
+    ZAMM 54, 1974). `floats` is `state` seen as float64; the rest is as in `fold_integers`.
+    """
     every = len(valid) == 0
     for row in range(len(slots)):
         if every or valid[row]:
             slot = slots[row]
             value = values[row]
-            kept = state[slot, field + 1]
-            if state[slot, field] == 0 or (value > kept if greatest else value < kept):
-                state[slot, field + 1] = value
-            state[slot, field] += 1
-
-
-@kernel
-def extreme_floats(
-    slots: Any, values: Any, valid: Any, state: Any, floats: Any, field: int, greatest: bool
-) -> None:
-    """Keep the least or greatest value; NaN is greater than all, as in PostgreSQL and DuckDB."""
-    every = len(valid) == 0
-    for row in range(len(slots)):
-        if every or valid[row]:
-            slot = slots[row]
-            value = values[row]
-            kept = floats[slot, field + 1]
-            above = value > kept or np.isnan(value)
-            below = value < kept or np.isnan(kept)
-            if state[slot, field] == 0 or (above if greatest else below):
-                floats[slot, field + 1] = value
-            state[slot, field] += 1
+            before = state[slot, count]
+            if total >= 0:
+                sum_ = floats[slot, total]
+                after = sum_ + value
+                larger = abs(sum_) >= abs(value)
+                lost = (sum_ - after) + value if larger else (value - after) + sum_
+                floats[slot, total] = after
+                # An infinite sum has lost nothing; inf - inf would make the loss NaN.
+                if np.isfinite(after):
+                    floats[slot, total + 1] += lost
+            if least >= 0:
+                kept = floats[slot, least]
+                if before == 0 or value < kept or np.isnan(kept):
+                    floats[slot, least] = value
+            if greatest >= 0:
+                kept = floats[slot, greatest]
+                if before == 0 or value > kept or np.isnan(value):
+                    floats[slot, greatest] = value
+            state[slot, count] = before + 1
