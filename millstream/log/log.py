@@ -227,6 +227,9 @@ class Log:
             Who this is, the same in every run: a new transaction of the same owner aborts what
             an earlier life of it left undecided.
 
+        It commits at the end of the `with` block, unless it was decided inside; an error
+        inside aborts it.
+
         Examples
         --------
         >>> with log.transaction("billing") as transaction:  # doctest: +SKIP
@@ -236,7 +239,8 @@ class Log:
         transaction = Transaction(self, self.transactions.writer(owner))
         try:
             yield transaction
-            transaction.commit()
+            if transaction.is_open:
+                transaction.commit()
         except BaseException:
             # The first error is the one to tell. A commit that failed may have been decided,
             # or the disk may refuse this too; then the owner's next writer decides.

@@ -34,6 +34,11 @@ class Transaction:
         self._producers: dict[str, Producer] = {}
         self._decided = False
 
+    @property
+    def is_open(self) -> bool:
+        """`True` until it is committed or aborted."""
+        return not self._decided
+
     def append(
         self, topic: str, rows: pa.RecordBatch | pa.Table, *, partition: int | None = None
     ) -> None:

@@ -72,6 +72,8 @@ class MemoryStorage:
     ----------
     process
         Its name.
+    disk
+        What it sees.
     alive
         `False` once it died; every call then raises `SimulatedCrash`.
     effects
@@ -86,7 +88,7 @@ class MemoryStorage:
         self.alive = True
         self.effects = 0
         self.crash_at: int | None = None
-        self._disk = disk
+        self.disk = disk
         self._chooser = disk.chooser
         self._boot_id = disk.boot_id
         self._failures: list[_Failure] = []
@@ -127,7 +129,7 @@ class MemoryStorage:
     def make_directory(self, path: str) -> None:
         """Create `path` and its parents, each entry durable."""
         self.check_alive()
-        directory = self._disk.root
+        directory = self.disk.root
         for name in _names(path):
             node = directory.entries.get(name)
             if node is None:
@@ -310,7 +312,7 @@ class MemoryStorage:
         raise reason
 
     def _find(self, path: str) -> Node | None:
-        node: Node | None = self._disk.root
+        node: Node | None = self.disk.root
         for name in _names(path):
             node = node.entries.get(name) if isinstance(node, Folder) else None
         return node

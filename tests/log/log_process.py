@@ -1,0 +1,59 @@
+"""A process that writes to a log; tests start it and kill it.
+
+Started as `python -m tests.log.log_process LOG TASK COUNT`. It says `ready`, waits for a line,
+and says `acked N` when row N is durable. TASK: `append:FIRST` appends to topic `a` the rows
+FIRST, FIRST + 1, …; `transact` commits row N to topics `a` and `b`, and aborts every third.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+from millstream.log import Log
+from tests.log.log_kit import rows
+
+
+class Aborted(Exception):
+    """Ends a transaction that is not to be."""
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def append(log: Log, first: int, count: int) -> None:
+    producer = log.producer("a")
+    for each in range(first, first + count):
+        producer.append(rows(each))
+        if each % 3 == 0:
+            producer.flush()
+            say(f"acked {each}")
+    producer.flush()
+    say(f"acked {first + count - 1}")
+
+
+def transact(log: Log, count: int) -> None:
+    for each in range(count):
+        with contextlib.suppress(Aborted), log.transaction("writer") as transaction:
+            transaction.append("a", rows(each))
+            transaction.append("b", rows(each))
+            if each % 3 == 2:
+                raise Aborted
+        if each % 3 != 2:
+            say(f"acked {each}")
+
+
+def main(path: str, task: str, count: int) -> None:
+    log = Log(path)
+    say("ready")
+    sys.stdin.readline()
+    if task.startswith("append:"):
+        append(log, int(task.removeprefix("append:")), count)
+    else:
+        transact(log, count)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
