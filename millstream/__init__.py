@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
     from millstream.plan.explain import Explanation
-    from millstream.runtime.hosts.local import RunResult
+    from millstream.runtime.result import RunResult
 
 __version__ = "0.1.0"
 
@@ -79,7 +79,7 @@ _MODULES = {
     "Expression": "millstream.dsl.expressions",
     "Aggregate": "millstream.dsl.functions",
     "Explanation": "millstream.plan.explain",
-    "RunResult": "millstream.runtime.hosts.local",
+    "RunResult": "millstream.runtime.result",
     "MillstreamError": "millstream.errors",
     "UserError": "millstream.errors",
 }

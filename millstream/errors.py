@@ -87,6 +87,10 @@ class JobError(MillstreamError):
     """Raised when a running job failed; names the operator and, where known, the row."""
 
 
+class JobCancelledError(JobError):
+    """Raised when a running job was cancelled; what it had not committed was taken back."""
+
+
 class CheckpointError(JobError):
     """Raised when a checkpoint cannot be taken, or a file of it is missing or damaged."""
 

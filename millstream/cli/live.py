@@ -13,7 +13,7 @@ from rich.table import Table
 
 from millstream.cli.console import notes, plain_table, time_text
 from millstream.clock import Clock, SystemClock
-from millstream.runtime.worker import WorkerStatus
+from millstream.runtime.activity import WorkerStatus
 
 RATE_INTERVAL_US = 1_000_000
 """A rate is taken over at least this long, so that it can be read."""
@@ -135,8 +135,8 @@ def _total(statuses: Sequence[WorkerStatus]) -> WorkerStatus:
     watermarks = [each.watermark_us for each in statuses if each.watermark_us is not None]
     return WorkerStatus(
         len(statuses),
-        sum(each.rows_read for each in statuses),
-        sum(each.rows_written for each in statuses),
-        min(watermarks, default=None),
-        sum(each.lag_rows for each in statuses),
+        rows_read=sum(each.rows_read for each in statuses),
+        rows_written=sum(each.rows_written for each in statuses),
+        watermark_us=min(watermarks, default=None),
+        lag_rows=sum(each.lag_rows for each in statuses),
     )

@@ -19,7 +19,7 @@ from millstream.cli.options import LogOption, open_log
 from millstream.errors import MillstreamError, OptionError
 
 if TYPE_CHECKING:
-    from millstream.runtime.hosts.local import RunResult
+    from millstream.runtime.result import RunResult
 
 
 @dataclass(frozen=True, slots=True)

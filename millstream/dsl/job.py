@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from millstream.log import Log
     from millstream.operators.operator import OperatorCounters
     from millstream.plan.explain import Explanation
-    from millstream.runtime.hosts.local import RunResult
+    from millstream.runtime.result import RunResult
 
 COLLECTED = "collected"
 """The name of the one result of a job that `collect()` runs."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from millstream.log import Log
-    from millstream.runtime.hosts.local import RunResult
-    from millstream.runtime.worker import WorkerStatus
+    from millstream.runtime.activity import WorkerStatus
+    from millstream.runtime.result import RunResult
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from millstream.runtime.manifest import Manifest, encode_manifest
 from millstream.runtime.messages import (
     CheckpointDone,
     Command,
+    EndSources,
     Finish,
     Finished,
     Report,
@@ -78,17 +79,29 @@ class Coordinator:
         self.restored: int | None = None
         """The checkpoint that the attempt went on from; `None`: from the beginning."""
         self.stopping = False
+        self.draining = False
         self._log = log
         # A run that only collects rows in memory has nothing to commit, and nobody to fence.
         self._durable = any(each.kind == "log" for each in sinks_of(self.graph))
         self._writer = NOBODY
         self._progress: CheckpointProgress | None = None
         self._due_us: int | None = None
+        self._sources_told = False
         self._sources_done: set[int] = set()
         self._finished: set[int] = set()
         self._manifest: Manifest | None = None
         self._kept: deque[set[str]] = deque(maxlen=MANIFESTS_KEPT)
         self._first = True
+
+    @property
+    def durable(self) -> bool:
+        """`False` where the run only collects rows in memory."""
+        return self._durable
+
+    @property
+    def checkpoint(self) -> int | None:
+        """Number of the newest checkpoint, those of earlier attempts included."""
+        return None if self._manifest is None else self._manifest.checkpoint
 
     @property
     def epoch(self) -> int:
@@ -142,6 +155,9 @@ class Coordinator:
 
     def tick(self, now_us: int) -> list[Command]:
         """Return the commands, for every worker, that are due by the monotonic time `now_us`."""
+        if self.draining and not self._sources_told:
+            self._sources_told = True
+            return [EndSources()]
         if self._due_us is None:
             self._due_us = now_us + self.options.checkpoint_interval_us
         if self._progress is not None:
@@ -194,6 +210,10 @@ class Coordinator:
     def request_stop(self) -> None:
         """End the run after one more checkpoint; windows that are open stay open in it."""
         self.stopping = True
+
+    def request_drain(self) -> None:
+        """Read no further, give out what is open, and end."""
+        self.draining = True
 
     def close(self) -> None:
         """Decide what is undecided: nothing of the attempt is left open.

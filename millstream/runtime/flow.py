@@ -11,9 +11,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from millstream.clock import Clock
 from millstream.errors import JobError, MillstreamError
 from millstream.operators.exchange import split_by_worker
 from millstream.operators.operator import Emit, Operator
+from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.channels import Outlet
 from millstream.runtime.graph import Edge, ExchangeNode, OperatorNode
 from millstream.runtime.messages import Batch, End, Message, Watermark
@@ -26,6 +28,8 @@ class Surroundings(Protocol):
 
     transaction: int
     reading: str
+    clock: Clock
+    activity: dict[str, OperatorActivity]
 
 
 class Consumer(Protocol):
@@ -68,6 +72,8 @@ class OperatorInputs:
         self._operator = operator
         self._consumers = consumers
         self._surroundings = surroundings
+        self._clock = surroundings.clock
+        self._activity = surroundings.activity[node.name]
         self._edges = [Edge(node.name, port) for port in range(len(node.config.output_schemas))]
         self._merge = WatermarkMerge(len(node.inputs))
         self._watermarks = [WATERMARK_MIN] * len(node.inputs)
@@ -79,6 +85,7 @@ class OperatorInputs:
 
     def rows(self, index: int, rows: pa.RecordBatch) -> Iterator[None]:
         """Give rows to the operator, and its output to who takes it."""
+        self._activity.bytes_in += rows.nbytes
         yield from self._emitted(self._operator.on_batch(index, rows))
 
     def watermark(self, index: int, watermark_us: int, idle: bool) -> Iterator[None]:
@@ -106,11 +113,13 @@ class OperatorInputs:
 
     def _emitted(self, output: Iterator[Emit]) -> Iterator[None]:
         while (emit := self._next(output)) is not None:
+            self._activity.bytes_out += emit.batch.nbytes
             for consumer in self._consumers.get(self._edges[emit.port], ()):
                 yield from consumer.rows(emit.batch)
 
     def _next(self, output: Iterator[Emit]) -> Emit | None:
         """Return the operator's next piece; its failure names it and the user's line."""
+        start_us = self._clock.monotonic_us()
         try:
             return next(output, None)
         except MillstreamError as error:
@@ -119,6 +128,8 @@ class OperatorInputs:
             raise JobError(self._failure(str(error))) from error
         except Exception as error:
             raise JobError(self._failure(f"{type(error).__name__}: {error}")) from error
+        finally:
+            self._activity.busy_us += self._clock.monotonic_us() - start_us
 
     def _failure(self, reason: str) -> str:
         node, reading = self._node, self._surroundings.reading

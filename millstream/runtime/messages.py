@@ -1,7 +1,7 @@
 """What travels: between workers over channels, and between coordinator and workers.
 
     worker ──── Batch │ Watermark │ Barrier │ End ────▶ worker
-    coordinator ──── StartCheckpoint │ Finish ────▶ worker
+    coordinator ──── StartCheckpoint │ EndSources │ Finish ────▶ worker
     worker ──── SourcesDone │ Finished │ CheckpointTaken │ CheckpointDone ────▶ coordinator
 
 All are plain data, so that any host can carry them.
@@ -71,7 +71,12 @@ class Finish:
     """All sources of all workers are at their ends: flush what is open."""
 
 
-Command = StartCheckpoint | Finish
+@dataclass(frozen=True, slots=True)
+class EndSources:
+    """Read no further: where the sources stand now is their end."""
+
+
+Command = StartCheckpoint | EndSources | Finish
 
 
 @dataclass(frozen=True, slots=True)

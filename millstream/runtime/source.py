@@ -113,6 +113,19 @@ class Source:
         """`True` unless this is a table that is not read up to its bounds yet."""
         return all(each.reader.position >= each.bound for each in self._partitions)
 
+    def end_here(self) -> None:
+        """Read no further: the positions are the ends."""
+        for each in self._partitions:
+            each.end = each.reader.position
+
+    def slowest(self) -> str | None:
+        """Return the partition with the least watermark, of those that hold back others."""
+        holding = [each for each in self._partitions if not self._is_idle(each)]
+        if self.node.time_column is None or not holding:
+            return None
+        least = min(holding, key=lambda each: each.watermark.value_us)
+        return f"{self._topic.name}/{least.index}"
+
     def positions(self) -> dict[int, PartitionState]:
         """Return where each partition stands."""
         return {

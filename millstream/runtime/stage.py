@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from millstream.clock import Clock
 from millstream.log.transactions import Participant
 from millstream.operators.operator import Operator, StateSnapshot
+from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.alignment import Alignment
 from millstream.runtime.channels import Channels, Inlet
 from millstream.runtime.flow import Consumer, OperatorInputs, SendInput, SinkInput
@@ -66,6 +68,8 @@ class StageRunner:
         To and from the other workers.
     transaction
         Number of the checkpoint, and so of the transaction, that rows belong to now.
+    clock
+        By which operators' computing is timed.
     """
 
     def __init__(
@@ -78,11 +82,14 @@ class StageRunner:
         sinks: Mapping[str, Sink],
         channels: Channels,
         transaction: int,
+        clock: Clock,
     ) -> None:
         self.stage = stage
         self.transaction = transaction
         self.reading = ""
         self.ended = False
+        self.clock = clock
+        self.activity = {each.name: OperatorActivity() for each in stage.operators}
         self._worker = worker
         self._operators = operators
         self._sources = [sources[each.name] for each in stage.sources]

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from millstream.clock import Clock
 from millstream.log import Log
 from millstream.log.transactions import Writer
 from millstream.operators.operator import Operator, OperatorCounters
+from millstream.runtime.activity import OperatorActivity, WorkerStatus, operator_status
 from millstream.runtime.channels import Channels
 from millstream.runtime.graph import (
     KEY_GROUPS,
@@ -30,6 +32,7 @@ from millstream.runtime.manifest import PartitionState, SourceState, StateFile
 from millstream.runtime.messages import (
     CheckpointTaken,
     Command,
+    EndSources,
     Finish,
     Finished,
     Report,
@@ -72,27 +75,6 @@ class WorkerPlan:
     options: RunOptions
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """How far a worker is.
-
-    Parameters
-    ----------
-    rows_read
-        From streams and tables, in this attempt.
-    watermark_us
-        The least over its streams; `None` where there is no event time yet.
-    lag_rows
-        Rows of its streams that are still to be read.
-    """
-
-    worker: int
-    rows_read: int
-    rows_written: int
-    watermark_us: int | None
-    lag_rows: int
-
-
 class Worker:
     """One worker of an attempt.
 
@@ -111,6 +93,9 @@ class Worker:
         self.index = plan.worker
         graph = plan.graph
         self._log = log
+        self._started_us = log.clock.monotonic_us()
+        self._backpressured_us = 0
+        self._idle_us = 0
         self._reports: list[Report | CheckpointTaken] = []
         self._bounded = any(each.ends is not None for each in plan.sources.values())
         self._operators: dict[str, Operator] = {}
@@ -138,6 +123,7 @@ class Worker:
                 self._sinks,
                 channels,
                 plan.checkpoint + 1,
+                log.clock,
             )
             for stage in graph.stages
         ]
@@ -156,6 +142,10 @@ class Worker:
                 self._taking, self._parts = checkpoint, []
                 for stage in self._stages:
                     stage.request_checkpoint(checkpoint)
+            case EndSources():
+                self._bounded = True
+                for source in self._sources.values():
+                    source.end_here()
             case Finish():
                 for stage in self._stages:
                     stage.finish()
@@ -188,14 +178,40 @@ class Worker:
     def status(self) -> WorkerStatus:
         """Return how far the worker is."""
         streams = [each for each in self._sources.values() if each.node.role == "stream"]
-        timed = [each.watermark()[0] for each in streams if each.node.time_column is not None]
+        timed = [each for each in streams if each.node.time_column is not None]
+        slowest = min(timed, key=lambda each: each.watermark()[0], default=None)
+        elapsed_us = self.clock.monotonic_us() - self._started_us
+        activity = self._activity()
         return WorkerStatus(
             self.index,
-            sum(each.rows_read for each in self._sources.values()),
-            sum(each.rows_written for each in self._sinks.values()),
-            min(timed, default=None),
-            sum(each.lag_rows() for each in streams),
+            rows_read=sum(each.rows_read for each in self._sources.values()),
+            rows_written=sum(each.rows_written for each in self._sinks.values()),
+            watermark_us=None if slowest is None else slowest.watermark()[0],
+            holding=None if slowest is None else slowest.slowest(),
+            lag_rows=sum(each.lag_rows() for each in streams),
+            busy_us=max(elapsed_us - self._backpressured_us - self._idle_us, 0),
+            backpressured_us=self._backpressured_us,
+            idle_us=self._idle_us,
+            operators={
+                name: operator_status(each.counters, activity[name])
+                for name, each in self._operators.items()
+            },
         )
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of its log, by which its time is counted."""
+        return self._log.clock
+
+    def waited(self, duration_us: int) -> None:
+        """Take note that nothing could be done for so long."""
+        if any(each.busy for each in self._stages):
+            self._backpressured_us += duration_us
+        else:
+            self._idle_us += duration_us
+
+    def _activity(self) -> dict[str, OperatorActivity]:
+        return {name: each for stage in self._stages for name, each in stage.activity.items()}
 
     def positions(self) -> dict[str, dict[int, PartitionState]]:
         """Return where each stream stands, by partition."""

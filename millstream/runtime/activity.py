@@ -1,0 +1,76 @@
+"""What a worker was doing: time, rows and bytes of each operator, and of the worker as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from millstream.operators.operator import OperatorCounters
+
+
+@dataclass(slots=True)
+class OperatorActivity:
+    """Beside an operator's own counters: what passed its doors, and how long it computed."""
+
+    busy_us: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorStatus:
+    """How an operator of one worker is doing; times in microseconds since the attempt began."""
+
+    rows_in: int
+    rows_out: int
+    rows_late: int
+    bytes_in: int
+    bytes_out: int
+    busy_us: int
+    state_keys: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """How far a worker is.
+
+    Parameters
+    ----------
+    rows_read, rows_written
+        From streams and tables and to sinks, in this attempt.
+    watermark_us
+        The least over its streams; `None` where there is no event time.
+    holding
+        The partition whose watermark that is, e.g. `"flights/2"`.
+    lag_rows
+        Rows of its streams that are still to be read.
+    busy_us, backpressured_us, idle_us
+        How its time was spent: working, waiting for room at another worker, waiting for rows.
+    operators
+        By name.
+    """
+
+    worker: int
+    rows_read: int = 0
+    rows_written: int = 0
+    watermark_us: int | None = None
+    holding: str | None = None
+    lag_rows: int = 0
+    busy_us: int = 0
+    backpressured_us: int = 0
+    idle_us: int = 0
+    operators: dict[str, OperatorStatus] = field(default_factory=dict)
+
+
+def operator_status(counters: OperatorCounters, activity: OperatorActivity) -> OperatorStatus:
+    """Return an operator's status from what it and its stage counted."""
+    return OperatorStatus(
+        counters.rows_in,
+        counters.rows_out,
+        counters.rows_late,
+        activity.bytes_in,
+        activity.bytes_out,
+        activity.busy_us,
+        counters.state_keys,
+        counters.state_bytes,
+    )

@@ -1,0 +1,138 @@
+"""Tells the world how a run is doing, and the run what the world asks of it.
+
+It is called on the coordinator's thread between two reports, some times a second.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from millstream.errors import JobCancelledError
+from millstream.log import Log
+from millstream.runtime.activity import WorkerStatus
+from millstream.runtime.control import JobControl, JobRecord, JobState, Request
+from millstream.runtime.coordinator import Coordinator
+
+PUBLISH_INTERVAL_US = 500_000
+STATUS_INTERVAL_US = 200_000
+
+OnStatus = Callable[[Sequence[WorkerStatus]], None]
+
+
+class RunPublisher:
+    """Publishes one run's state and obeys requests.
+
+    Parameters
+    ----------
+    log, job, host, parallelism
+        Of the run.
+    on_status
+        Called with the workers' statuses a few times a second.
+    visible
+        `False` for a run that only collects rows: it leaves nothing in the log.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        job: str,
+        *,
+        host: str,
+        parallelism: int,
+        on_status: OnStatus | None,
+        visible: bool,
+    ) -> None:
+        now_us = log.clock.now_us()
+        self.record = JobRecord(
+            job=job,
+            run=f"{platform.node()}-{os.getpid()}-{now_us}",
+            state=JobState.STARTING,
+            host=host,
+            pid=os.getpid(),
+            node=platform.node(),
+            parallelism=parallelism,
+            started_us=now_us,
+            updated_us=now_us,
+        )
+        self._log = log
+        self._control = JobControl(log, job) if visible else None
+        self._on_status = on_status
+        self._coordinator: Coordinator | None = None
+        self._statuses: Callable[[], list[WorkerStatus]] = list
+        self._publish_due_us = 0
+        self._status_due_us = 0
+        self._completed = 0
+        self._obeyed: Request | None = None
+
+    def attempt(self, coordinator: Coordinator, statuses: Callable[[], list[WorkerStatus]]) -> None:
+        """Speak of a new attempt from now on."""
+        self._coordinator = coordinator
+        self._statuses = statuses
+        self._completed = 0
+        self._change(
+            state=JobState.RUNNING,
+            attempt=self.record.attempt + 1,
+            epoch=coordinator.epoch,
+            restored=coordinator.restored,
+        )
+
+    def on_turn(self, now_us: int) -> None:
+        """Publish and obey, where it is time to.
+
+        Raises
+        ------
+        JobCancelledError
+            When the run was asked to end at once.
+        """
+        if now_us >= self._status_due_us:
+            self._status_due_us = now_us + STATUS_INTERVAL_US
+            if self._on_status is not None:
+                self._on_status(self._statuses())
+            if self._control is not None:
+                self._obey(self._control.requested(self.record.run))
+        if now_us >= self._publish_due_us:
+            self._publish_due_us = now_us + PUBLISH_INTERVAL_US
+            self._change()
+
+    def over(self, state: JobState, reason: str | None = None) -> None:
+        """Publish how the run ended, or why it restarts."""
+        if self._on_status is not None and state.is_over:
+            self._on_status(self._statuses())
+        with suppress(OSError):  # a full disk must not hide why the run ended
+            self._change(state=state, reason=reason)
+
+    def _change(self, **changes: object) -> None:
+        coordinator, now_us = self._coordinator, self._log.clock.now_us()
+        if coordinator is not None:
+            changes["checkpoint"] = coordinator.checkpoint
+            changes["workers"] = tuple(self._statuses())
+            if coordinator.checkpoints > self._completed:
+                changes["checkpoint_us"] = now_us
+                changes["checkpoints"] = (
+                    self.record.checkpoints + coordinator.checkpoints - self._completed
+                )
+                self._completed = coordinator.checkpoints
+        self.record = msgspec.structs.replace(self.record, updated_us=now_us, **changes)
+        if self._control is not None:
+            self._control.publish(self.record)
+
+    def _obey(self, request: Request | None) -> None:
+        if request is None or request == self._obeyed or self._coordinator is None:
+            return
+        self._obeyed = request
+        match request.action:
+            case "cancel":
+                message = f"job {self.record.job!r} was cancelled; {_TAKEN_BACK}"
+                raise JobCancelledError(message)
+            case "drain" if request.flush:
+                self._coordinator.request_drain()
+            case _:
+                self._coordinator.request_stop()
+
+
+_TAKEN_BACK = "what it wrote since its last checkpoint is taken back"
