@@ -120,7 +120,7 @@ def plain(column: pa.Array) -> pa.Array:
     if pat.is_duration(type_):
         return column.cast(pa.duration("us"), safe=False).view(pa.int64())
     if pat.is_date(type_):
-        return column.cast(pa.date32()).view(pa.int32()).cast(pa.int64())
+        return column.cast(pa.date32(), safe=False).view(pa.int32()).cast(pa.int64())
     if pat.is_time(type_):
         return column.cast(pa.time64("us"), safe=False).view(pa.int64())
     if pat.is_string(type_) or pat.is_large_string(type_):

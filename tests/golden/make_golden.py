@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from millstream.clock import ManualClock
+from millstream.log import Log
 from millstream.log.frame_header import FLAG_CONTROL, column_checksum, frame_header_size
 from millstream.log.partition import Partition
 from millstream.storage_local import LocalStorage
@@ -152,6 +153,81 @@ PARTITIONS: dict[str, dict[str, Any]] = {
 }
 
 
+LOG_FOLDER = HERE / "log-1"
+ORDERS = pa.schema(
+    [pa.field("customer", pa.string()), pa.field("at", PLAIN[0].type), pa.field("n", pa.int32())]
+)
+STOCK = pa.schema([pa.field("item", pa.string(), nullable=False), pa.field("count", pa.int64())])
+
+
+def orders(start: int, count: int) -> pa.RecordBatch:
+    """Orders of five customers, one of them unknown."""
+    numbers = range(start, start + count)
+    columns = [
+        pa.array([None if i % 5 == 4 else f"customer {i % 5}" for i in numbers]),
+        pa.array([START_US + i * 1_000_000 for i in numbers], ORDERS.field("at").type),
+        pa.array(numbers, pa.int32()),
+    ]
+    return pa.record_batch(columns, schema=ORDERS)
+
+
+def stock(**counts: int | None) -> pa.RecordBatch:
+    """How many there are of some items."""
+    columns = [pa.array(list(counts)), pa.array(list(counts.values()), pa.int64())]
+    return pa.record_batch(columns, schema=STOCK)
+
+
+def write_log(folder: Path) -> Log:
+    """Write a log with a stream and a table, and transactions of every fate."""
+    clock = ManualClock(START_US)
+    log = Log(str(folder), storage=LocalStorage(), clock=clock)
+    log.create_topic(
+        "orders", ORDERS, partitions=2, key=["customer"], time="at", segment_bytes=2_000
+    )
+    log.create_topic("gone", STOCK)
+    log.create_topic("stock", STOCK, key=["item"], table=True)
+    log.delete_topic("gone")
+    with log.producer("orders") as producer:
+        producer.append(orders(0, 8))
+    with log.producer("stock") as producer:
+        producer.append(stock(nut=10, bolt=20, gear=None))
+    # Committed, over both topics; with a tombstone, and a later row for the same key.
+    with log.transaction("billing") as transaction:
+        clock.sleep_us(1)
+        transaction.append("orders", orders(8, 6))
+        transaction.append("stock", stock(nut=9))
+        transaction.delete("stock", pa.table({"item": ["bolt"]}))
+    # Aborted by a decision.
+    with log.transaction("billing") as transaction:
+        transaction.append("orders", orders(14, 5))
+        transaction.delete("stock", pa.table({"item": ["nut"]}))
+        transaction.abort()
+    # Of a job: one aborted by a later epoch though it was prepared, one committed with a manifest.
+    transactions = log.transactions
+    old = transactions.writer("job late")
+    with log.producer("orders", writer=old) as producer:
+        producer.append(orders(19, 4), transaction=1)
+    transactions.prepare(old, 1, [("orders", 0), ("orders", 1)])
+    new = transactions.writer("job late")
+    producer = log.producer("orders", writer=new)
+    for number, start in ((4, 23), (5, 27), (6, 31)):
+        clock.sleep_us(1_000)
+        producer.append(orders(start, 4), transaction=number)
+        transactions.prepare(new, number, [("orders", 0), ("orders", 1)])
+    producer.append(orders(0, 3))  # of this writer, but in no transaction
+    producer.flush()
+    transactions.decide(new, 4, "commit", b'{"checkpoint":4}')
+    transactions.decide(new, 5, "abort")
+    # Undecided: number 6, and what lies behind it; in the table what comes last.
+    with log.producer("stock") as plain:
+        plain.append(stock(axle=1, bolt=7))
+    with log.producer("stock", writer=new) as open_one:
+        open_one.append(stock(axle=2), transaction=7)
+    with log.producer("stock") as plain:
+        plain.append(stock(axle=3))
+    return log
+
+
 def write_all(folder: Path) -> None:
     """Write every golden partition and what is in it."""
     for name, options in PARTITIONS.items():
@@ -161,10 +237,13 @@ def write_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if FOLDER.exists():
-        sys.exit(f"{FOLDER} exists; remove it first if the format's version changed")
-    write_all(FOLDER)
-    for each in FOLDER.rglob("*"):
+    if FOLDER.exists() and LOG_FOLDER.exists():
+        sys.exit(f"{FOLDER} and {LOG_FOLDER} exist; remove them if the format's version changed")
+    if not FOLDER.exists():
+        write_all(FOLDER)
+    if not LOG_FOLDER.exists():
+        write_log(LOG_FOLDER)
+    for each in (*FOLDER.rglob("*"), *LOG_FOLDER.rglob("*")):
         # As of one boot, and of one process: not part of the format's golden bytes.
-        if each.name in {"control", "append.lock", "sync.lock"}:
+        if each.is_file() and (each.suffix == ".lock" or each.name in {"control", "epochs"}):
             each.unlink()

@@ -1,9 +1,10 @@
-"""The golden files: read by today's code and by plain Arrow readers, written byte for byte."""
+"""The golden files: read by today's code and by plain readers, written byte for byte."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +13,17 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+import xxhash
 
+from millstream.log import Log
+from tests.log import plain_reader
 from tests.log.partition_kit import open_partition
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 FOLDER = GOLDEN / "partition-1"
 NAMES = ["plain", "nested"]
-OF_ONE_BOOT = {"control", "append.lock", "sync.lock"}
+OF_ONE_BOOT = {"control", "epochs", "append.lock", "sync.lock", "topics.lock", "decide.lock"}
+LOG_FOLDER = GOLDEN / "log-1"
 
 
 def load_script() -> ModuleType:
@@ -85,3 +90,98 @@ def test_frames_and_bodies_start_at_multiples_of_64(name: str) -> None:
         assert frame["position"] % 64 == 0
         assert frame["header_position"] % 64 == 0
         assert frame["frame_size"] % 64 == 0
+
+
+class TestTheLog:
+    """A log with a stream, a table, and transactions of every fate."""
+
+    @staticmethod
+    def expected() -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = json.loads(
+            (GOLDEN / "log-1.json").read_text("utf-8")
+        )
+        return found
+
+    @staticmethod
+    def files(folder: Path) -> dict[str, bytes]:
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name not in OF_ONE_BOOT
+        }
+
+    def test_todays_code_writes_the_golden_bytes(self, tmp_path: Path) -> None:
+        make_golden.write_log(tmp_path)
+        assert self.files(tmp_path) == self.files(LOG_FOLDER)
+
+    def test_a_reader_made_from_the_description_reads_it(self) -> None:
+        topics = plain_reader.read_topics(LOG_FOLDER)
+        found = {
+            name: [
+                {"stable_end": topic.stable_end(index), "rows": topic.committed(index)}
+                for index in range(topic.config["partitions"])
+            ]
+            for name, topic in topics.items()
+        }
+        assert json.loads(json.dumps(found, default=str)) == self.expected()
+        control = plain_reader.read_control(LOG_FOLDER)
+        assert control.owners == {1: "billing", 2: "job late"}
+        assert control.manifests == {2: {"checkpoint": 4}}
+
+    def test_todays_code_reads_it(self, tmp_path: Path) -> None:
+        shutil.copytree(LOG_FOLDER, tmp_path / "log")
+        log = Log(tmp_path / "log")
+        assert log.topic_names() == sorted(self.expected())
+        for name, partitions in self.expected().items():
+            topic = log.topic(name)
+            assert topic.stable_ends() == [each["stable_end"] for each in partitions]
+            for index, each in enumerate(partitions):
+                reader = topic.reader(index)
+                rows = []
+                while (batch := reader.read_table(rows_max=1)) is not None:
+                    rows.append([reader.position - 1, batch.to_pylist()[0]])
+                assert json.loads(json.dumps(rows, default=str)) == each["rows"]
+        latest = log.topic("stock").latest().to_pylist()
+        assert latest == plain_reader.read_topics(LOG_FOLDER)["stock"].latest()
+        assert log.transactions.newest_manifest("job late") == b'{"checkpoint":4}'
+        assert [each.number for each in log.transactions.prepared()] == [6]
+        undecided = log.topic("stock").reader(0, offset=8, isolation="read_uncommitted").read()
+        assert undecided is not None
+        assert undecided["count"].to_pylist() == [2, 3]
+
+    def test_keys_lie_where_the_description_says(self) -> None:
+        topic = plain_reader.read_topics(LOG_FOLDER)["orders"]
+        for index in range(2):
+            for _, row in topic.committed(index):
+                key = b"" if row["customer"] is None else row["customer"].encode()
+                group = xxhash.xxh64_intdigest(key) % 4096
+                assert group * 2 // 4096 == index
+
+    def test_a_plain_arrow_reader_sees_all_rows(self) -> None:
+        topic = plain_reader.read_topics(LOG_FOLDER)["orders"]
+        for index in range(2):
+            folder = LOG_FOLDER / "topics" / topic.config["id"] / "0" / str(index)
+            tables = [
+                pa.ipc.open_stream(path.read_bytes()).read_all()
+                for path in sorted(folder.glob("*.arrows"))
+            ]
+            frames = [frame.batch for frame in topic.frames(index)]
+            assert pa.concat_tables(tables).equals(pa.Table.from_batches(frames))
+
+    def test_the_reader_made_from_the_description_knows_nothing_of_our_code(self) -> None:
+        source = Path(plain_reader.__file__).read_text("utf-8")
+        imported = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
+        assert imported == {"__future__", "base64", "json", "struct", "dataclasses", "pathlib",
+                            "typing", "pyarrow"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reader_made_from_the_description_reads_partitions(name: str) -> None:
+    frames = plain_reader.read_partition(FOLDER / name)
+    rows = [row for frame in frames for row in frame.batch.to_pylist()]
+    assert json.loads(json.dumps(rows, default=str)) == [
+        row for frame in expected(name) for row in frame["rows"]
+    ]
+    for frame, golden in zip(frames, expected(name), strict=True):
+        for each in ("base_offset", "max_timestamp_us", "owner_id", "transaction", "flags"):
+            assert getattr(frame, each) == golden[each]

@@ -1,0 +1,277 @@
+"""A reader of logs written from FORMAT.md, with pyarrow alone: it knows nothing of our code.
+
+It believes every frame whose checksums hold, as a reader without control files may.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+FRAME_HEADER = struct.Struct("<4sIIIqqqqqqqqqqI")
+SEGMENT_HEADER = struct.Struct("<4sIIIqqq20xI")
+
+
+class DamageError(Exception):
+    """Bytes are not what FORMAT.md says."""
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+CRC_TABLE = _crc_table()
+
+
+def crc(content: bytes) -> int:
+    value = 0xFFFFFFFF
+    for byte in content:
+        value = value >> 8 ^ CRC_TABLE[(value ^ byte) & 0xFF]
+    return value ^ 0xFFFFFFFF
+
+
+def check(holds: bool, what: str) -> None:
+    if not holds:
+        raise DamageError(what)
+
+
+def table_field(metadata: bytes, table: int, number: int) -> int:
+    """Where a field of a flatbuffer table lies; 0: left out."""
+    vtable = table - struct.unpack_from("<i", metadata, table)[0]
+    if 4 + 2 * number >= struct.unpack_from("<H", metadata, vtable)[0]:
+        return 0
+    distance: int = struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0]
+    return table + distance if distance else 0
+
+
+def follow(metadata: bytes, position: int) -> int:
+    return position + int(struct.unpack_from("<I", metadata, position)[0])
+
+
+def buffer_offsets(metadata: bytes) -> list[int]:
+    """`RecordBatch.buffers` of a message: the offset of each buffer in the body."""
+    message = follow(metadata, 0)
+    batch = follow(metadata, table_field(metadata, message, 2))
+    vector = follow(metadata, table_field(metadata, batch, 2))
+    count = struct.unpack_from("<I", metadata, vector)[0]
+    return [struct.unpack_from("<q", metadata, vector + 4 + 16 * i)[0] for i in range(count)]
+
+
+def buffers_of(type_: pa.DataType) -> int:
+    types = pa.types
+    if types.is_null(type_):
+        return 0
+    if types.is_map(type_):
+        return 2 + 1 + buffers_of(type_.key_type) + buffers_of(type_.item_type)
+    children = sum(buffers_of(type_.field(index).type) for index in range(type_.num_fields))
+    if types.is_struct(type_) or types.is_fixed_size_list(type_):
+        return 1 + children
+    if types.is_list(type_) or types.is_large_list(type_):
+        return 2 + children
+    variable = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return 3 if any(each(type_) for each in variable) else 2
+
+
+@dataclass(frozen=True)
+class PlainFrame:
+    base_offset: int
+    row_count: int
+    max_timestamp_us: int
+    owner_id: int
+    epoch: int
+    sequence: int
+    transaction: int
+    appended_us: int
+    durable_offset: int
+    flags: int
+    batch: pa.RecordBatch
+
+
+def read_frame(content: bytes, position: int, schema: pa.Schema) -> tuple[PlainFrame, int]:
+    """The frame at `position`, all of it checked, and its length."""
+    count = len(schema)
+    header_size = -(-(100 + 4 * count + 4) // 64) * 64
+    check(len(content) >= position + 8, "prefix")
+    continuation, metadata_size = struct.unpack_from("<Ii", content, position)
+    check(continuation == 0xFFFFFFFF and metadata_size % 64 == 56, "prefix")
+    end = position + 8 + metadata_size
+    check(metadata_size >= header_size and end <= len(content), "metadata length")
+    stored = struct.unpack_from("<I", content, end - 4)[0]
+    check(crc(content[position : end - 4]) == stored, "header checksum")
+    header = end - header_size
+    magic, version, size, columns, frame_size, *fields = FRAME_HEADER.unpack_from(content, header)
+    check((magic, version, size, columns) == (b"MSfh", 1, header_size, count), "header")
+    check(position + frame_size <= len(content), "frame length")
+    metadata, body = content[position + 8 : header], content[end : position + frame_size]
+    offsets = buffer_offsets(metadata)
+    first = 0
+    for index, column in enumerate(schema):
+        last = first + buffers_of(column.type)
+        start = offsets[first] if first < len(offsets) else len(body)
+        stop = offsets[last] if last < len(offsets) else len(body)
+        expected = struct.unpack_from("<I", content, header + 100 + 4 * index)[0]
+        check(crc(body[start : stop if first < last else start]) == expected, column.name)
+        first = last
+    batch = pa.ipc.read_record_batch(
+        pa.py_buffer(content[position : position + frame_size]), schema
+    )
+    frame = PlainFrame(*fields, batch=batch)
+    check(batch.num_rows == frame.row_count, "row count")
+    check((frame.row_count == 0) == bool(frame.flags & 1), "control marker")
+    return frame, frame_size
+
+
+def read_segment(path: Path, is_last: bool) -> list[PlainFrame]:
+    content = path.read_bytes()
+    size = 8 + struct.unpack_from("<i", content, 4)[0]
+    magic, version, header_size, count, base, head, _, stored = SEGMENT_HEADER.unpack_from(
+        content, size - 64
+    )
+    check(crc(content[: size - 4]) == stored, "segment checksum")
+    check((magic, version, header_size, head) == (b"MSsh", 1, 64, size), "segment header")
+    check(base == int(path.stem), "base offset")
+    schema = pa.ipc.read_schema(pa.py_buffer(content[:size]))
+    check(len(schema) == count, "columns")
+    frames: list[PlainFrame] = []
+    position, offset = size, base
+    while position < len(content):
+        try:
+            frame, frame_size = read_frame(content, position, schema)
+        except DamageError:
+            check(is_last, "a sealed segment")
+            break  # a torn tail
+        check(frame.base_offset == offset, "offset")
+        frames.append(frame)
+        position += frame_size
+        offset += frame.row_count
+    return frames
+
+
+def read_partition(folder: Path) -> list[PlainFrame]:
+    paths = sorted(folder.glob("*.arrows"))
+    frames: list[PlainFrame] = []
+    for path in paths:
+        if path.stat().st_size == 0:
+            continue  # its head was still to be written
+        found = read_segment(path, path == paths[-1])
+        check(not frames or frames[-1].base_offset + frames[-1].row_count == int(path.stem), "gap")
+        frames += found
+    return frames
+
+
+@dataclass
+class Control:
+    """What the control topic says."""
+
+    owners: dict[int, str] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
+    decisions: dict[tuple[int, int, int], str] = field(default_factory=dict)
+    manifests: dict[int, Any] = field(default_factory=dict)
+
+    def add(self, record: dict[str, Any]) -> None:
+        match record["type"]:
+            case "owner":
+                self.owners[record["owner_id"]] = record["owner"]
+            case "epoch":
+                check(record["epoch"] == self.epochs.get(record["owner_id"], 0) + 1, "epoch")
+                self.epochs[record["owner_id"]] = record["epoch"]
+            case "prepared":
+                pass
+            case "decision":
+                key = (record["owner_id"], record["epoch"], record["number"])
+                check(self.decisions.setdefault(key, record["outcome"]) == record["outcome"], "two")
+                if record["outcome"] == "commit" and "manifest" in record:
+                    self.manifests[record["owner_id"]] = record["manifest"]
+            case other:
+                raise DamageError(other)
+
+    def state(self, frame: PlainFrame) -> str:
+        key = (frame.owner_id, frame.epoch, frame.transaction)
+        if not frame.transaction:
+            return "commit"
+        if key in self.decisions:
+            return self.decisions[key]
+        if self.epochs.get(frame.owner_id, 0) > frame.epoch:
+            return "abort"
+        return "undecided"
+
+
+def read_control(log: Path) -> Control:
+    control = Control()
+    if (log / "control").exists():
+        for frame in read_partition(log / "control"):
+            for record in frame.batch.column("record").to_pylist():
+                control.add(json.loads(record))
+    return control
+
+
+@dataclass(frozen=True)
+class PlainTopic:
+    """A topic of a log, by its `topic.json`."""
+
+    log: Path
+    config: dict[str, Any]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.config["schema"])))
+
+    def frames(self, partition: int) -> list[PlainFrame]:
+        config = self.config
+        folder = self.log / "topics" / config["id"] / str(config["generation"]) / str(partition)
+        return read_partition(folder)
+
+    def stable_end(self, partition: int) -> int:
+        control = read_control(self.log)
+        end = 0
+        for frame in self.frames(partition):
+            if control.state(frame) == "undecided":
+                break
+            end = frame.base_offset + frame.row_count
+        return end
+
+    def committed(self, partition: int) -> list[tuple[int, dict[str, Any]]]:
+        """(offset, row) of all rows that a read-committed reader sees, `_op` included."""
+        control = read_control(self.log)
+        rows = []
+        for frame in self.frames(partition):
+            state = control.state(frame)
+            if state == "undecided":
+                break
+            if state == "commit":
+                rows += list(enumerate(frame.batch.to_pylist(), start=frame.base_offset))
+        return rows
+
+    def latest(self) -> list[dict[str, Any]]:
+        """What a table holds now."""
+        rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for partition in range(self.config["partitions"]):
+            for _, row in self.committed(partition):
+                key = tuple(row[name] for name in self.config["key"])
+                operation = row.pop("_op")
+                rows.pop(key, None)
+                if operation == 0:
+                    rows[key] = row
+        return list(rows.values())
+
+
+def read_topics(log: Path) -> dict[str, PlainTopic]:
+    topics = {}
+    for folder in (log / "topics").iterdir():
+        if (folder / "topic.json").exists():
+            config = json.loads((folder / "topic.json").read_text("utf-8"))
+            check(config["id"] == folder.name, "id")
+            topics[config["name"]] = PlainTopic(log, config)
+    return topics
