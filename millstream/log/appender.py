@@ -71,16 +71,16 @@ class Appender:
         header_at
             Called with the frame's place, the append time and the known durable offset.
         """
-        with self._segments.storage.lock(self._lock_path):
-            try:
+        try:
+            with self._segments.storage.lock(self._lock_path):
                 end = self._ready_end()
                 if fence is not None:
                     fence()
                 end = self._make_room(end, encoded.frame_size)
                 return self._write_frame(encoded, header_at, end)
-            except OSError as error:
-                message = f"partition {self._segments.name}: the disk refused an append: {error}"
-                raise LogError(message) from error
+        except OSError as error:
+            message = f"partition {self._segments.name}: the disk refused an append: {error}"
+            raise LogError(message) from error
 
     def _write_frame(
         self,

@@ -8,7 +8,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.errors import OptionError
+from millstream.errors import LogError, OptionError
 from millstream.log.frame import Frame
 from millstream.log.partition import Partition
 from millstream.log.topic_config import APPEND, OPERATION_COLUMN, TopicConfig, check_columns
@@ -145,6 +145,7 @@ class PartitionReader:
         self._frames = self._frames_from(offset)
         # What is left of a frame that was read in part, and the offset of its first row.
         self._rest: pa.RecordBatch | None = None
+        self._unread: Frame | None = None
         self._start_of_rest = offset
         self._frame_rows = 0
         self.position = offset
@@ -159,6 +160,7 @@ class PartitionReader:
         """Go to the row of `offset`; raises `OffsetOutOfRangeError` where there is none."""
         self._frames = self._frames_from(offset)
         self._rest = None
+        self._unread = None
         self.position = offset
 
     def seek_time(self, timestamp_us: int) -> None:
@@ -190,7 +192,8 @@ class PartitionReader:
         rows_max, bytes_max
             A batch ends when it reaches either.
         until
-            Do not read the row of this offset or later ones.
+            Do not read the row of this offset or later ones; `position` gets there even where
+            aborted rows lie before it.
 
         Returns
         -------
@@ -233,7 +236,12 @@ class PartitionReader:
         while rows < rows_max and size < bytes_max:
             rest = self._rest
             if rest is None:
-                rest = self._next_rows()
+                try:
+                    rest = self._next_rows()
+                except LogError:
+                    if rows:
+                        return  # first what came before; the next call raises
+                    raise
             if rest is None:
                 return
             start = self._start_of_rest
@@ -243,6 +251,8 @@ class PartitionReader:
             row_bytes = max(rest.get_total_buffer_size() // max(self._frame_rows, 1), 1)
             wanted = min(wanted, max((bytes_max - size) // row_bytes, 1))
             if wanted <= 0:
+                # What lies before `rest` was given out or left out, e.g. aborted rows.
+                self.position = max(self.position, start if until is None else min(start, until))
                 self._rest = rest
                 return
             piece = rest.slice(0, wanted)
@@ -254,11 +264,13 @@ class PartitionReader:
 
     def _next_rows(self) -> pa.RecordBatch | None:
         """Return the rows of the next frame, from `position` on if that is inside it."""
-        frame = self._frames.next()
+        frame = self._unread or self._frames.next()
         if frame is None:
             return None
+        self._unread = frame  # until it was read: a damaged one is not passed over
         names = [*self._names, OPERATION_COLUMN] if self._table else self._names
         rows = frame.batch(names, self._verify)
+        self._unread = None
         self._frame_rows = rows.num_rows
         before = self.position - frame.header.base_offset
         self._start_of_rest = frame.header.base_offset

@@ -86,6 +86,7 @@ def buffers_of(type_: pa.DataType) -> int:
 
 @dataclass(frozen=True)
 class PlainFrame:
+    batch: pa.RecordBatch
     base_offset: int
     row_count: int
     max_timestamp_us: int
@@ -96,7 +97,6 @@ class PlainFrame:
     appended_us: int
     durable_offset: int
     flags: int
-    batch: pa.RecordBatch
 
 
 def read_frame(content: bytes, position: int, schema: pa.Schema) -> tuple[PlainFrame, int]:
@@ -127,7 +127,7 @@ def read_frame(content: bytes, position: int, schema: pa.Schema) -> tuple[PlainF
     batch = pa.ipc.read_record_batch(
         pa.py_buffer(content[position : position + frame_size]), schema
     )
-    frame = PlainFrame(*fields, batch=batch)
+    frame = PlainFrame(batch, *fields)
     check(batch.num_rows == frame.row_count, "row count")
     check((frame.row_count == 0) == bool(frame.flags & 1), "control marker")
     return frame, frame_size

@@ -345,6 +345,19 @@ class TestLastStableOffset:
         uncommitted = topic.reader(0, offset=4, isolation="read_uncommitted")
         assert ids_of(uncommitted.read()) == [4, 5]
 
+    @pytest.mark.parametrize("until", [1, 2, 3, 4])
+    def test_a_bounded_reader_gets_to_its_end_over_aborted_rows(self, log: Log, until: int) -> None:
+        put(log, "a", [0])
+        with log.transaction("x") as transaction:
+            transaction.append("a", rows(1, 2))
+            transaction.abort()
+        put(log, "a", [3, 4])
+        reader = log.topic("a").reader(0)
+        assert ids_of(reader.read(until=until)) == [0, 3][: 1 + (until == 4)]
+        reader.read(until=until)
+        assert reader.position == until
+        assert ids_of(reader.read()) == [3, 4][until == 4 :]
+
     def test_aborted_rows_are_passed_over(self, log: Log) -> None:
         put(log, "a", [0])
         for ids in ([1, 2], [3]):
