@@ -105,6 +105,17 @@ def duration_text(duration_us: int) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def rows_text(count: int) -> str:
+    """Return a number of rows for a person.
+
+    Examples
+    --------
+    >>> rows_text(1), rows_text(2_000)
+    ('1 row', '2,000 rows')
+    """
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
 def bytes_text(size_bytes: int) -> str:
     """Return a size for a person.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from millstream.cli.console import notes
+from millstream.cli.console import notes, rows_text
 from millstream.cli.options import LogOption, names_of, open_log
 from millstream.cli.rows import ByteStream, Csv, Format, JsonLines, parse_chunk, read_chunks
 from millstream.errors import OptionError, SchemaMismatchError
@@ -31,7 +31,7 @@ SUFFIXES: dict[str, RowFormat] = {
 
 
 def produce(
-    topic: Annotated[str, typer.Argument(help="The topic to append to.")],
+    topic: Annotated[str, typer.Argument(help="The topic to append to.", metavar="TOPIC")],
     file: Annotated[
         Path | None, typer.Argument(help="JSON lines or CSV; standard input when left out.")
     ] = None,
@@ -65,7 +65,7 @@ def produce(
         written = append_text(
             stream, _format_of(file, format_), opened, topic, create_topic if missing else None
         )
-    notes.print(f"{written:,} rows appended to {topic!r}")
+    notes.print(f"{rows_text(written)} appended to {topic!r}")
 
 
 def append_text(
@@ -110,7 +110,7 @@ def append_text(
                 producer.flush()
                 written += table.num_rows
             if complaint is not None:
-                message = f"{complaint}; the {written:,} rows before it were appended"
+                message = f"{complaint}; what came before it was appended ({rows_text(written)})"
                 raise SchemaMismatchError(message)
     return written
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from millstream.cli.console import out
+from millstream.cli.console import print_indented
 from millstream.cli.demo.directory import empty_directory
 from millstream.cli.run import RunSettings, run_script
 from millstream.clock import SystemClock
@@ -80,7 +80,7 @@ def _run_demo(directory: Path) -> None:
     report.say_step(1, "Flights of 2013, in the order in which they left, into the log")
     year = flights.read_flights(folder)
     loaded = load.load_topics(log, year, flights.read_tables(folder))
-    out.print(f"   {loaded.total:,} rows in {len(loaded.rows)} topics, durable on disk")
+    print_indented(f"{loaded.total:,} rows in {len(loaded.rows)} topics, durable on disk")
 
     report.say_step(2, "The job: late departures by airport and hour, patient (lateness 24 h)")
     _run_job(directory, JOB_NAME, "24h")

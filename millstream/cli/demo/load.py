@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from millstream.cli.console import notes
 from millstream.cli.demo.flights import FLIGHT_KEY, TABLE_KEYS
@@ -28,20 +28,19 @@ class Loaded:
 
 
 def load_topics(log: Log, flights: pa.Table, tables: dict[str, pa.Table]) -> Loaded:
-    """Create the demo's topics and append all rows, durably, showing a bar."""
+    """Create the demo's topics and append all rows, durably, showing a bar on a terminal."""
     log.create_topic(
         "flights", flights.schema, partitions=FLIGHT_PARTITIONS, key=FLIGHT_KEY, time="scheduled"
     )
     for name, table in tables.items():
         log.create_topic(name, table.schema, key=TABLE_KEYS[name], table=True)
     columns = (
-        TextColumn("{task.description:<9}"),
+        TextColumn("   {task.description:<9}"),
         BarColumn(bar_width=40),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TextColumn("{task.completed:>7,} of {task.total:,} rows"),
     )
     everything = {**tables, "flights": flights}
-    with Progress(*columns, console=notes) as progress:
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as progress:
         for name, table in everything.items():
             task = progress.add_task(name, total=table.num_rows)
             with log.producer(name) as producer:

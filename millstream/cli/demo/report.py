@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from millstream.cli.console import out
+from millstream.cli.console import out, plain_table, print_indented, print_table
 from millstream.cli.demo.checks import Agreement
 from millstream.cli.demo.plot import AIRPORTS
 
@@ -19,7 +18,7 @@ WORST_HOURS = 10
 
 def say_step(number: int, text: str) -> None:
     """Print the heading of a step."""
-    out.print(f"\n[bold]{number}. {text}[/]")
+    out.print(f"\n[bold]{number}. {text}[/]\n")
 
 
 def say_agreement(oracle: str, found: Agreement) -> None:
@@ -29,8 +28,9 @@ def say_agreement(oracle: str, found: Agreement) -> None:
         if found.late
         else "and no flight came too late for its hour"
     )
-    out.print(
-        f"   [green]✓[/] {oracle} agrees: {found.hours:,} hours with {found.flights:,} late "
+    out.print()
+    print_indented(
+        f"[green]✓[/] {oracle} agrees: {found.hours:,} hours with {found.flights:,} late "
         f"departures, {late}; {found.cancelled:,} cancelled flights went to the side output."
     )
 
@@ -44,11 +44,12 @@ def worst_hours(hours: pa.Table) -> pa.Table:
 
 def say_worst_hours(hours: pa.Table) -> None:
     """Print the ten worst hours as a table."""
-    table = Table(title="The ten worst hours of 2013", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("airport")
-    table.add_column("scheduled hour (UTC)")
-    for heading in ("late flights", "mean delay", "worst delay", "delay in all"):
-        table.add_column(heading, justify="right")
+    say_step(4, "The ten worst hours of 2013")
+    table = plain_table()
+    table.add_column("airport", no_wrap=True)
+    table.add_column("hour (UTC)", no_wrap=True)
+    for heading in ("late flights", "mean", "worst", "all delays"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in worst_hours(hours).to_pylist():
         table.add_row(
             f"{AIRPORTS.get(row['origin'], row['origin'])} ({row['origin']})",
@@ -58,8 +59,7 @@ def say_worst_hours(hours: pa.Table) -> None:
             f"{row['worst_delay']} min",
             f"{row['total_delay'] / 60:.0f} h",
         )
-    out.print()
-    out.print(table)
+    print_table(table)
 
 
 def say_where_to_go(directory: Path, job: Path, picture: Path, elapsed_s: float) -> None:
@@ -71,14 +71,14 @@ def say_where_to_go(directory: Path, job: Path, picture: Path, elapsed_s: float)
         ("the picture", escape(str(picture))),
         ("the job", escape(str(job))),
     ):
-        places.add_row(f"   {what}", where)
-    out.print(places)
+        places.add_row(what, f"[cyan]{where}[/]")
+    out.print(f"\n[bold]Done in {elapsed_s:.1f} s.[/]\n")
+    print_table(places)
     out.print("\nThree commands to try next:\n")
     for command in (
-        f"millstream topics list --log {log}",
+        f"millstream topics describe flights --log {log}",
         f"millstream consume late_departures --log {log} --max 5",
-        f"millstream run {escape(str(job))} --log {log} --until end --name patient "
-        "-- --lateness 2h --output patient",
+        f"millstream run {escape(str(job))} --log {log} --until end \\\n"
+        "       --name patient -- --lateness 2h --output patient",
     ):
         out.print(f"   [cyan]{command}[/]", soft_wrap=True)
-    out.print(f"\nDone in {elapsed_s:.1f} s.")

@@ -1,0 +1,153 @@
+"""The live view: what it shows of a running job, and what it leaves when that has ended."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+
+from millstream.cli.live import LiveView
+from millstream.clock import ManualClock
+from millstream.log import Log
+from millstream.runtime.activity import WorkerStatus
+from tests.cli.process_kit import COMMAND, environment
+
+SECOND_US = 1_000_000
+JANUARY_US = 1_704_067_200_000_000
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def shown(view: LiveView) -> list[list[str]]:
+    """The cells of what a view would draw now, headings first."""
+    wide = Console(file=io.StringIO(), width=120, record=True)
+    wide.print(view._render())
+    lines = [re.split(r"\s{2,}", line.strip()) for line in wide.export_text().splitlines()]
+    return [line for line in lines if not set(line[0]) <= {"─", ""}]
+
+
+def status(
+    worker: int, rows: int, *, lag: int = 0, watermark_us: int | None = None
+) -> WorkerStatus:
+    return WorkerStatus(worker, rows, watermark_us=watermark_us, lag_rows=lag)
+
+
+def test_a_view_shows_rows_rate_lag_and_watermark_of_each_worker() -> None:
+    clock = ManualClock()
+    view = LiveView("job", console=console(), clock=clock)
+    assert shown(view) == [["job: starting"]]
+    with view:
+        view.update([status(0, 0), status(1, 0)])
+        clock.sleep_us(2 * SECOND_US)
+        later = JANUARY_US + 60 * SECOND_US
+        view.update(
+            [
+                status(0, 4_000, lag=70, watermark_us=later),
+                status(1, 1_000, lag=5, watermark_us=JANUARY_US),
+            ]
+        )
+        assert shown(view) == [
+            ["job"],
+            ["worker", "rows read", "rows/s", "lag (rows)", "watermark (UTC)"],
+            ["0", "4,000", "2,000", "70", "2024-01-01 00:01:00"],
+            ["1", "1,000", "500", "5", "2024-01-01 00:00:00"],
+            ["all", "5,000", "2,500", "75", "2024-01-01 00:00:00"],
+        ]
+
+
+def test_the_rate_is_that_of_late_and_at_the_end_that_of_the_whole_run() -> None:
+    clock = ManualClock()
+    view = LiveView("job", console=console(), clock=clock)
+    with view:
+        for rows in (0, 1_000, 1_100):
+            view.update([status(0, rows)])
+            clock.sleep_us(SECOND_US)
+        assert shown(view)[2][2] == "100"
+        clock.sleep_us(SECOND_US)
+    assert shown(view)[2][2] == "275"
+
+
+def test_a_second_run_of_a_script_has_rates_of_its_own() -> None:
+    clock = ManualClock()
+    view = LiveView("job", console=console(), clock=clock)
+    with view:
+        view.update([status(0, 0)])
+        clock.sleep_us(SECOND_US)
+        view.update([status(0, 1_000)])
+        clock.sleep_us(9 * SECOND_US)
+        view.update([status(0, 0)])
+        clock.sleep_us(SECOND_US)
+        view.update([status(0, 500)])
+        assert shown(view)[2][1:3] == ["500", "500"]
+
+
+def test_what_is_no_terminal_gets_the_last_state_only() -> None:
+    for rows, ending in ((10, None), (0, None), (10, ValueError), (0, ValueError)):
+        where = io.StringIO()
+        try:
+            with LiveView("job", console=Console(file=where, width=80)) as view:
+                view.update([status(0, 0)])
+                view.update([status(0, rows)])
+                if ending is not None:
+                    raise ending
+        except ValueError:
+            pass
+        lines = where.getvalue().splitlines()
+        # A run that failed before its first row has nothing to show.
+        assert len(lines) == (0 if ending and not rows else 4)
+        assert where.getvalue().endswith("\n") or not lines
+
+
+def test_a_terminal_is_redrawn_while_the_job_runs(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    log.create_topic("clicks", pa.schema({"n": pa.int64()}))
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import millstream as ms\n"
+        'ms.run(ms.stream("clicks").to("copy"), checkpoint_interval="50ms")\n'
+    )
+    mine, its = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "run", str(script)], stdin=its, stdout=its, stderr=its,
+        env=environment(Path(log.path)) | {"TERM": "xterm-256color"}, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(its)
+        screen = Screen(mine)
+        screen.wait_for(r"rows read")
+        total = 0
+        for count in (3, 40):
+            with log.producer("clicks") as producer:
+                producer.append(pa.table({"n": pa.array(range(count), pa.int64())}))
+            total += count
+            screen.wait_for(rf"\b0 +{total} ")
+        process.terminate()
+        screen.wait_for(r"stopped after a last checkpoint")
+    os.close(mine)
+    assert process.returncode == 0
+
+
+class Screen:
+    """What was drawn on a terminal since the last time that something was found there."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._drawn = ""
+
+    def wait_for(self, pattern: str) -> None:
+        while (found := re.search(pattern, self._drawn)) is None:
+            try:
+                read = os.read(self._terminal, 65_536).decode()
+            except OSError as error:
+                assert error.errno == errno.EIO
+                raise AssertionError(self._drawn) from error  # the other end is closed
+            self._drawn += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read)
+        self._drawn = self._drawn[found.end() :]
