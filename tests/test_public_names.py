@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import millstream as ms
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     "Aggregate", "Explanation", "Expression", "Log", "MillstreamError", "RunResult", "Sink",
     "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col", "count",
@@ -44,6 +46,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = ms.river
 
 
+def test_the_package_is_there_in_no_time() -> None:
+    clock, took = time.perf_counter, []
+    for _ in range(3):
+        start = clock()
+        subprocess.run([sys.executable, "-c", "import millstream"], check=True, cwd=ROOT)
+        took.append(clock() - start)
+    assert min(took) < 0.4
+
+
 def test_building_a_job_needs_no_engine() -> None:
     program = (
         "import sys, millstream as ms; ms.col('a') > 1; ms.stream, ms.table, ms.run, ms.tumbling; "
@@ -54,6 +65,6 @@ def test_building_a_job_needs_no_engine() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -26,10 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(demo.demo)
+app.command("demo", short_help="Stream a year of flights and check the result.")(demo.demo)
 app.command("run")(run.run)
 app.add_typer(topics.app, name="topics")
-app.command("produce")(produce.produce)
+app.command("produce", short_help="Append rows from a file or a pipe.")(produce.produce)
 app.command("consume")(consume.consume)
 
 

@@ -13,12 +13,12 @@ import typer
 
 from millstream.cli.console import notes, rows_text
 from millstream.cli.options import LogOption, names_of, open_log
-from millstream.cli.rows import ByteStream, Csv, Format, JsonLines, parse_chunk, read_chunks
 from millstream.errors import OptionError, SchemaMismatchError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from millstream.cli.rows import ByteStream, Format
     from millstream.log import Log
 
 RowFormat = Literal["jsonl", "csv"]
@@ -84,6 +84,8 @@ def append_text(
     SchemaMismatchError
         At the first line that is no row of the topic; the rows before it are appended.
     """
+    from millstream.cli.rows import parse_chunk, read_chunks
+
     schema = log.topic(topic).schema if create_topic is None else None
     chunks = read_chunks(stream, quoted=format_ == "csv")
     first = next(chunks, None)
@@ -116,6 +118,8 @@ def append_text(
 
 
 def _reader(format_: RowFormat, schema: pa.Schema | None, header: bytes) -> Format:
+    from millstream.cli.rows import Csv, JsonLines
+
     return JsonLines(schema) if format_ == "jsonl" else Csv(schema, header)
 
 
