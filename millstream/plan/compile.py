@@ -60,12 +60,18 @@ class CompiledJob:
         The rewritten plan that was compiled.
     notes
         By operator name: why there is an exchange before it, or why not; what is not
-        deterministic about it; what was fused in it.
+        deterministic about it.
+    steps
+        By operator name: the filters and projections that are done in its one pass.
+    topic_columns
+        By source name: how many columns its topic has, of which it may read fewer.
     """
 
     graph: JobGraph
     plan: tuple[Sink, ...]
     notes: dict[str, tuple[str, ...]]
+    steps: dict[str, tuple[str, ...]]
+    topic_columns: dict[str, int]
 
 
 def compile_job(sinks: Sequence[Sink], name: str, parallelism: int) -> JobGraph:
@@ -89,10 +95,17 @@ def compile_plan(sinks: Sequence[Sink], name: str, parallelism: int) -> Compiled
     """Return the job graph of a plan together with the notes for `explain`."""
     plan = sinks_to_physical(sinks)
     order = in_order(plan)
+    columns = {
+        each.topic: len(each.topic_schema)
+        for each in in_order(sinks)
+        if isinstance(each, StreamSource | TableSource)
+    }
     builder = _Builder(name, parallelism, order)
     for node in order:
         builder.add(node)
-    return CompiledJob(builder.graph(), plan, dict(builder.notes))
+    graph = builder.graph()
+    read = {each.name: columns[each.topic] for stage in graph.stages for each in stage.sources}
+    return CompiledJob(graph, plan, builder.notes, builder.steps, read)
 
 
 @dataclass
@@ -118,6 +131,7 @@ class _Builder:
         self.tables: dict[tuple[int, int], Edge] = {}
         self.exchanges: dict[tuple[int, tuple[str, ...], int], Edge] = {}
         self.notes: dict[str, tuple[str, ...]] = {}
+        self.steps: dict[str, tuple[str, ...]] = {}
         self.names: set[str] = set()
 
     def graph(self) -> JobGraph:
@@ -142,7 +156,9 @@ class _Builder:
                 pass  # added to each stage in which it is joined
             case Fused():
                 config = FusedConfig(node.input.schema, node.predicate, node.outputs)
-                self._add_operator(node, "select", config, [node.input], node.steps)
+                kind = "filter" if _only_filters(node) else "select"
+                name = self._add_operator(node, kind, config, [node.input])
+                self.steps[name] = node.steps
             case TableJoin():
                 self._add_join(node)
             case WindowAggregate():
@@ -200,7 +216,7 @@ class _Builder:
         *,
         edges: Sequence[Edge] | None = None,
         stage: int | None = None,
-    ) -> None:
+    ) -> str:
         name = self._unique(node.name or kind)
         at = self.stage_of[id(inputs[0])] if stage is None else stage
         taken = tuple(self.edges[id(each)] for each in inputs) if edges is None else tuple(edges)
@@ -208,6 +224,7 @@ class _Builder:
         self.edges[id(node)], self.stage_of[id(node)] = Edge(name), at
         if notes:
             self.notes[name] = notes
+        return name
 
     def _add_join(self, node: TableJoin) -> None:
         stage = self.stage_of[id(node.stream)]
@@ -331,6 +348,14 @@ class _Builder:
         )
         self._stage(self.stage_of[id(node.input)]).sinks.append(sink)
         self._place(node, Edge(name), node.input)
+
+
+def _only_filters(node: Fused) -> bool:
+    """Return whether no column is computed or renamed, though some may be left out."""
+    return node.predicate is not None and all(
+        isinstance(expression, Column) and expression.name == name
+        for name, expression in node.outputs
+    )
 
 
 def _spread_keys(node: Node) -> tuple[str, ...]:

@@ -23,8 +23,15 @@ from millstream.plan.nodes import (
     Union,
     WindowAggregate,
 )
+from millstream.plan.stage_text import (
+    counters_text,
+    exchange_text,
+    operator_text,
+    sink_text,
+    source_text,
+)
 from millstream.plan.text import duration_text, expression_text
-from millstream.runtime.graph import ExchangeNode, OperatorNode, SinkNode, SourceNode, Stage
+from millstream.runtime.graph import Stage
 
 Counters = Mapping[str, OperatorCounters]
 """What each operator did in a run, by its name, summed over the workers."""
@@ -93,7 +100,7 @@ def plan_lines(sinks: Sequence[Sink]) -> list[str]:
 
 def _tree(node: Node, head: str, tail: str, shown: dict[int, int]) -> Iterator[str]:
     if id(node) in shown:
-        yield f"{head}{_node_text(node)}  (the same as above)"
+        yield f"{head}{_node_text(node).partition(': ')[0]} (the same as above)"
         return
     shown[id(node)] = len(shown)
     yield f"{head}{_node_text(node)}{_place(node)}"
@@ -176,7 +183,7 @@ _TEXTS: dict[type, Callable[..., str]] = {
     KeyBy: lambda node: f"key by {', '.join(node.columns)}",
     TableJoin: _join_text,
     WindowAggregate: _aggregate_text,
-    LateRows: lambda _: "rows too late for",
+    LateRows: lambda _: "rows that came too late for their window",
     Union: lambda node: f"union of {len(node.streams)} streams",
     Sink: _sink_text,
 }
@@ -185,13 +192,13 @@ _TEXTS: dict[type, Callable[..., str]] = {
 def _stage_lines(stage: Stage, compiled: CompiledJob, counters: Counters | None) -> Iterator[str]:
     yield f"stage {stage.index}"
     for source in stage.sources:
-        yield f"  {source.name}: {source_text(source)}"
+        yield f"  {source.name}: {source_text(source, compiled)}"
     for received in stage.receives:
         yield f"  {received.name}: receives rows {exchange_text(received)}"
     for operator in stage.operators:
         inputs = ", ".join(each.node for each in operator.inputs)
-        yield f"  {operator.name} ◀ {inputs}: {operator.config.describe()}"
-        for note in operator_notes(operator, compiled):
+        yield f"  {operator.name} ◀ {inputs}: {operator_text(operator, compiled)}"
+        for note in compiled.notes.get(operator.name, ()):
             yield f"      {note}"
         if counters is not None and operator.name in counters:
             yield f"      {counters_text(counters[operator.name])}"
@@ -199,44 +206,3 @@ def _stage_lines(stage: Stage, compiled: CompiledJob, counters: Counters | None)
         yield f"  {sent.name} ◀ {sent.input.node}: sends rows {exchange_text(sent)}"
     for sink in stage.sinks:
         yield f"  {sink.name} ◀ {sink.input.node}: {sink_text(sink)}"
-
-
-def operator_notes(operator: OperatorNode, compiled: CompiledJob) -> list[str]:
-    """Return what is worth knowing of an operator: what fused, why an exchange, what is unsure."""
-    notes = compiled.notes.get(operator.name, ())
-    if len(notes) > 1:
-        return [f"fused: {'; '.join(notes)}"]
-    return list(notes)
-
-
-def source_text(source: SourceNode) -> str:
-    """Return what a source reads, in one line."""
-    columns = ", ".join(source.schema.names)
-    if source.role == "table":
-        return f"reads all of table {source.topic} on every worker: {columns}"
-    time = f", event time {source.time_column}" if source.time_column else ""
-    return f"reads {source.topic}{time}: {columns}"
-
-
-def exchange_text(exchange: ExchangeNode) -> str:
-    """Return how an exchange chooses the worker of a row."""
-    keys = exchange.key_columns
-    return f"by {', '.join(keys)}" if keys else "to the first worker"
-
-
-def sink_text(sink: SinkNode) -> str:
-    """Return where a sink writes, in one line."""
-    if sink.kind == "memory":
-        return "keeps rows in this process"
-    by = f" by {', '.join(sink.key_columns)}" if sink.key_columns else ""
-    return f"appends to {sink.topic}{by}"
-
-
-def counters_text(counters: OperatorCounters) -> str:
-    """Return an operator's counters, in one line."""
-    late = f", {counters.rows_late:,} late" if counters.rows_late else ""
-    return (
-        f"{counters.rows_in:,} rows in, {counters.rows_out:,} out{late}; through "
-        f"numba {counters.rows_numba:,}, pyarrow {counters.rows_arrow:,}, "
-        f"Python {counters.rows_python:,}"
-    )

@@ -70,7 +70,7 @@ def _source_distribution(node: StreamSource, parallelism: int) -> Distribution:
     reason = f"{topic} is written by {_listed(keys)}"
     if not set(keys).issubset(node.schema.names):
         return Distribution(None, reason)
-    return Distribution(keys, f"{reason}, {node.partitions} partitions for {parallelism} workers")
+    return Distribution(keys, reason)
 
 
 def _renamed(have: Distribution, node: Fused) -> Distribution:

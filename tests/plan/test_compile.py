@@ -75,7 +75,7 @@ def hours(flights: Stream, airlines: Table) -> WindowResult:
 def test_one_worker_has_one_stage_and_no_exchange(hours: WindowResult) -> None:
     job = compiled(1, hours.to("hours"))
     (stage,) = job.graph.stages
-    assert [each.name for each in stage.operators] == ["select", "join-airlines", "window-origin"]
+    assert [each.name for each in stage.operators] == ["filter", "join-airlines", "window-origin"]
     assert job.notes["window-origin"] == ("no exchange: one worker has all rows",)
 
 

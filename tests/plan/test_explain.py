@@ -7,8 +7,8 @@ from millstream import col
 from millstream.dsl.stream import Stream, WindowResult
 from millstream.dsl.table import Table
 from millstream.operators.operator import OperatorCounters
-from millstream.plan.compile import compile_job
-from millstream.plan.draw import graph_to_svg
+from millstream.plan.compile import compile_plan
+from millstream.plan.draw import job_to_svg
 from millstream.plan.explain import explain_job
 
 
@@ -45,8 +45,10 @@ def test_the_stages_tell_what_fused_and_why_rows_cross(flights: Stream, airlines
         "hours = dep_delay ÷ 60.0",
         "exchange-origin ◀ join-airlines: sends rows by origin",
         "exchange by origin: 'flights' is not written by key",
-        "reads flights, event time scheduled: scheduled, carrier, origin, dep_delay",
-        "reads all of table airlines on every worker: carrier",
+        "source-flights: reads flights by scheduled: scheduled, carrier, origin, dep_delay",
+        "table-airlines: reads all of table airlines on every worker: carrier",
+        "join-airlines ◀ select, table-airlines: inner join on carrier",
+        "by-hour ◀ exchange-origin: windows of 1h on scheduled by origin: flights = count(), ",
     ):
         assert line in text
     assert "no exchange: one worker has all rows" in str(
@@ -68,7 +70,7 @@ def test_counters_are_shown_beside_their_operator(flights: Stream, airlines: Tab
         "by-hour": OperatorCounters(rows_in=1_000, rows_out=24, rows_late=3, rows_numba=1_000)
     }
     text = explain_job(roots, "job", 1, counters).text
-    assert "1,000 rows in, 24 out, 3 late; through numba 1,000, pyarrow 0, Python 0" in text
+    assert "1,000 rows in, 24 out, 3 late; through Numba 1,000, pyarrow 0, Python 0" in text
 
 
 def test_an_explanation_is_text_when_printed_and_a_picture_in_a_notebook(flights: Stream) -> None:
@@ -82,15 +84,48 @@ def test_an_explanation_is_text_when_printed_and_a_picture_in_a_notebook(flights
     assert flights.to("copy")._repr_html_().startswith("<div")
 
 
+def test_a_pass_is_called_by_what_it_does(flights: Stream) -> None:
+    late = flights.filter(col("dep_delay") > 15)
+    text = str(late.explain(parallelism=1))
+    assert "reads flights by scheduled: all 6 columns" in text
+    assert "filter ◀ source-flights: filter dep_delay > 15.0\n" in text
+    text = str(late.select("origin", hours=col("dep_delay") / 60).explain(parallelism=1))
+    assert (
+        "select ◀ source-flights: fused: filter dep_delay > 15.0; select origin, hours = " in text
+    )
+
+
+def test_a_renamed_table_is_told(flights: Stream, airlines: Table) -> None:
+    text = str(flights.join(airlines.rename({"year": "founded"}), on="carrier").explain())
+    assert "rename-airlines ◀ table-airlines: select carrier, name, founded = year" in text
+
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+
+
 def test_the_picture_has_a_box_for_each_thing_and_a_frame_for_each_stage(
     flights: Stream, airlines: Table
 ) -> None:
-    graph = compile_job([hours(flights, airlines).to("hours").node], "job", 2)
-    svg = ElementTree.fromstring(graph_to_svg(graph))
-    texts = [each.text or "" for each in svg.iter("{http://www.w3.org/2000/svg}text")]
-    for name in ("source-flights", "table-airlines", "by-hour", "exchange-origin", "sink-hours"):
-        assert name in texts
+    result = hours(flights, airlines)
+    sinks = [result.to("hours").node, result.late().to("late").node]
+    svg = ElementTree.fromstring(job_to_svg(compile_plan(sinks, "job", 2)))
+    texts = [each.text or "" for each in svg.iter(f"{NAMESPACE}text")]
+    for shown in (
+        *("flights", "airlines", "by-hour", "exchange", "hours", "late"),
+        *("stream, 6 of 6 columns", "table, 2 of 3 columns", "1h by origin", "by origin"),
+    ):
+        assert shown in texts
     assert [each for each in texts if each.startswith("stage")] == ["stage 0", "stage 1"]
-    boxes = [each for each in svg.iter("{http://www.w3.org/2000/svg}rect") if each.get("rx") == "6"]
+    boxes = [each for each in svg.iter(f"{NAMESPACE}rect") if each.get("rx") == "6"]
     places = [(each.get("x"), each.get("y")) for each in boxes]
-    assert len(places) == len(set(places))
+    assert len(places) == len(set(places)) == 8
+
+
+def test_what_is_too_long_for_a_box_is_whole_where_the_mouse_rests(flights: Stream) -> None:
+    sink = flights.select(sum=col("dep_delay") + col("dep_delay") * col("dep_delay")).to("x" * 60)
+    svg = ElementTree.fromstring(job_to_svg(compile_plan([sink.node], "job", 1)))
+    texts = [each.text or "" for each in svg.iter(f"{NAMESPACE}text")]
+    assert "x" * 25 + "…" in texts
+    assert all(len(each) <= 33 for each in texts)
+    titles = [each.text for each in svg.iter(f"{NAMESPACE}title")]
+    assert "select: select sum = dep_delay + (dep_delay × dep_delay)" in titles
