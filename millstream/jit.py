@@ -61,12 +61,26 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(cache_directory())
     try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(
-            function
-        )
+        compiled: Callable[..., Any] = _njit(nogil=True, cache=True)(function)
     finally:
         config.CACHE_DIR = before
     return compiled
+
+
+def inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` compiled for kernels of its own module to call, and for nobody else.
+
+    It is kept as a part of the kernels that call it: Numba notices a change of their own file
+    only.
+    """
+    compiled: Callable[..., Any] = _njit(no_cpython_wrapper=True)(function)
+    return compiled
+
+
+def _njit(**options: bool) -> Any:
+    """Return Numba's decorator; nobody calls a kernel by its address, which needs a wrapper."""
+    njit: Any = numba.njit  # its stubs do not know all of its options
+    return njit(error_model="numpy", no_cfunc_wrapper=True, **options)
 
 
 def load_generated(source: str, name: str) -> Callable[..., Any]:

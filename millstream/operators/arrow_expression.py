@@ -101,7 +101,9 @@ def _float_modulo(left: Any, right: Any, type_: pa.DataType) -> Any:
 
 
 def _zero_to_null(divisor: Any) -> Any:
-    return pc.if_else(pc.equal(divisor, 0), pa.scalar(None, divisor.type), divisor)
+    # A plain 0 is an int64, to which Arrow would cast the divisor.
+    zero = pa.scalar(0, divisor.type)
+    return pc.if_else(pc.equal(divisor, zero), pa.scalar(None, divisor.type), divisor)
 
 
 def _absolute(values: list[Any], call: Call) -> Any:

@@ -32,6 +32,7 @@ from millstream.operators.kernels import key_index as kernels
 from millstream.operators.string_interner import StringInterner
 
 Int64Array = npt.NDArray[np.int64]
+WordArray = npt.NDArray[np.uint64]
 
 _CAPACITY_FIRST = 256
 # Strings that no live key uses are dropped when they are the greater part by this factor.
@@ -69,11 +70,11 @@ class KeyIndex:
         self.types = tuple(types)
         self._width = len(self.types) + 1
         self._interners = [None if _is_word(each) else StringInterner() for each in self.types]
-        self._table = np.full(4 * _CAPACITY_FIRST, kernels.FREE, dtype=np.int64)
-        self._keys = np.zeros((_CAPACITY_FIRST, self._width), dtype=np.int64)
-        self._free = np.zeros(_CAPACITY_FIRST, dtype=np.int64)
+        self._table = np.full(4 * _CAPACITY_FIRST, kernels.FREE, dtype=np.uint64)
+        self._keys = np.zeros((_CAPACITY_FIRST, self._width), dtype=np.uint64)
+        self._free = np.zeros(_CAPACITY_FIRST, dtype=np.uint64)
         self._flags = np.zeros(_CAPACITY_FIRST, dtype=np.uint8)
-        self._meta = np.zeros(4, dtype=np.int64)
+        self._meta = np.zeros(4, dtype=np.uint64)
         self._removed: list[list[pa.Array]] = []
 
     def __len__(self) -> int:
@@ -115,22 +116,24 @@ class KeyIndex:
         known = slots[self._flags[slots] & kernels.KNOWN != 0]
         if len(known):
             self._removed.append(self.keys(known))
-        hashes = _hashes(np.ascontiguousarray(self._keys[slots].T))
-        kernels.remove_slots(slots, hashes, self._table, self._free, self._flags, self._meta)
+        hashes = _hashes(np.ascontiguousarray(np.take(self._keys, slots, axis=0).T))
+        kernels.remove_slots(
+            slots.view(np.uint64), hashes, self._table, self._free, self._flags, self._meta
+        )
         self._drop_unused_strings()
 
     def keys(self, slots: Int64Array) -> list[pa.Array]:
         """Return the key columns of live `slots`."""
-        words = self._keys[slots]
+        words = np.take(self._keys, slots, axis=0)
         nulls = words[:, -1]
         return [
-            self._column(index, words[:, index], (nulls >> index) & 1 == 1)
+            self._column(index, words[:, index], nulls & np.uint64(1 << index) != 0)
             for index in range(len(self.types))
         ]
 
     def numbers(self, slots: Int64Array, column: int) -> Int64Array:
         """Return the values of an int64 key column without nulls, of live `slots`."""
-        return self._keys[slots, column]
+        return self._keys[slots, column].view(np.int64)
 
     def live_slots(self) -> Int64Array:
         """Return the slots of all keys, ascending."""
@@ -152,7 +155,7 @@ class KeyIndex:
         self._removed = []
         self._flags[self.live_slots()] = kernels.KNOWN
 
-    def _find(self, words: Int64Array, added: Int64Array, *, insert: bool) -> Int64Array:
+    def _find(self, words: WordArray, added: Int64Array, *, insert: bool) -> Int64Array:
         hashes = _hashes(words)
         slots: Int64Array = new_values(len(hashes), np.int64)
         done = 0
@@ -165,11 +168,11 @@ class KeyIndex:
                 return slots
             self._grow()
 
-    def _words(self, columns: Sequence[pa.Array], *, insert: bool) -> Int64Array:
+    def _words(self, columns: Sequence[pa.Array], *, insert: bool) -> WordArray:
         """Return the words of each row, shape (W, n)."""
         assert len(columns) == len(self.types), "one array a key column"
         count = len(columns[0])
-        words: Int64Array = new_values(count * self._width, np.int64).reshape(self._width, count)
+        words: WordArray = new_values(count * self._width, np.uint64).reshape(self._width, count)
         words[-1] = 0
         for index, (given, interner) in enumerate(zip(columns, self._interners, strict=True)):
             column = given
@@ -181,10 +184,10 @@ class KeyIndex:
             if column.null_count:
                 null = ~valid_bytes_of(column)
                 words[index, null] = 0
-                words[-1] |= null.astype(np.int64) << index
+                words[-1] |= null.astype(np.uint64) << np.uint64(index)
         return words
 
-    def _column(self, index: int, words: Int64Array, null: npt.NDArray[np.bool_]) -> pa.Array:
+    def _column(self, index: int, words: WordArray, null: npt.NDArray[np.bool_]) -> pa.Array:
         """Return the values that `words` of key column `index` stand for."""
         type_ = self.types[index]
         interner = self._interners[index]
@@ -195,7 +198,7 @@ class KeyIndex:
             return pa.array(words != 0, mask=mask)
         dtype = storage_dtype(type_)
         assert dtype is not None
-        values = words.view(np.float64) if pat.is_floating(type_) else words
+        values = words.view(np.float64 if pat.is_floating(type_) else np.int64)
         numbers = pa.array(values.astype(dtype), mask=mask)
         return numbers if numbers.type == type_ else numbers.view(type_)
 
@@ -207,7 +210,7 @@ class KeyIndex:
             self._flags = np.concatenate([self._flags, np.zeros_like(self._flags)])
         if (len(self) + 1) * 2 > len(self._table):
             old = self._table
-            self._table = np.full(2 * len(old), kernels.FREE, dtype=np.int64)
+            self._table = np.full(2 * len(old), kernels.FREE, dtype=np.uint64)
             kernels.enter_entries(old, self._table)
 
     def _drop_unused_strings(self) -> None:
@@ -221,12 +224,15 @@ class KeyIndex:
         words = self._words(columns, insert=True)
         self._keys[live] = words.T
         self._table.fill(kernels.FREE)
-        kernels.enter_entries((_hashes(words) << kernels.HASH_SHIFT) | live, self._table)
+        hashes = (_hashes(words) * kernels.LAST_FACTOR) >> kernels.LAST_SHIFT
+        entries = (hashes << kernels.HASH_SHIFT) | live.view(np.uint64)
+        kernels.enter_entries(entries, self._table)
 
 
-def _hashes(words: Int64Array) -> Int64Array:
+def _hashes(words: WordArray) -> WordArray:
     """Return a hash for each of n keys, `words` being of shape (W, n)."""
-    hashes: Int64Array = new_values(words.shape[1], np.int64)
+    hashes: WordArray = new_values(words.shape[1], np.uint64)
+    hashes.fill(kernels.SEED)
     kernels.hash_words(words, hashes)
     return hashes
 
@@ -275,7 +281,7 @@ def _from_bytes(strings: pa.Array, type_: pa.DataType) -> pa.Array:
     return strings.cast(type_)
 
 
-def _write_number_words(column: pa.Array, words: Int64Array) -> None:
+def _write_number_words(column: pa.Array, words: WordArray) -> None:
     """Write a word for each number into `words`, equal iff the numbers are."""
     if pat.is_boolean(column.type):
         bitmap, first = bits_of(column)
@@ -284,7 +290,9 @@ def _write_number_words(column: pa.Array, words: Int64Array) -> None:
         # Adding 0.0 makes a positive zero of a negative one.
         floats = values_of(column).astype(np.float64) + 0.0
         floats[np.isnan(floats)] = np.nan
-        words[:] = floats.view(np.int64)
+        words[:] = floats.view(np.uint64)
     else:
         values = values_of(column)
-        words[:] = values.view(np.int64) if values.dtype == np.uint64 else values
+        # Signed numbers are extended by their sign.
+        target = words if values.dtype == np.uint64 else words.view(np.int64)
+        target[:] = values

@@ -14,7 +14,7 @@ from millstream.operators.arrow_buffers import new_values, strings_of, valid_byt
 from millstream.operators.kernels import strings as kernels
 from millstream.operators.kernels.key_index import FREE, enter_entries
 
-Int64Array = npt.NDArray[np.int64]
+WordArray = npt.NDArray[np.uint64]
 
 _TABLE_SIZE_FIRST = 1024
 _ARENA_BYTES_FIRST = 16 * 1024
@@ -27,8 +27,8 @@ class StringInterner:
     """
 
     def __init__(self) -> None:
-        self._table = np.full(_TABLE_SIZE_FIRST, FREE, dtype=np.int64)
-        self._ends = np.zeros(_TABLE_SIZE_FIRST // 2 + 2, dtype=np.int64)
+        self._table = np.full(_TABLE_SIZE_FIRST, FREE, dtype=np.uint64)
+        self._ends = np.zeros(_TABLE_SIZE_FIRST // 2 + 2, dtype=np.uint64)
         self._arena = np.empty(_ARENA_BYTES_FIRST, dtype=np.uint8)
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class StringInterner:
         """Memory held."""
         return self._table.nbytes + self._ends.nbytes + self._arena.nbytes
 
-    def write_words(self, strings: pa.Array, words: Int64Array, insert: bool) -> None:
+    def write_words(self, strings: pa.Array, words: WordArray, insert: bool) -> None:
         """Write the words of a string or binary array into `words`; 0 for nulls.
 
         Parameters
@@ -63,7 +63,7 @@ class StringInterner:
                 self._grow(int(offsets[row + 1]) - int(offsets[row]))
 
     def strings(
-        self, words: Int64Array, type_: pa.DataType, null: npt.NDArray[np.bool_]
+        self, words: WordArray, type_: pa.DataType, null: npt.NDArray[np.bool_]
     ) -> pa.Array:
         """Return what `words` stand for, as an array of a string or binary type.
 
@@ -76,7 +76,7 @@ class StringInterner:
         offsets = new_values(count + 1, np.int64)
         words = np.ascontiguousarray(words)
         nothing = np.empty(0, dtype=np.uint8)
-        size = kernels.decode_strings(words, self._ends, self._arena, offsets, nothing)
+        size = int(kernels.decode_strings(words, self._ends, self._arena, offsets, nothing))
         data = new_values(size, np.uint8)
         if size:
             kernels.decode_strings(words, self._ends, self._arena, offsets, data)
@@ -91,7 +91,7 @@ class StringInterner:
         count = len(self)
         if (count + 1) * 2 > len(self._table):
             old = self._table
-            self._table = np.full(2 * len(old), FREE, dtype=np.int64)
+            self._table = np.full(2 * len(old), FREE, dtype=np.uint64)
             enter_entries(old, self._table)
         if count + 3 > len(self._ends):
             self._ends = np.concatenate([self._ends, np.zeros_like(self._ends)])

@@ -29,6 +29,7 @@ from millstream.operators.operator import (
     StateSnapshot,
 )
 from millstream.operators.window_state import WindowState
+from millstream.windows.lateness import late_rows
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
@@ -223,32 +224,37 @@ class WindowAggregate:
         self, batch: pa.RecordBatch
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int]:
         """Return each row's window start, whether it is late, and how many are."""
-        from millstream.operators.kernels.window_aggregate import assign_windows
-
         config = self.config
         column = batch.column(config.time_column)
         if column.null_count:
             raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
         times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
-        stamps = np.empty(0, dtype=np.int64)
+        self._check_ends(times)
+        starts = config.window.starts_of(times, new_values(len(times), np.int64))
+        late = np.zeros(len(times), dtype=np.bool_)
         if STAMP_COLUMN in batch.schema.names:
             stamps = values_of(batch.column(STAMP_COLUMN))
-        starts = new_values(len(times), np.int64)
-        late = new_values(len(times), np.bool_)
-        size_us, offset_us = config.window.size_us, config.window.offset_us
-        count = assign_windows(
-            times, stamps, size_us, offset_us % size_us, config.allowed_lateness_us,
-            self._closed_until_us, self._watermark_us, starts, late,
-        )  # fmt: skip
-        if count < 0:
-            message = f"the window of a row at {times[-1 - count]} microseconds is beyond int64"
-            raise JobError(message)
-        if len(stamps) and self._given_out.restored_max_us > self._watermark_us:
-            keys = [batch.column(name) for name in config.key_columns]
-            until = self._given_out.until(keys, batch.num_rows)
-            late |= starts <= np.maximum(until, WATERMARK_MIN + config.span_us) - config.span_us
-            count = np.count_nonzero(late)
-        return starts, late, int(count)
+            scratch = new_values(len(times), np.int64)
+            late = late_rows(starts, stamps, config.span_us, self._watermark_us, scratch)
+            if self._given_out.restored_max_us > self._watermark_us:
+                keys = [batch.column(name) for name in config.key_columns]
+                until = self._given_out.until(keys, batch.num_rows)
+                late |= late_rows(starts, until, config.span_us, WATERMARK_MIN, scratch)
+        if self._closed_until_us >= WATERMARK_MIN + config.window.size_us:
+            late |= starts <= self._closed_until_us - config.window.size_us
+        return starts, late, int(np.count_nonzero(late))
+
+    def _check_ends(self, times: npt.NDArray[np.int64]) -> None:
+        """Refuse times so near the ends of int64 that their windows may lie beyond."""
+        size_us = self.config.window.size_us
+        for time_us in (int(times.min()), int(times.max())) if len(times) else ():
+            if not WATERMARK_MIN + size_us <= time_us <= WATERMARK_MAX - 2 * size_us:
+                message = (
+                    f"a row's window is out of the range of times: column "
+                    f"{self.config.time_column!r} is {time_us} microseconds from 1970; is it in "
+                    "another unit?"
+                )
+                raise JobError(message)
 
     def _no_time(self, batch: pa.RecordBatch, row: int) -> str:
         name = self.config.time_column

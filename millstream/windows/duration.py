@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from fractions import Fraction
 
 from millstream.errors import OptionError
 
@@ -26,7 +27,8 @@ def parse_duration_us(duration: str | timedelta) -> int:
     Parameters
     ----------
     duration
-        A timedelta, or text: numbers with the units us, ms, s, m, h, d, w, which add up.
+        A timedelta, or text: numbers with the units us, ms, s, m, h, d, w, which add up. The
+        sum is rounded to a whole microsecond.
 
     Raises
     ------
@@ -47,4 +49,4 @@ def parse_duration_us(duration: str | timedelta) -> int:
         )
         raise OptionError(message)
     parts = _PART.findall(duration)
-    return round(sum(float(number) * _UNITS_US[unit] for number, unit in parts))
+    return round(sum(Fraction(number) * _UNITS_US[unit] for number, unit in parts))

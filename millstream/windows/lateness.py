@@ -1,4 +1,4 @@
-"""Stamps rows with their partition's watermark, by which lateness is decided later.
+"""Stamps rows with their partition's watermark, and decides by the stamp which are late.
 
 A row's stamp is the watermark just before the row, so that what is late depends on the
 order of rows in their partition alone, not on batches, parallelism or speed.
@@ -45,3 +45,39 @@ def stamps(
     # Below the least time plus the lateness the subtraction would wrap to the far future.
     floor = WATERMARK_MIN + watermark.lateness_us
     return np.maximum(before, floor) - watermark.lateness_us
+
+
+def late_rows(
+    starts_us: npt.NDArray[np.int64],
+    stamps_us: npt.NDArray[np.int64],
+    span_us: int,
+    given_out_us: int,
+    scratch: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Return which rows come when their window is over: late ones.
+
+    Parameters
+    ----------
+    starts_us
+        Start of each row's window, shape (n,).
+    stamps_us
+        Each row's stamp, shape (n,).
+    span_us
+        From a window's start to when it is over: its size and the allowed lateness.
+    given_out_us
+        Watermark up to which windows were given out already; a row of one of these is late
+        whatever its stamp.
+    scratch
+        Overwritten, shape (n,).
+
+    Examples
+    --------
+    >>> starts, stamps = np.array([0, 0, 10]), np.array([9, 10, 10])
+    >>> late_rows(starts, stamps, 10, WATERMARK_MIN, np.empty(3, np.int64)).tolist()
+    [False, True, False]
+    """
+    # The watermark is moved back instead of the window on, and so cannot leave int64.
+    least = max(given_out_us, WATERMARK_MIN + span_us)
+    np.maximum(stamps_us, least, out=scratch)
+    np.subtract(scratch, span_us, out=scratch)
+    return starts_us <= scratch

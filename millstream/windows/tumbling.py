@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
+import numpy.typing as npt
+
 from millstream.errors import OptionError
 
 
@@ -44,6 +47,25 @@ class Tumbling:
     def start_of(self, time_us: int) -> int:
         """Return the start of the window that holds `time_us`."""
         return time_us - (time_us - self.offset_us) % self.size_us
+
+    def starts_of(
+        self, times_us: npt.NDArray[np.int64], out: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Write the start of the window that holds each time into `out`, and return it.
+
+        Times are at least a window's size away from the ends of int64. Tried: NumPy divides by
+        one number for all in a third of the time of a compiled loop.
+
+        Examples
+        --------
+        >>> Tumbling(size_us=10).starts_of(np.array([-1, 0, 9]), np.empty(3, np.int64)).tolist()
+        [-10, 0, 0]
+        """
+        offset_us = self.offset_us % self.size_us
+        np.subtract(times_us, offset_us, out=out)
+        np.floor_divide(out, self.size_us, out=out)
+        np.multiply(out, self.size_us, out=out)
+        return np.add(out, offset_us, out=out)
 
     def describe(self) -> str:
         """Return the window as `explain()` shows it."""

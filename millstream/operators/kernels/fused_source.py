@@ -344,7 +344,7 @@ def _constant(value: object, type_: pa.DataType) -> Value:
         scalar = pa.scalar(value, type_)
         value = scalar.cast(pa.int32() if type_.bit_width == 32 else pa.int64()).as_py()
     if isinstance(value, float) and not math.isfinite(value):
-        return Value(f"np.float64({_special(value)})", None)
+        return Value(_typed(_special(value), type_), None)
     return Value(_typed(repr(value), type_), None)
 
 

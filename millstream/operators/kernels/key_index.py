@@ -9,6 +9,10 @@ so that a look-up touches the words of a slot only where the hash agrees, and gr
 removing touches none. A removed entry's gap is closed by moving later ones up. Tried:
 chaining by slot costs a cache miss more per look-up at a million keys; a power of two as size
 and a mask cost less than a modulo.
+
+All arithmetic is on unsigned words: Numba checks signed indices for being negative, and turns
+a mix of both into float64. Constants are made once, since each `np.uint64(…)` inside a kernel
+costs time when it is compiled.
 """
 
 from __future__ import annotations
@@ -19,43 +23,47 @@ import numpy as np
 
 from millstream.jit import kernel
 
-FREE = -1
+FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
+HASH_SHIFT = np.uint64(32)
+SLOT_MASK = np.uint64(0xFFFFFFFF)
 
 META_SLOTS_USED = 0
 META_FREE_SLOTS = 1
 META_LIVE = 2
 META_ADDED = 3
 
-CHANGED = 1
+CHANGED = np.uint8(1)
 """Flag of a slot: its key came since the last snapshot."""
-KNOWN = 2
+KNOWN = np.uint8(2)
 """Flag of a slot: the last snapshot holds it, so its removal must be written down."""
 
-HASH_SHIFT = 32
-_SLOT_MASK = 0xFFFFFFFF
+SEED = np.uint64(0x9E3779B97F4A7C15)
+FACTOR = np.uint64(0xBF58476D1CE4E5B9)
+LAST_FACTOR = np.uint64(0x94D049BB133111EB)
+FOLD_SHIFT = np.uint64(32)
+LAST_SHIFT = np.uint64(33)
+
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
 
 
 @kernel
 def hash_words(words: Any, hashes: Any) -> None:
-    """Write 31 bits of hash of each key.
+    """Mix the words of each key into its hash.
 
     Parameters
     ----------
     words
-        int64, shape (W, n): column by column, so that LLVM hashes eight rows at once (tried:
+        uint64, shape (W, n): column by column, so that LLVM hashes eight rows at once (tried:
         7 times as fast as row by row).
     hashes
-        Output, int64, shape (n,).
+        In and out, uint64, shape (n,): `SEED` at first. `find_slots` and others take them on,
+        by `LAST_FACTOR` and `LAST_SHIFT`, to 31 bits.
     """
-    for row in range(len(hashes)):
-        hashes[row] = -7046029254386353131
-    for column in range(words.shape[0]):
+    for column in range(len(words)):
         for row in range(len(hashes)):
-            value = np.uint64(hashes[row] ^ words[column, row]) * np.uint64(0xBF58476D1CE4E5B9)
-            hashes[row] = np.int64(value ^ (value >> np.uint64(32)))
-    for row in range(len(hashes)):
-        value = np.uint64(hashes[row]) * np.uint64(0x94D049BB133111EB)
-        hashes[row] = np.int64(value >> np.uint64(33))
+            value = (hashes[row] ^ words[column, row]) * FACTOR
+            hashes[row] = value ^ (value >> FOLD_SHIFT)
 
 
 @kernel
@@ -77,22 +85,22 @@ def find_slots(
     Parameters
     ----------
     words, hashes
-        Keys of the rows and their hashes, int64, shapes (W, n) and (n,).
+        Keys of the rows and their hashes, uint64, shapes (W, n) and (n,).
     begin
         First row to do.
     insert
         Give a missing key a slot, and flag every row's slot as changed; otherwise the slot
         of a missing key is -1.
     table
-        int64, length a power of two.
+        uint64, length a power of two.
     keys
-        Words of each slot, int64, shape (capacity, W).
+        Words of each slot, uint64, shape (capacity, W).
     free
-        Stack of slots that were removed, int64, shape (capacity,).
+        Stack of slots that were removed, uint64, shape (capacity,).
     flags
         uint8, shape (capacity,).
     meta
-        Counts: slots ever used, free slots, live keys, slots in `added`.
+        Counts, uint64: slots ever used, free slots, live keys, slots in `added`.
     slots
         Output, int64, shape (n,).
     added
@@ -104,43 +112,44 @@ def find_slots(
         n when all rows are done, else the first row that was not: the caller grows the
         arrays and calls again.
     """
-    width = words.shape[0]
-    mask = len(table) - 1
+    width = len(words)
+    mask = np.uint64(len(table) - 1)
     for row in range(begin, len(hashes)):
-        hash_ = hashes[row]
+        hash_ = (hashes[row] * LAST_FACTOR) >> LAST_SHIFT
         position = hash_ & mask
-        found = np.int64(-1)
-        while table[position] != FREE:
-            entry = table[position]
+        entry = table[position]
+        found = FREE
+        while entry != FREE:
             if entry >> HASH_SHIFT == hash_:
-                slot = entry & _SLOT_MASK
+                slot = entry & SLOT_MASK
                 same = True
                 for column in range(width):
                     same &= keys[slot, column] == words[column, row]
                 if same:
                     found = slot
                     break
-            position = (position + 1) & mask
+            position = (position + _ONE) & mask
+            entry = table[position]
         if insert:
-            if found < 0:
-                if (meta[META_LIVE] + 1) * 2 > len(table):
+            if found == FREE:
+                if (meta[META_LIVE] + _ONE) * _TWO > len(table):
                     return row
                 if meta[META_FREE_SLOTS] > 0:
-                    meta[META_FREE_SLOTS] -= 1
+                    meta[META_FREE_SLOTS] -= _ONE
                     found = free[meta[META_FREE_SLOTS]]
                 elif meta[META_SLOTS_USED] < len(keys):
                     found = meta[META_SLOTS_USED]
-                    meta[META_SLOTS_USED] += 1
+                    meta[META_SLOTS_USED] += _ONE
                 else:
                     return row
                 table[position] = (hash_ << HASH_SHIFT) | found
                 for column in range(width):
                     keys[found, column] = words[column, row]
                 added[meta[META_ADDED]] = found
-                meta[META_ADDED] += 1
-                meta[META_LIVE] += 1
+                meta[META_ADDED] += _ONE
+                meta[META_LIVE] += _ONE
             flags[found] |= CHANGED
-        slots[row] = found
+        slots[row] = found  # FREE is -1
     return len(hashes)
 
 
@@ -151,41 +160,41 @@ def remove_slots(slots: Any, hashes: Any, table: Any, free: Any, flags: Any, met
     Parameters
     ----------
     slots, hashes
-        What goes, and the hashes of the keys, int64.
+        What goes, uint64, and the hashes of the keys.
     table, free, flags, meta
         As in `find_slots`.
     """
-    mask = len(table) - 1
+    mask = np.uint64(len(table) - 1)
     for index in range(len(slots)):
         slot = slots[index]
-        entry = (hashes[index] << HASH_SHIFT) | slot
-        gap = hashes[index] & mask
+        hash_ = (hashes[index] * LAST_FACTOR) >> LAST_SHIFT
+        entry = (hash_ << HASH_SHIFT) | slot
+        gap = hash_ & mask
         while table[gap] != entry:
-            gap = (gap + 1) & mask
-        position = (gap + 1) & mask
+            gap = (gap + _ONE) & mask
+        position = (gap + _ONE) & mask
         while table[position] != FREE:
             # An entry moves up unless its own place lies behind the gap.
             home = (table[position] >> HASH_SHIFT) & mask
             if ((position - home) & mask) >= ((position - gap) & mask):
                 table[gap] = table[position]
                 gap = position
-            position = (position + 1) & mask
+            position = (position + _ONE) & mask
         table[gap] = FREE
         flags[slot] = 0
         free[meta[META_FREE_SLOTS]] = slot
-        meta[META_FREE_SLOTS] += 1
-        meta[META_LIVE] -= 1
+        meta[META_FREE_SLOTS] += _ONE
+        meta[META_LIVE] -= _ONE
 
 
 @kernel
 def enter_entries(entries: Any, table: Any) -> None:
     """Put entries that are not `FREE` into the empty `table`."""
-    mask = len(table) - 1
+    mask = np.uint64(len(table) - 1)
     for index in range(len(entries)):
         entry = entries[index]
-        if entry == FREE:
-            continue
-        position = (entry >> HASH_SHIFT) & mask
-        while table[position] != FREE:
-            position = (position + 1) & mask
-        table[position] = entry
+        if entry != FREE:
+            position = (entry >> HASH_SHIFT) & mask
+            while table[position] != FREE:
+                position = (position + _ONE) & mask
+            table[position] = entry

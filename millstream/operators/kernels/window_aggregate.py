@@ -1,4 +1,4 @@
-"""Loops of the windowed aggregate: assign windows, decide lateness, fold values into slots.
+"""Loops of the windowed aggregate: fold values into slots.
 
 State is one int64 matrix, a row a slot, so that what a row of input touches lies together;
 float fields are the same memory seen as float64. `valid` is empty where no value is null. A
@@ -12,68 +12,6 @@ from typing import Any
 import numpy as np
 
 from millstream.jit import kernel
-from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
-
-
-@kernel
-def assign_windows(
-    times: Any,
-    stamps: Any,
-    size: int,
-    offset: int,
-    allowed: int,
-    closed: int,
-    given_out: int,
-    starts: Any,
-    late: Any,
-) -> int:
-    """Write each row's window start and whether it is late; return how many are late.
-
-    Parameters
-    ----------
-    times
-        Event times, int64, shape (n,).
-    stamps
-        Watermark of the row's partition just before it, int64, shape (n,) or (0,).
-    size, offset, allowed
-        Of the windows, offset from 0 to below size, and the allowed lateness; microseconds.
-    closed
-        Windows that end at or before this were flushed at the end of an earlier run.
-    given_out
-        Watermark up to which windows were given out; a stamped row of one of these is late.
-    starts, late
-        Outputs: int64 and bool, shape (n,).
-
-    Returns
-    -------
-    int
-        How many rows are late; -1 - row where a row's window begins or ends beyond int64.
-    """
-    count = 0
-    stamped = len(stamps) > 0
-    span = size + allowed
-    start = end = 0  # no time lies in this window
-    for row in range(len(times)):
-        time = times[row]
-        # Rows mostly fall into the window of the row before: a division less.
-        if time < start or time >= end:
-            # The sign of Numba's modulo is the divisor's: windows before 1970 come out right.
-            into = time % size - offset
-            if into < 0:
-                into += size
-            if time < WATERMARK_MIN + into or time - into > WATERMARK_MAX - size:
-                return -1 - row
-            start = time - into
-            end = start + size
-        starts[row] = start
-        is_late = end <= closed
-        if stamped:
-            # Moving the watermark back instead of the window on cannot leave int64.
-            watermark = max(stamps[row], given_out, WATERMARK_MIN + span)
-            is_late |= start <= watermark - span
-        late[row] = is_late
-        count += is_late
-    return count
 
 
 @kernel
