@@ -30,6 +30,7 @@ class RunSettings:
     parallelism: int | None = None
     until: Literal["end"] | None = None
     fresh: bool = False
+    checkpoint_interval: str | None = None
     log: Path | None = None
 
 
@@ -54,10 +55,14 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="The job's name; by default the script's.")
     ] = None,
+    checkpoint_interval: Annotated[
+        str | None,
+        typer.Option(help="How often results become visible and progress durable, e.g. 5s."),
+    ] = None,
     log: LogOption = None,
 ) -> None:
     """Run a job script and show how it gets on."""
-    settings = RunSettings(name, parallelism, until, fresh, log)
+    settings = RunSettings(name, parallelism, until, fresh, checkpoint_interval, log)
     results = run_script(script, script_arguments or [], settings)
     if not results:
         message = (
@@ -80,22 +85,28 @@ def run_script(script: Path, arguments: list[str], settings: RunSettings) -> lis
     Raises
     ------
     OptionError
-        When there is no such script.
+        When there is no such script, or a setting cannot be used.
     SystemExit
         With code 1 after an exception in the script's own code, whose traceback was printed.
     """
     from millstream.cli.live import LiveView
     from millstream.dsl.run_context import RunOverrides, override_run
+    from millstream.dsl.windows import duration_option
 
     if not script.is_file():
         message = f"there is no script {str(script)!r}"
         raise OptionError(message)
+    interval = settings.checkpoint_interval
+    interval_us = None
+    if interval is not None:
+        interval_us = duration_option("checkpoint_interval", interval, "the command line")
     with LiveView(escape(settings.name or script.stem)) as view:
         overrides = RunOverrides(
             name=settings.name,
             parallelism=settings.parallelism,
             until=settings.until,
             fresh=settings.fresh,
+            checkpoint_interval_us=interval_us,
             log=None if settings.log is None else open_log(settings.log),
             on_status=view.update,
         )

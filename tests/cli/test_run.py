@@ -76,6 +76,15 @@ class TestScripts:
         assert millstream("run", script, "--until", "end", "--", "2")[0] == 0
         assert sys.path == path
 
+    def test_the_interval_of_checkpoints_is_a_duration(
+        self, millstream: Command, script: Path
+    ) -> None:
+        options = ("--until", "end", "--checkpoint-interval")
+        code, _, error = millstream("run", script, *options, "soon", "--", "2")
+        assert code == 2
+        assert "checkpoint_interval='soon' is no duration" in error
+        assert millstream("run", script, *options, "50ms", "--", "2")[0] == 0
+
 
 class TestEndings:
     def test_a_missing_script(self, millstream: Command, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,10 +77,20 @@ def say_where_to_go(directory: Path, job: Path, picture: Path, elapsed_s: float)
     out.print(f"\n[bold]Done in {elapsed_s:.1f} s.[/]\n")
     print_table(places)
     out.print("\nThree commands to try next:\n")
+    program = _program()
     for command in (
-        f"millstream topics describe flights --log {log}",
-        f"millstream consume late_departures --log {log} --max 5",
-        f"millstream run {escape(str(job))} --log {log} --until end \\\n"
+        f"{program} topics describe flights --log {log}",
+        f"{program} consume late_departures --log {log} --max 5",
+        f"{program} run {escape(str(job))} --log {log} --until end \\\n"
         "       --name patient -- --lateness 2h --output patient",
     ):
         out.print(f"   [cyan]{command}[/]", soft_wrap=True)
+
+
+def _program() -> str:
+    """Return how this shell calls `millstream`: by its path where it is not found by name."""
+    installed = Path(sys.executable).with_name("millstream")
+    if shutil.which("millstream") is not None or not installed.exists():
+        return "millstream"
+    current = Path.cwd()
+    return str(installed.relative_to(current) if installed.is_relative_to(current) else installed)

@@ -1,0 +1,81 @@
+"""What README shows is what happens: its job and its commands, exactly as they are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from millstream.cli.main import app
+from millstream.log import Log
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in fenced if name == language]
+
+
+def shell(line: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line as README's reader does, who has activated the environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    environment.pop("MILLSTREAM_LOG", None)
+    return subprocess.run(
+        line,
+        shell=True,
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `make demo` was run and the job was saved under the name that README gives it."""
+    directory = tmp_path_factory.mktemp("readme")
+    assert "\tmillstream demo" in (ROOT / "Makefile").read_text().replace("$(BIN)/", "")
+    assert shell("millstream demo", directory).returncode == 0
+    (name,) = re.findall(r"Save this as `(\w+\.py)`", README)
+    (job,) = blocks("python")
+    (directory / name).write_text(job)
+    return directory
+
+
+def test_the_job_is_run_as_it_is_shown(directory: Path) -> None:
+    commands = [line for block in blocks("") for line in block.splitlines() if "millstream" in line]
+    assert len(commands) == 2
+    for command in commands:
+        done = shell(command, directory)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == 3 + 10
+    hours = Log(directory / "demo-data").topic("worst_hours").to_arrow()
+    assert hours.num_rows == 15_821
+
+
+def test_the_picture_is_the_demos(directory: Path) -> None:
+    shown, drawn = ROOT / "docs" / "late_departures.png", directory / "demo-data"
+    assert shown.stat().st_size < 200_000
+    drawn_size = (drawn / "late_departures.png").stat().st_size
+    assert abs(drawn_size - shown.stat().st_size) < 0.2 * drawn_size
+
+
+def test_every_command_and_option_of_the_table_exists(directory: Path) -> None:
+    table = README[README.index("| command |") : README.index("The log is a directory")]
+    rows = [line.split("|")[1:3] for line in table.splitlines()[2:] if line.startswith("|")]
+    assert len(rows) == len(app.registered_commands) + len(app.registered_groups)
+    for command, text in rows:
+        (words,) = re.findall(r"^`millstream ([a-z]+(?: list)?)", command.strip())
+        helped = shell(f"millstream {words} --help", directory)
+        assert helped.returncode == 0
+        for option in re.findall(r"--[a-z]+", command + text):
+            assert option in helped.stdout
