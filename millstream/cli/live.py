@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 
+from millstream.cli.compilation import CompilationWatch
 from millstream.cli.console import notes, plain_table, time_text
 from millstream.clock import Clock, SystemClock
 from millstream.runtime.activity import WorkerStatus
@@ -19,6 +19,8 @@ RATE_INTERVAL_US = 1_000_000
 """A rate is taken over at least this long, so that it can be read."""
 
 REFRESH_PER_SECOND = 8
+
+COMPILING = "compiling kernels, only this once: the next run finds them on disk"
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class LiveView:
         self._statuses: Sequence[WorkerStatus] = ()
         self._rates: dict[int, _Rate] = {}
         self._ended_us: int | None = None
+        self._compilation = CompilationWatch()
         # What is left on the screen is printed at the end, like any other line.
         self._live = Live(
             console=console,
@@ -81,12 +84,14 @@ class LiveView:
     ) -> None:
         """Stop, and leave the rates of the whole run; of a run that never began, nothing."""
         self._live.stop()
+        self._compilation.stop()
         self._ended_us = self._clock.monotonic_us()
         if any(each.rows_read for each in self._statuses) or (self._statuses and kind is None):
             self._console.print(self._render())
 
     def update(self, statuses: Sequence[WorkerStatus]) -> None:
         """Take the workers' newest statuses: the callback of a run."""
+        self._compilation.start()
         now_us = self._clock.monotonic_us()
         for status in statuses:
             rate = self._rates.get(status.worker)
@@ -104,7 +109,7 @@ class LiveView:
         until_us = self._ended_us or self._clock.monotonic_us()
         return status.rows_read * 1_000_000 / max(until_us - rate.start_us, 1)
 
-    def _render(self) -> Table | str:
+    def _render(self) -> RenderableType:
         if not self._statuses:
             return f"{self._title}: starting"
         table = plain_table(self._title)
@@ -117,7 +122,7 @@ class LiveView:
         if len(statuses) > 1:
             table.add_section()
             table.add_row(*_cells("all", _total(statuses), sum(map(self._rate_of, statuses))))
-        return table
+        return Group(table, COMPILING) if self._compilation.running else table
 
 
 def _cells(name: str, status: WorkerStatus, rate: float) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pyarrow as pa
+from numba.core import event
 from rich.console import Console
 
-from millstream.cli.live import LiveView
+from millstream.cli.live import COMPILING, LiveView
 from millstream.clock import ManualClock
 from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
@@ -88,6 +89,17 @@ def test_a_second_run_of_a_script_has_rates_of_its_own() -> None:
         clock.sleep_us(SECOND_US)
         view.update([status(0, 500)])
         assert shown(view)[2][1:3] == ["500", "500"]
+
+
+def test_a_view_says_that_kernels_are_compiled() -> None:
+    with LiveView("job", console=console(), clock=ManualClock()) as view:
+        view.update([status(0, 0)])
+        assert [COMPILING] not in shown(view)
+        with event.trigger_event("numba:compile"):
+            assert shown(view)[-1] == [COMPILING]
+        assert [COMPILING] not in shown(view)
+    with event.trigger_event("numba:compile"):
+        assert [COMPILING] not in shown(view)
 
 
 def test_what_is_no_terminal_gets_the_last_state_only() -> None:
