@@ -183,6 +183,53 @@ class TestCrashes:
             self.work(other)
             assert other.read_file("/a/one") == b"2"
 
+    def test_others_may_act_between_any_two_effects(self) -> None:
+        disk = disk_of()
+        storage, other = disk.storage("a"), disk.storage("b")
+        sizes = []
+
+        def look() -> None:
+            storage.list_directory("/")  # of its own: no endless loop
+            sizes.append(len(other.read_file("/file")) if other.exists("/file") else -1)
+            if len(sizes) == 6:
+                disk.power_cut()
+
+        storage.interrupt = look
+        file = storage.open_append("/file")
+        for _ in range(3):
+            file.append([b"x"])
+        with pytest.raises(SimulatedCrash):
+            file.append([b"x"])
+        assert sizes == [-1, 0, 0, 1, 2, 3]
+
+    def test_who_creates_a_name_second_finds_what_the_first_created(self) -> None:
+        for kind in ("folder", "file", "cells"):
+            disk = disk_of()
+            storage, other = disk.storage("a"), disk.storage("b")
+
+            def create(of: MemoryStorage, word: int, kind: str = kind) -> None:
+                if kind == "folder":
+                    of.make_directory("/x")
+                    of.write_file(f"/x/{word}", b"")
+                elif kind == "file":
+                    of.open_append("/x").append([bytes([word])])
+                else:
+                    of.shared_cells("/x", 64).write_word(8 * word, word)
+
+            def interrupt(of: MemoryStorage = storage, by: MemoryStorage = other) -> None:
+                of.interrupt = None
+                create(by, 1)
+
+            storage.interrupt = interrupt
+            create(storage, 2)
+            if kind == "folder":
+                assert storage.list_directory("/x") == ["1", "2"]
+            elif kind == "file":
+                assert storage.read_file("/x") == b"\1\2"
+            else:
+                cells = storage.shared_cells("/x", 64)
+                assert [cells.read_word(8), cells.read_word(16)] == [1, 2]
+
     def test_handles_of_a_dead_process_are_dead(self) -> None:
         storage = disk_of().storage("a")
         file, cells = storage.open_append("/file"), storage.shared_cells("/cells", 64)
@@ -393,6 +440,20 @@ class TestRefusals:
             disk.power_cut()
             expected = b"durable" + (b"dropped" if seed % 2 else bytes(7))
             assert disk.storage("b").read_file("/file") == expected
+
+    def test_a_refused_sync_is_told_to_each_who_had_the_file_open(self) -> None:
+        disk = disk_of()
+        one, other = disk.storage("a"), disk.storage("b")
+        files = [one.open_append("/file"), other.open_append("/file")]
+        files[0].append([b"lost"])
+        one.fail("sync", OSError(5, "Input/output error"))
+        for file in files:
+            with pytest.raises(OSError, match="Input/output"):
+                file.sync()
+            file.sync()
+        other.open_append("/file").sync()
+        disk.power_cut()
+        assert disk.storage("c").read_file("/file") == bytes(4)
 
     @pytest.mark.parametrize(
         "operation", ["write_file", "rename", "create", "make_directory", "truncate", "remove"]

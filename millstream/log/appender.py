@@ -13,7 +13,6 @@ from millstream.errors import LogError
 from millstream.log.control_file import LogEnd
 from millstream.log.encoding import EncodedBatch
 from millstream.log.frame_header import Damage, FrameHeader
-from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK_NAME
 from millstream.log.group_commit import GroupCommit
 from millstream.log.index import SegmentIndex
 from millstream.log.recovery import Recovery
@@ -50,6 +49,9 @@ class Appender:
         self._clock = clock
         self._segment_bytes = segment_bytes
         self._lock_path = f"{segments.directory}/{LOCK_NAME}"
+        self._appends = 0
+        self._appends_told = 0
+        self._cuts = 0
         self._open: tuple[int, AppendFile] | None = None
         self._index: SegmentIndex | None = None
         self._refusal = ""
@@ -99,6 +101,9 @@ class Appender:
             self._fail(file, end, error)
         end = LogEnd(end.segment_base, end.position + header.frame_size, header.end_offset)
         self._control.publish_written(end)
+        if self._appends == self._appends_told:
+            self._cuts = self._control.cuts
+        self._appends += 1
         index = self._index
         if index is not None and (index.base_offset, index.size_bytes) == start:
             index.add(header)
@@ -110,6 +115,38 @@ class Appender:
             with self._segments.storage.lock(self._lock_path):
                 if self._needs_recovery():
                     self._recover()
+
+    @property
+    def appends(self) -> int:
+        """How many frames this object has written."""
+        return self._appends
+
+    def tell_durable(self, appends: int) -> None:
+        """Take note that the first `appends` frames of this object are durable.
+
+        Raises
+        ------
+        LogError
+            Where that is not so: the disk lost rows that it had taken but not synced.
+        """
+        if appends <= self._appends_told:
+            return
+        self._appends_told = appends
+        if self._control.cuts != self._cuts:
+            self._cuts = self._control.cuts
+            message = (
+                f"partition {self._segments.name}: a sync failed, and the disk has lost rows that "
+                "were appended but not synced, perhaps of this process: append them again"
+            )
+            raise LogError(message)
+
+    def recover_dead_sync(self) -> None:
+        """Recover after a process died in a sync, unless somebody else did already."""
+        with self._segments.storage.lock(self._lock_path):
+            with self._segments.storage.lock(self._commit.lock_path):
+                is_dead = self._control.sync_under_way
+            if is_dead:
+                self._recover()
 
     def verify(self) -> None:
         """Recover, whether it seems needed or not, and allow writes again."""
@@ -125,12 +162,12 @@ class Appender:
         recovery = Recovery(
             storage=segments.storage,
             directory=segments.directory,
-            schema=segments.layout.schema,
+            layout=segments.layout,
             name=segments.name,
             control=self._control,
             keeps_written=segments.durability == "os",
         )
-        with segments.storage.lock(f"{segments.directory}/{SYNC_LOCK_NAME}"):
+        with segments.storage.lock(self._commit.lock_path):
             end = recovery.run()
         self._refusal = ""
         self._index = None
@@ -165,7 +202,10 @@ class Appender:
     def _seal(self, end: LogEnd) -> LogEnd:
         """Make the active segment final; return the end in a new one, which has no head yet."""
         segments = self._segments
-        self._commit.sync_file(self._file(end.segment_base))
+        if not self._commit.try_seal(end):
+            end = self._recover()
+            if end.offset == end.segment_base:
+                return end  # there is nothing left to seal
         index = self._index
         if (
             index is None
@@ -188,10 +228,8 @@ class Appender:
             file.append([head])
         except OSError as error:
             self._fail(file, end, error)
-        self._commit.sync_file(file)
         end = LogEnd(end.segment_base, len(head), end.offset)
-        self._control.publish_written(end)
-        self._commit.publish(end)
+        self._commit.sync_head(file, end)
         self._index = SegmentIndex(end.segment_base, end.offset, end.position)
         return end
 

@@ -25,6 +25,8 @@ _MAGIC = b"MSct"
 _WRITTEN = (64, 128)
 _DURABLE = (192, 256)
 _SYNC_FAILED = 320
+_SYNC_UNDER_WAY = 328
+_CUTS = 336
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
 
@@ -69,6 +71,28 @@ class ControlFile:
     @sync_failed.setter
     def sync_failed(self, failed: bool) -> None:
         self._cells.write_word(_SYNC_FAILED, int(failed))
+
+    @property
+    def sync_under_way(self) -> bool:
+        """Whether the holder of the sync lock is inside a sync.
+
+        Who holds the lock and finds it so knows that somebody died in a sync, which may have
+        failed.
+        """
+        return self._cells.read_word(_SYNC_UNDER_WAY) != 0
+
+    @sync_under_way.setter
+    def sync_under_way(self, under_way: bool) -> None:
+        self._cells.write_word(_SYNC_UNDER_WAY, int(under_way))
+
+    @property
+    def cuts(self) -> int:
+        """How often rows that had been written, but not synced, were found damaged and cut."""
+        return self._cells.read_word(_CUTS)
+
+    def count_cut(self) -> None:
+        """Count a cut; before the ends say so."""
+        self._cells.write_word(_CUTS, self.cuts + 1)
 
     def written(self) -> LogEnd | None:
         """Return the written end; `None`: there is none (a new or damaged file)."""

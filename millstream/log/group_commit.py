@@ -20,11 +20,18 @@ class GroupCommit:
     def __init__(self, segments: Segments) -> None:
         self._segments = segments
         self._control = segments.control
-        self._lock_path = f"{segments.directory}/{LOCK_NAME}"
+        self.lock_path = f"{segments.directory}/{LOCK_NAME}"
         self._open: tuple[int, AppendFile] | None = None  # used under the lock only
 
-    def sync(self, until_offset: int | None = None) -> None:
-        """Return when the rows before `until_offset` (`None`: all written so far) are durable."""
+    def try_sync(self, until_offset: int | None = None) -> bool:
+        """Make the rows before `until_offset` (`None`: all written so far) durable.
+
+        Returns
+        -------
+        bool
+            `False`: a process died in a sync. It may have failed, and the kernel tells an error
+            to those only who had the file open: the partition must be recovered first.
+        """
         target = self._control.written() or LogEnd(0, 0, 0)
         if until_offset is not None and until_offset > target.offset:
             message = (
@@ -33,25 +40,48 @@ class GroupCommit:
             )
             raise OptionError(message)
         if self._is_durable(target, until_offset):
-            return
-        with self._segments.storage.lock(self._lock_path):
+            return True
+        with self._segments.storage.lock(self.lock_path):
             if self._is_durable(target, until_offset):
-                return
+                return True
             self.refuse_after_failure()
+            if self._control.sync_under_way:
+                return False
             # What is written by now, not only by the time of the call: that is the group.
             end = self._control.written() or target
             if end.position:
-                self.sync_file(self._open_file(end.segment_base))
+                self._sync_file(self._open_file(end.segment_base))
             # Position 0: a roll is under way; it synced all segments before this one.
             self._control.publish_durable(end)
+        return True
 
-    def publish(self, end: LogEnd) -> None:
-        """Move the durable end to `end`, which the caller has synced."""
-        with self._segments.storage.lock(self._lock_path):
+    def try_seal(self, end: LogEnd) -> bool:
+        """Make the segment that ends at `end`, and its length, durable for good.
+
+        Returns what `try_sync` does. A sync it is in any case: the rows may be durable and the
+        cut of a dead process's frame behind them not, which a power cut would bring back.
+        """
+        with self._segments.storage.lock(self.lock_path):
+            self.refuse_after_failure()
+            if self._control.sync_under_way:
+                return False
+            self._sync_file(self._open_file(end.segment_base))
+            self._control.publish_durable(end)
+        return True
+
+    def sync_head(self, file: AppendFile, end: LogEnd) -> None:
+        """Make a new segment durable, whose head ends at `end`, and move both ends there.
+
+        All of it was just written: what a dead process's sync of it did or not is no matter.
+        """
+        with self._segments.storage.lock(self.lock_path):
+            self._sync_file(file)
+            self._control.publish_written(end)
             self._control.publish_durable(end)
 
-    def sync_file(self, file: AppendFile) -> None:
+    def _sync_file(self, file: AppendFile) -> None:
         """Sync `file`, or make every process refuse to write and raise `LogError`."""
+        self._control.sync_under_way = True
         try:
             file.sync()
         except OSError as error:
@@ -64,6 +94,7 @@ class GroupCommit:
                 "partition was verified: look at the disk, then open the log again"
             )
             raise LogError(message) from error
+        self._control.sync_under_way = False
 
     def refuse_after_failure(self) -> None:
         """Raise `LogError` where a sync failed and the partition was not verified since."""

@@ -156,10 +156,14 @@ class Partition:
         Raises
         ------
         LogError
-            Where the disk refused: nothing is written until the partition was verified.
+            Where the disk refused: nothing is written until the partition was verified. Or where
+            it has lost rows that were appended before.
         """
         if self.durability == "fsync":
-            self._commit.sync(until_offset)
+            appends = self._appender.appends
+            while not self._commit.try_sync(until_offset):
+                self._appender.recover_dead_sync()
+            self._appender.tell_durable(appends if until_offset is None else 0)
 
     def verify(self) -> None:
         """Read the active segment anew and, where what was durable is whole, allow writes again.

@@ -1,4 +1,4 @@
-"""Finds a partition's end after a power cut or a failed sync (FORMAT.md, "Recovery").
+"""Finds a partition's end after a power cut or a sync that failed (FORMAT.md, "Recovery").
 
 Only the holder of the partition's append lock and sync lock calls this.
 """
@@ -14,7 +14,7 @@ from millstream.errors import LogError
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import Frame, corrupt
 from millstream.log.frame_header import Damage, try_frame_header
-from millstream.log.metadata import ALIGNMENT, CONTINUATION
+from millstream.log.metadata import ALIGNMENT, CONTINUATION, ColumnLayout
 from millstream.log.segment import Segment, segment_bases, segment_file_name, try_head
 from millstream.storage import AppendFile, Storage
 
@@ -25,7 +25,7 @@ class Recovery:
 
     Attributes
     ----------
-    storage, directory, schema, name
+    storage, directory, layout, name
         The partition's.
     control
         Its control file.
@@ -36,7 +36,7 @@ class Recovery:
 
     storage: Storage
     directory: str
-    schema: pa.Schema
+    layout: ColumnLayout
     name: str
     control: ControlFile
     keeps_written: bool
@@ -68,8 +68,12 @@ class Recovery:
                 raise LogError(message) from error
             finally:
                 file.close()
+        written = self.control.written() if self.control.is_of_this_boot() else None
+        if written is not None and end < written:
+            self.control.count_cut()
         self.control.publish_written(end)
         self.control.publish_durable(end)
+        self.control.sync_under_way = False
         self.control.sync_failed = False
         self.control.stamp_boot()
         return end
@@ -92,18 +96,29 @@ class Recovery:
             raise corrupt(source, size, base, damage)
         buffer = self.storage.map(source[1], size)
         end = self._find_end(source, buffer, base, floor)
-        tail = b""
-        if self.control.sync_failed:
-            # The kernel may have dropped what it could not write and yet call it clean.
-            # Written again it is dirty again, so that the next sync tells the truth.
-            tail = buffer.slice(floor, max(end.position - floor, 0)).to_pybytes()
         if size > end.position:
             file.truncate(end.position)
-        if tail:
-            file.truncate(floor)
-            file.append([tail])
+        self._write_anew(source[1], buffer, end)
         file.sync()
         return end
+
+    def _write_anew(self, path: str, buffer: pa.Buffer, end: LogEnd) -> None:
+        """Make dirty again what a failed sync, or one that somebody died in, may have dropped.
+
+        The kernel may have dropped what it could not write and yet call it clean. Written again
+        it is dirty again, so that the next sync tells the truth. It is written in its place:
+        who dies in here takes nothing away.
+        """
+        control = self.control
+        if not (control.sync_failed or control.sync_under_way) or not control.is_of_this_boot():
+            return
+        durable = control.durable()
+        start = 0
+        if durable is not None and durable.segment_base == end.segment_base:
+            start = durable.position
+        if start < end.position:
+            tail = buffer.slice(start, end.position - start).to_pybytes()
+            self.storage.shared_cells(path, end.position).write(start, tail)
 
     def _find_end(
         self, source: tuple[str, str], buffer: pa.Buffer, base: int, floor: int
@@ -115,7 +130,7 @@ class Recovery:
                 raise corrupt(source, 0, base, head)
             self._refuse_rot(source, buffer, 0, base, head)
             return LogEnd(base, 0, base)
-        segment = Segment.try_open(self.name, source[1], buffer, self.schema, base)
+        segment = Segment.try_open(self.name, source[1], buffer, self.layout, base)
         if isinstance(segment, Damage):
             raise corrupt(source, 0, base, segment)
         position, offset = segment.head.size_bytes, base
@@ -144,7 +159,7 @@ class Recovery:
         words = np.frombuffer(buffer, dtype="<u4", count=buffer.size // 4)
         starts = np.flatnonzero(words[:: ALIGNMENT // 4] == CONTINUATION) * ALIGNMENT
         view = memoryview(buffer)
-        count = len(self.schema)
+        count = self.layout.column_count
         for start in starts[starts > position].tolist():
             later = try_frame_header(view, start, buffer.size, count)
             if not isinstance(later, Damage) and later[0].durable_offset > offset:

@@ -97,7 +97,7 @@ class Segment:
     head
         What its head says; verified.
     layout
-        Its columns, as its own schema message says.
+        Its columns.
     limit
         No byte at or beyond it is touched.
     """
@@ -114,11 +114,12 @@ class Segment:
 
     @classmethod
     def try_open(
-        cls, name: str, path: str, buffer: pa.Buffer, schema: pa.Schema, base_offset: int
+        cls, name: str, path: str, buffer: pa.Buffer, layout: ColumnLayout, base_offset: int
     ) -> Segment | Damage:
         """Return the segment at `path` of partition `name`, whose bytes are `buffer`; or why not.
 
-        `schema` is what its schema message must say, `base_offset` what its name says.
+        `layout` has the schema that its schema message must be, `base_offset` is what its name
+        says.
         """
         head = try_head(memoryview(buffer), buffer.size)
         if isinstance(head, Damage):
@@ -126,10 +127,10 @@ class Segment:
         if head.base_offset != base_offset:
             return Damage(f"its head says that it starts with offset {head.base_offset}")
         stored = pa.ipc.read_schema(buffer.slice(0, head.size_bytes))
-        if not stored.equals(schema):
+        if not stored.equals(layout.schema):
             found = ", ".join(f"{field.name}: {field.type}" for field in stored)
             return Damage(f"its schema ({found}) is not the topic's")
-        return cls((name, path), buffer, head, ColumnLayout.of(stored))
+        return cls((name, path), buffer, head, layout)
 
     def try_frame(self, position: int) -> Frame | Damage:
         """Return the frame that starts at `position`, its header verified; or why not."""

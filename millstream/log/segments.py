@@ -110,8 +110,7 @@ class Segments:
         except OSError as error:
             damage = Damage(f"{size_bytes} bytes of it should be there; {error}")
             raise self.corrupt(base, 0, base, damage) from error
-        schema = self.layout.schema
-        segment = Segment.try_open(self.name, path, buffer, schema, base)
+        segment = Segment.try_open(self.name, path, buffer, self.layout, base)
         if isinstance(segment, Damage):
             raise self.corrupt(base, 0, base, segment)
         return segment

@@ -53,6 +53,8 @@ class FileContent:
         How many bytes of `content` there are.
     mapped
         Whether these are shared cells, which nobody ever syncs.
+    failed_syncs
+        How often a sync of it failed. As in Linux, each open file is told once.
     holder
         The process that holds the lock of this file; `None`: it is free.
     """
@@ -61,6 +63,7 @@ class FileContent:
         self.content = bytearray()
         self.size = 0
         self.mapped = False
+        self.failed_syncs = 0
         self.holder: str | None = None
         self._changes: list[_Change] = []
         self._dropped: list[tuple[int, int]] = []
@@ -77,9 +80,21 @@ class FileContent:
             grown[: self.size] = memoryview(self.content)[: self.size]
             self.content = grown
         after = max(self.size, end)
-        removed = bytes(memoryview(self.content)[position : min(end, self.size)])
+        removed = bytearray(memoryview(self.content)[position : min(end, self.size)])
+        self._written_anew(position, removed)
         self.content[position:end] = added
-        self._note(_Change(position, removed, end - position, self.size, after))
+        self._note(_Change(position, bytes(removed), end - position, self.size, after))
+
+    def _written_anew(self, position: int, before: bytearray) -> None:
+        """Make what was dropped dirty again; `before` gets what is on the disk there."""
+        end = position + len(before)
+        for start, stop in self._dropped:
+            lost_start, lost_stop = max(start, position), min(stop, end)
+            if lost_start < lost_stop:
+                before[lost_start - position : lost_stop - position] = bytes(lost_stop - lost_start)
+        rests = [(s, min(e, position)) for s, e in self._dropped]
+        rests += [(max(s, end), e) for s, e in self._dropped]
+        self._dropped = [(start, stop) for start, stop in rests if start < stop]
 
     def truncate(self, size: int) -> None:
         """Cut the file to `size`, or extend it by zeros."""
@@ -93,7 +108,9 @@ class FileContent:
             ]
 
     def grow(self, size: int) -> None:
-        """Extend the file by zeros, durably: a mapping lies on no shorter file."""
+        """Extend the file by zeros, durably, where it is shorter: mappings lie on no such file."""
+        if size <= self.size:
+            return
         self.content = self.content[: self.size].ljust(size, b"\0")
         self.size = size
 
@@ -109,6 +126,7 @@ class FileContent:
 
     def drop_dirty(self) -> None:
         """Fail to write back: what was dirty counts as clean and is on no disk."""
+        self.failed_syncs += 1
         for change in self._changes:
             if change.added and change.position < self.size:
                 end = min(change.position + change.added, self.size)

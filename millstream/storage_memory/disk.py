@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 import pyarrow as pa
@@ -81,6 +82,8 @@ class MemoryStorage:
         cells, created, renamed and removed names, synced folders.
     crash_at
         The number of the effect in which it dies; `None`: it lives on.
+    interrupt
+        Called before each effect, but not while it runs: what other processes do meanwhile.
     """
 
     def __init__(self, disk: MemoryDisk, process: str) -> None:
@@ -88,6 +91,8 @@ class MemoryStorage:
         self.alive = True
         self.effects = 0
         self.crash_at: int | None = None
+        self.interrupt: Callable[[], None] | None = None
+        self._is_interrupted = False
         self.disk = disk
         self._chooser = disk.chooser
         self._boot_id = disk.boot_id
@@ -133,9 +138,9 @@ class MemoryStorage:
         for name in _names(path):
             node = directory.entries.get(name)
             if node is None:
-                node = Folder()
-                self.effect("make_directory", _putting(directory, name, node))
+                self.effect("make_directory", _creating(directory, name, Folder()))
                 self.effect("sync_directory", directory.sync)
+                node = directory.entries[name]
             elif isinstance(node, Folder) and not node.entries:
                 # Its creator may have died before the entry was durable.
                 self.effect("sync_directory", directory.sync)
@@ -178,9 +183,9 @@ class MemoryStorage:
             raise IsADirectoryError(21, "Is a directory", path)
         temporary = f"{name}.{self.process.replace('/', '-')}.tmp"
         file = FileContent()
-        self.effect("write_file", _putting(directory, temporary, file))
+        self.effect("write_file", lambda: directory.put(temporary, file))
         try:
-            self.write("", file, 0, bytes(content))
+            self.write("", file, bytes(content), 0)
             self.effect("", file.sync)
             self.effect("rename", lambda: _rename(directory, temporary, name))
         except OSError:
@@ -215,8 +220,8 @@ class MemoryStorage:
         self.check_alive()
         created = not self.exists(path)
         directory, file = self._open(path)
-        file.mapped = True
         if file.size < size_bytes:
+            file.mapped = True
             self.effect("", lambda: file.grow(size_bytes))
         if created:
             self.effect("sync_directory", directory.sync)
@@ -282,18 +287,37 @@ class MemoryStorage:
             refused()
         self._stop(stopped)
 
-    def write(self, operation: str, file: FileContent, position: int, content: bytes) -> None:
-        """Write `content` into `file`; or a part of it, and die or be refused."""
+    def write(
+        self, operation: str, file: FileContent, content: bytes, position: int | None = None
+    ) -> None:
+        """Write `content` into `file`; or a part of it, and die or be refused.
+
+        Parameters
+        ----------
+        operation
+            As for `effect`.
+        file, content
+            What is written, and where.
+        position
+            At most the file's size; `None`: at its end, wherever that is by then.
+        """
         stopped = self._begin(operation)
-        if stopped is None:
-            file.write(position, content)
-            return
-        file.write(position, content[: self._chooser.randrange(0, len(content) + 1)])
-        self._stop(stopped)
+        if stopped is not None:
+            content = content[: self._chooser.randrange(0, len(content) + 1)]
+        file.write(file.size if position is None else position, content)
+        if stopped is not None:
+            self._stop(stopped)
 
     def _begin(self, operation: str) -> SimulatedCrash | OSError | None:
         """Begin an effect; return what ends it before it is whole, if something does."""
         self.check_alive()
+        if self.interrupt is not None and not self._is_interrupted:
+            self._is_interrupted = True
+            try:
+                self.interrupt()
+            finally:
+                self._is_interrupted = False
+            self.check_alive()
         for failure in self._failures:
             if failure.operation == operation:
                 if failure.after == 0:
@@ -337,15 +361,15 @@ class MemoryStorage:
         """Return the file `path`, created where it is missing, and its folder."""
         directory, name = self._place(path)
         if name not in directory.entries:
-            self.effect("create", _putting(directory, name, FileContent()))
+            self.effect("create", _creating(directory, name, FileContent()))
         return directory, self._file(path)
 
     def _remove(self, directory: Folder, name: str) -> None:
-        node = directory.entries[name]
+        node = directory.entries.get(name)
         if isinstance(node, Folder):
             for each in sorted(node.entries):
                 self._remove(node, each)
-        self.effect("remove", _putting(directory, name, None))
+        self.effect("remove", lambda: directory.put(name, None))
 
 
 @dataclass(slots=True)
@@ -357,12 +381,19 @@ class _Failure:
     after: int
 
 
-def _names(path: str) -> list[str]:
-    return [name for name in path.split("/") if name]
+@lru_cache(maxsize=1024)
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(name for name in path.split("/") if name)
 
 
-def _putting(directory: Folder, name: str, node: Node | None) -> Callable[[], None]:
-    return lambda: directory.put(name, node)
+def _creating(directory: Folder, name: str, node: Node) -> Callable[[], None]:
+    """Return what puts `node` there, unless another process was faster by then."""
+
+    def create() -> None:
+        if name not in directory.entries:
+            directory.put(name, node)
+
+    return create
 
 
 def _rename(directory: Folder, old: str, new: str) -> None:

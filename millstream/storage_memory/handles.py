@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ class MemoryAppendFile:
     def __init__(self, storage: MemoryStorage, file: FileContent) -> None:
         self._storage = storage
         self._file = file
+        self._told = file.failed_syncs
 
     @property
     def size_bytes(self) -> int:
@@ -31,11 +34,21 @@ class MemoryAppendFile:
     def append(self, chunks: Sequence[Bytes]) -> None:
         """Write `chunks` at the end; any first part of them where the process dies inside."""
         content = b"".join([memoryview(chunk).cast("B") for chunk in chunks if len(chunk)])
-        self._storage.write("append", self._file, self._file.size, content)
+        self._storage.write("append", self._file, content)
 
     def sync(self) -> None:
-        """Make the content durable; where it is refused, what was dirty is lost for good."""
-        self._storage.effect("sync", self._file.sync, refused=self._file.drop_dirty)
+        """Make the content durable; where it is refused, what was dirty is lost for good.
+
+        Raises also where the file was open when the sync of another process was refused.
+        """
+        self._storage.effect("sync", self._file.sync, refused=self._refuse)
+        if self._told != self._file.failed_syncs:
+            self._told = self._file.failed_syncs
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def _refuse(self) -> None:
+        self._file.drop_dirty()
+        self._told = self._file.failed_syncs
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to `size_bytes`."""
@@ -62,7 +75,7 @@ class MemoryCells:
         """Store `content` at `position`; more than a word is not atomic."""
         assert position + len(content) <= self._size, (position, len(content), self._size)
         if len(content) > _WORD.size or position % _WORD.size:
-            self._storage.write("cells", self._file, position, content)
+            self._storage.write("cells", self._file, content, position)
         else:
             self._storage.effect("cells", lambda: self._file.write(position, content))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from millstream.errors import CorruptSegmentError, LogError
 from millstream.log.control_file import ControlFile
 from millstream.log.partition import Partition
 from millstream.storage_local import LocalStorage
+from millstream.storage_memory import MemoryDisk, SimulatedCrash
 from tests.log.partition_kit import (
     CrashingStorage,
     Plan,
@@ -99,7 +102,7 @@ def test_a_power_cut_at_any_effect_takes_back_only_what_was_not_synced(
 def test_a_second_crash_inside_the_recovery_changes_nothing(tmp_path: Path) -> None:
     for fatal in range(1, 12):
         folder = tmp_path / str(fatal)
-        Writer(folder, Plan(25))
+        Writer(folder, Plan(33))
         with crashing():
             storage = CrashingStorage(Plan(fatal, halves=True))
             storage.boot_id = lambda: "another boot"  # type: ignore[method-assign]
@@ -196,3 +199,102 @@ def test_a_last_segment_that_is_missing_is_damage(tmp_path: Path) -> None:
     last.unlink()
     with pytest.raises(CorruptSegmentError, match=f"{last.name} is missing"):
         open_partition(tmp_path / "0", storage=RebootedStorage())
+
+
+class TestSyncsThatFail:
+    """On a disk in memory, which drops what a refused sync could not write."""
+
+    @staticmethod
+    def path(partition: Partition) -> str:
+        return f"{partition.directory}/00000000000000000000.arrows"
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("durability", ["fsync", "os"])
+    def test_a_death_before_the_failure_could_be_told(self, seed: int, durability: str) -> None:
+        disk = MemoryDisk(random.Random(seed))
+        storage = disk.storage("a")
+        partition = open_partition(
+            "/0", storage=storage, durability=durability, segment_bytes=1_000
+        )
+        partition.append(rows(0, 10))
+        storage.fail("sync", OSError(5, "Input/output error"))
+        storage.crash_after(2)  # the mark that a sync is under way; then that it failed
+        with pytest.raises(SimulatedCrash):
+            if durability == "fsync":
+                partition.sync()
+            else:
+                partition.append(rows(10, 20))  # seals the segment, and so syncs it
+        other = open_partition(
+            "/0", storage=disk.storage("b"), durability=durability, segment_bytes=1_000
+        )
+        other.append(rows(10, 10))
+        other.sync()
+        assert read_ids(other) == list(range(20))
+        other.append(rows(20, 20))
+        disk.power_cut()
+        again = open_partition("/0", storage=disk.storage("c"), durability=durability)
+        kept = read_ids(again)
+        assert kept == list(range(len(kept)))
+        assert len(kept) in ({20, 40} if durability == "fsync" else {10, 20, 40})
+
+    def test_a_death_while_rows_are_written_anew_takes_none_away(self) -> None:
+        for fatal in range(1, 12):
+            disk = MemoryDisk(random.Random(fatal))
+            one, other = disk.storage("a"), disk.storage("b")
+            partition = open_partition("/0", storage=one)
+            waiting = open_partition("/0", storage=other)
+            partition.append(rows(0, 3))
+            waiting.append(rows(3, 3))
+            one.fail("sync", OSError(5, "Input/output error"))
+            with pytest.raises(LogError):
+                partition.sync()
+            one.crash_after(fatal)
+            with suppress(SimulatedCrash):
+                partition.verify()
+            open_partition("/0", storage=disk.storage("c"))
+            waiting.sync()
+            disk.power_cut()
+            assert read_ids(open_partition("/0", storage=disk.storage("d"))) == list(range(6))
+
+    def test_who_appended_what_the_disk_lost_is_told(self) -> None:
+        disk = MemoryDisk(random.Random(1))
+        one, other = disk.storage("a"), disk.storage("b")
+        partition = open_partition("/0", storage=one)
+        partition.append(rows(0, 3))
+        partition.sync()
+        size = partition.segments()[0][1]
+        waiting = open_partition("/0", storage=other)
+        idle = open_partition("/0", storage=disk.storage("c"))
+        waiting.append(rows(3, 3))
+        one.fail("sync", OSError(5, "Input/output error"))
+        with pytest.raises(LogError):
+            partition.sync()
+        # The kernel needs the memory, and reads the pages anew from the disk.
+        whole = len(one.read_file(self.path(partition)))
+        one.shared_cells(self.path(partition), whole).write(size, bytes(whole - size))
+        last = open_partition("/0", storage=disk.storage("d"))
+        last.append(rows(3, 5))
+        last.sync()
+        idle.sync()  # has lost nothing
+        with pytest.raises(LogError, match="append them again"):
+            waiting.sync()
+        waiting.sync()
+        assert waiting.append(rows(8, 1)).base_offset == 8
+        waiting.sync()
+        assert read_ids(waiting) == list(range(9))
+
+    def test_the_cut_of_a_torn_frame_is_durable_before_its_segment_is_sealed(self) -> None:
+        for seed in range(20):
+            disk = MemoryDisk(random.Random(seed))
+            storage = disk.storage("a")
+            partition = open_partition("/0", storage=storage, segment_bytes=1_000)
+            partition.append(rows(0, 10))
+            partition.sync()
+            storage.crash_after(1)
+            with pytest.raises(SimulatedCrash):
+                partition.append(rows(10, 1))
+            other = open_partition("/0", storage=disk.storage("b"), segment_bytes=1_000)
+            other.append(rows(10, 20))
+            other.sync()
+            disk.power_cut()
+            assert read_ids(open_partition("/0", storage=disk.storage("c"))) == list(range(30))

@@ -86,7 +86,7 @@ def segment_of(batch: pa.RecordBatch) -> bytes:
 
 
 def frame_of(content: bytes, schema: pa.Schema) -> Frame:
-    segment = Segment.try_open("t/0", "file", pa.py_buffer(content), schema, 7)
+    segment = Segment.try_open("t/0", "file", pa.py_buffer(content), ColumnLayout.of(schema), 7)
     assert isinstance(segment, Segment)
     frames = list(segment.walk(segment.head.size_bytes, 7))
     assert len(frames) == 1
