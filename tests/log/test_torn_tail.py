@@ -33,6 +33,9 @@ class Torn:
         partition.append(rows(ROWS_DURABLE, ROWS_TORN))
         self.whole = self.segment.read_bytes()
         self.control_after = self.control.read_bytes()
+        # What a reader in another process saw at any time before the tear.
+        self.seen = read_ids(open_partition(folder))
+        assert self.seen == list(range(ROWS_DURABLE))
 
     def put(self, segment: bytes, control: bytes) -> None:
         self.segment.write_bytes(segment)
@@ -62,6 +65,7 @@ def test_the_next_holder_cuts_a_dead_appenders_frame(torn: Torn, how: str) -> No
     for cut, content in tears(torn, how):
         torn.put(content, torn.control_before)
         partition = open_partition(torn.folder)
+        assert read_ids(partition) == torn.seen, cut
         cursor = partition.frames(ROWS_DURABLE)
         assert cursor.next() is None, cut
         assert partition.append(rows(ROWS_DURABLE, 1)).base_offset == ROWS_DURABLE, cut
@@ -75,6 +79,7 @@ def test_after_a_power_cut_the_torn_frame_is_gone(torn: Torn, how: str) -> None:
         torn.put(content, torn.control_after)
         partition = open_partition(torn.folder, storage=RebootedStorage())
         assert (partition.written_end, partition.durable_end) == (ROWS_DURABLE, ROWS_DURABLE), cut
+        assert read_ids(partition) == torn.seen, cut
         assert torn.segment.read_bytes() == torn.before, cut
         assert partition.append(rows(ROWS_DURABLE, 1)).base_offset == ROWS_DURABLE, cut
         partition.sync()
