@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import polars
+import pyarrow.ipc
 import pytest
 
 from millstream.cli.main import app
@@ -67,6 +70,18 @@ def test_the_picture_is_the_demos(directory: Path) -> None:
     assert shown.stat().st_size < 200_000
     drawn_size = (drawn / "late_departures.png").stat().st_size
     assert abs(drawn_size - shown.stat().st_size) < 0.2 * drawn_size
+
+
+def test_others_read_a_segment(directory: Path) -> None:
+    (segment,) = (directory / "demo-data" / "topics" / "00000001" / "0" / "0").glob("*.arrows")
+    by_polars = polars.read_ipc_stream(segment)
+    by_pyarrow = pyarrow.ipc.open_stream(segment).read_all()
+    with duckdb.connect() as connection:
+        connection.register("flights", by_pyarrow)
+        (counted,) = connection.execute("SELECT count(*) FROM flights").fetchall()
+    assert counted == (by_polars.height,) == (len(by_pyarrow.to_pandas()),)
+    (end, *_) = Log(directory / "demo-data").topic("flights").stable_ends()
+    assert by_polars.height == end
 
 
 def test_every_command_and_option_of_the_table_exists(directory: Path) -> None:

@@ -65,8 +65,7 @@ def written(log: Log) -> list[int]:
     return [topic.partition(index).written_end for index in range(topic.partitions)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("parallelism", [1, 2])
+@pytest.mark.parametrize(("number", "parallelism"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_a_job_is_stopped_in_good_order_and_goes_on(
     log: Log, number: signal.Signals, parallelism: int
 ) -> None:
