@@ -37,6 +37,7 @@ __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregate
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 CLOSED_UNTIL = "closed_until_us"
+GIVEN_END = "given_end_us"
 GIVEN_OUT = "given_out"
 SPAN_MAX_US = 100_000 * 366 * 86_400_000_000
 
@@ -141,6 +142,7 @@ class WindowAggregate:
         # Stamped rows of a window that this watermark closed come from a partition that was idle.
         self._watermark_us = WATERMARK_MIN
         self._given_out = GivenOut()
+        # The end of the last window that was given out.
         self._given_end_us = WATERMARK_MIN
         self._result_schema, self._late_schema = config.output_schemas
 
@@ -201,6 +203,7 @@ class WindowAggregate:
         closed_us = self._closed_until_us + self.config.allowed_lateness_us
         values: dict[str, int | str | None] = {
             CLOSED_UNTIL: self._closed_until_us,
+            GIVEN_END: self._given_end_us,
             GIVEN_OUT: self._given_out.to_text(self._watermark_us, closed_us),
         }
         return StateSnapshot(full, rows, values)
@@ -210,9 +213,12 @@ class WindowAggregate:
         given_out = []
         for snapshot in snapshots:
             assert snapshot.version == 1, f"state of version {snapshot.version}"
-            closed, text = snapshot.values.get(CLOSED_UNTIL), snapshot.values.get(GIVEN_OUT)
-            if isinstance(closed, int):
-                self._closed_until_us = max(self._closed_until_us, closed)
+            closed, given_end = (snapshot.values[name] for name in (CLOSED_UNTIL, GIVEN_END))
+            assert isinstance(closed, int)
+            assert isinstance(given_end, int)
+            self._closed_until_us = max(self._closed_until_us, closed)
+            self._given_end_us = max(self._given_end_us, given_end)
+            text = snapshot.values[GIVEN_OUT]
             if isinstance(text, str):
                 given_out.append(text)
         self._given_out.restore(given_out, key_groups)

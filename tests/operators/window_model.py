@@ -1,0 +1,213 @@
+"""A windowed aggregate row by row in plain Python, and random rows for it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from millstream.operators.aggregate import Aggregate
+from millstream.operators.window_aggregate import WindowAggregateConfig
+from millstream.windows.tumbling import Tumbling
+from millstream.windows.watermark import WATERMARK_MIN
+from tests.operators.kit import TIME
+
+Row = dict[str, Any]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+SCHEMA = pa.schema(
+    {
+        "text": pa.string(),
+        "number": pa.int32(),
+        "time": TIME,
+        "i8": pa.int8(),
+        "i64": pa.int64(),
+        "u64": pa.uint64(),
+        "f32": pa.float32(),
+        "f64": pa.float64(),
+        "flag": pa.bool_(),
+        "at": pa.timestamp("s"),
+        "day": pa.date32(),
+        "wait": pa.duration("ms"),
+    }
+)
+VALUES: dict[str, Sequence[Any]] = {
+    "text": ["JFK", "LGA", "", "a longer text", "another long text"],
+    "number": [0, 1, -1],
+    "i8": [-128, -1, 0, 1, 127],
+    "i64": [-(2**57), -3, 0, 5, 2**57],
+    "u64": [0, 7, 2**57, 2**58],
+    "f32": [-1.5, 0.0, 0.125, 2.0**100],
+    "f64": [-1.5, 0.1, 0.25, 1e16, -1e16, 1e300, math.inf, -math.inf, math.nan],
+    "flag": [True, False],
+    "at": [datetime(1960, 1, 1), datetime(2024, 1, 1)],  # noqa: DTZ001  # the type has no zone
+    "day": [date(1969, 12, 31), date(2024, 2, 29)],
+    "wait": [timedelta(0), timedelta(days=-1), timedelta(milliseconds=7)],
+}
+ORDERED = ("i8", "i64", "u64", "f32", "f64", "flag", "at", "day", "wait")
+SUMMED = ("i8", "i64", "u64", "f32", "f64")
+
+AGGREGATES = (
+    Aggregate("rows", "count", None),
+    *(Aggregate(f"count_{name}", "count", name) for name in ("text", "i64", "flag")),
+    *(Aggregate(f"{which}_{name}", which, name) for which in ("sum", "mean") for name in SUMMED),
+    *(Aggregate(f"{which}_{name}", which, name) for which in ("min", "max") for name in ORDERED),
+)
+
+
+def config_of(
+    keys: tuple[str, ...], size: int, offset: int = 0, allowed: int = 0
+) -> WindowAggregateConfig:
+    return WindowAggregateConfig(SCHEMA, keys, "time", Tumbling(size, offset), AGGREGATES, allowed)
+
+
+def rows_of(seed: int, count: int, times: range, stamped: bool = True) -> list[Row]:
+    """Random rows; a stamp is some watermark around the row's time."""
+    chooser = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        row = {
+            name: None if chooser.random() < 0.2 else chooser.choice(values)
+            for name, values in VALUES.items()
+        }
+        time_us = chooser.choice(times)
+        row["time"] = time_us
+        row["_stamp"] = time_us + chooser.randint(-20, 20) if stamped else None
+        rows.append(row)
+    return rows
+
+
+def batch_of(rows: Sequence[Row]) -> pa.RecordBatch:
+    """The rows as a batch that begins inside its buffers."""
+    filler = dict.fromkeys([*SCHEMA.names, "_stamp"]) | {"time": 0, "_stamp": 0}
+    stamped = all(row["_stamp"] is not None for row in rows)
+    schema = SCHEMA.append(pa.field("_stamp", pa.int64())) if stamped else SCHEMA
+    return pa.RecordBatch.from_pylist([filler, *rows], schema).slice(1)
+
+
+class WindowModel:
+    """The open windows as lists of rows."""
+
+    def __init__(self, config: WindowAggregateConfig) -> None:
+        self.config = config
+        self.windows: dict[tuple[Any, ...], list[Row]] = {}
+        self.watermark_us = WATERMARK_MIN
+        self.closed_us = WATERMARK_MIN
+        self.given_us = WATERMARK_MIN
+
+    def rows(self, rows: Iterable[Row]) -> list[Row]:
+        """Take rows in; return the late ones."""
+        late = []
+        for row in rows:
+            window = self.config.window
+            start = row["time"] - (row["time"] - window.offset_us) % window.size_us
+            over_us = start + window.size_us + self.config.allowed_lateness_us
+            is_late = start + window.size_us <= self.closed_us
+            if row["_stamp"] is not None:
+                is_late |= over_us <= max(row["_stamp"], self.watermark_us)
+            if is_late:
+                late.append(row)
+            else:
+                key = (start, *(row[name] for name in self.config.key_columns))
+                self.windows.setdefault(key, []).append(row)
+        return late
+
+    def watermark(self, watermark_us: int) -> list[Row]:
+        """Return the results of the windows that are over."""
+        self.watermark_us = max(self.watermark_us, watermark_us)
+        span = self.config.window.size_us + self.config.allowed_lateness_us
+        return self._close(lambda start: start + span <= watermark_us)
+
+    def end(self) -> list[Row]:
+        """Return the results of all windows."""
+        results = self._close(lambda start: True)
+        self.closed_us = max(self.closed_us, self.given_us)
+        return results
+
+    def _close(self, is_over: Callable[[int], bool]) -> list[Row]:
+        results = []
+        for key in [key for key in self.windows if is_over(key[0])]:
+            start, *values = key
+            end = start + self.config.window.size_us
+            self.given_us = max(self.given_us, end)
+            rows = self.windows.pop(key)
+            results.append(
+                dict(zip(self.config.key_columns, values, strict=True))
+                | {"window_start": start, "window_end": end}
+                | {each.name: computed(each, rows) for each in self.config.aggregates}
+            )
+        return results
+
+
+def computed(aggregate: Aggregate, rows: Sequence[Row]) -> Any:
+    """An aggregate over the rows of a window."""
+    if aggregate.argument is None:
+        return len(rows)
+    values = [row[aggregate.argument] for row in rows if row[aggregate.argument] is not None]
+    if aggregate.function == "count":
+        return len(values)
+    if not values:
+        return None
+    match aggregate.function:
+        case "sum":
+            return total(values)
+        case "mean":
+            return float(total(values)) / len(values)
+        case "min":
+            return min(values, key=rank)
+        case _:
+            return max(values, key=rank)
+
+
+def rank(value: Any) -> Any:
+    """By which values are ordered: NaN is the greatest."""
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return (is_nan, 0.0 if is_nan else value)
+
+
+def total(values: Sequence[Any]) -> Any:
+    if not isinstance(values[0], float):
+        return sum(values)
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < len(values):
+        return sum(value for value in values if not math.isfinite(value))
+    return math.fsum(finite)
+
+
+def check_results(found: Sequence[Row], expected: Sequence[Row], sources: Sequence[Row]) -> None:
+    """Compare results in any order; sums and means of floats to 1e-12 of the largest value."""
+
+    def order(row: Row) -> str:
+        return repr([row.get(name) for name in ("window_start", "text", "number", "f64", "flag")])
+
+    assert len(found) == len(expected)
+    for got, wanted in zip(sorted(found, key=order), sorted(expected, key=order), strict=True):
+        assert list(got) == list(wanted)
+        for name, value in wanted.items():
+            assert alike(name, got[name], value, sources), (name, got[name], value)
+
+
+def alike(name: str, got: Any, wanted: Any, sources: Sequence[Row]) -> bool:
+    if not isinstance(wanted, float) or got is None:
+        return type(got) is type(wanted) and bool(got == wanted)
+    if math.isnan(wanted):
+        return math.isnan(got)
+    which, _, column = name.partition("_")
+    if which in {"sum", "mean"} and column.startswith("f"):
+        sizes = [abs(row[column]) for row in sources if row[column] is not None]
+        scale = math.fsum(each for each in sizes if math.isfinite(each))
+        return math.isclose(got, wanted, rel_tol=1e-12, abs_tol=1e-12 * scale)
+    return bool(got == wanted)
+
+
+def plain(batch: pa.RecordBatch) -> list[Row]:
+    """The rows of a result, times of windows as integers."""
+    names = batch.schema.names
+    columns = [
+        column.cast(pa.int64()) if column.type == TIME else column for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=names).to_pylist()
