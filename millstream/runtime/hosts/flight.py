@@ -1,0 +1,368 @@
+"""Channels between processes: Arrow Flight streams, straight from worker to worker.
+
+    worker i: outlet ─▶ queue (bounded in bytes) ─▶ sender thread ══ DoPut ══▶ worker j: inlet
+                                                   one thread a peer, one stream an exchange
+
+A stream names its job, attempt, exchange, sender and receiver; its messages are numbered. A
+stream of another attempt is refused. A gap or a broken stream fails the attempt: nothing is
+ever sent again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+import pyarrow as pa
+import pyarrow.flight as flight
+
+from millstream.errors import JobError
+from millstream.runtime.channels import Inlet, Outlet
+from millstream.runtime.hosts.memory_channel import MemoryChannel
+from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
+
+_HEADER = struct.Struct("<qBqB")
+"""Number of the message in its channel, kind, and what a message without rows says."""
+_ROWS, _WATERMARK, _BARRIER, _END = range(4)
+_NO_COLUMNS = pa.schema([])
+CLOSE_TIMEOUT_S = 5.0
+
+
+class StreamName(msgspec.Struct, frozen=True):
+    """What a stream says of itself before its first message.
+
+    Parameters
+    ----------
+    attempt
+        The epoch of the job's attempt.
+    token
+        The attempt's secret: only its own workers have it.
+    """
+
+    job: str
+    attempt: int
+    exchange: str
+    sender: int
+    receiver: int
+    token: str
+
+
+class FlightExchange:
+    """All channels of one worker of an attempt; a process may hold one at a time.
+
+    Parameters
+    ----------
+    job, attempt, worker, token
+        Name the streams.
+    limit_bytes
+        The most that waits at each end of a channel.
+    wake
+        Called when a message came or there is room again.
+    on_failure
+        Called, from any thread, with what broke a stream.
+    host
+        The address that the other workers reach this one at.
+    """
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        attempt: int,
+        worker: int,
+        token: str,
+        limit_bytes: int,
+        wake: Callable[[], None],
+        on_failure: Callable[[JobError], None],
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.worker = worker
+        self.closing = False
+        self._name = StreamName(job, attempt, "", worker, worker, token)
+        self._limit_bytes = limit_bytes
+        self._wake = wake
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._received: dict[tuple[str, int], _Received] = {}
+        self._own: dict[str, MemoryChannel] = {}
+        self._peers: dict[int, _Peer] = {}
+        self._server = _Server(self, host)
+        self.location = f"grpc://{host}:{self._server.port}"
+
+    def connect(self, locations: Sequence[str]) -> None:
+        """Make the threads that send to the other workers, whose exchanges are at `locations`."""
+        for receiver, location in enumerate(locations):
+            if receiver != self.worker:
+                self._peers[receiver] = _Peer(self, receiver, location, self._limit_bytes)
+
+    def outlet(self, exchange: str, receiver: int) -> Outlet:
+        """Return the sending end of a channel; to the worker itself it leads through memory."""
+        if receiver == self.worker:
+            return self._own_channel(exchange)
+        return self._peers[receiver].outlet(exchange)
+
+    def inlet(self, exchange: str, sender: int) -> Inlet:
+        """Return the receiving end of a channel."""
+        if sender == self.worker:
+            return self._own_channel(exchange)
+        return self.received(exchange, sender).channel
+
+    def received(self, exchange: str, sender: int) -> _Received:
+        """Return where messages of a channel arrive."""
+        with self._lock:
+            key = exchange, sender
+            if key not in self._received:
+                self._received[key] = _Received(self._limit_bytes, self._wake)
+            return self._received[key]
+
+    def name(self, exchange: str, receiver: int) -> StreamName:
+        """Return the name of a stream that leads from here."""
+        return msgspec.structs.replace(self._name, exchange=exchange, receiver=receiver)
+
+    def check(self, name: StreamName) -> None:
+        """Refuse a stream that is not from a worker of this attempt, or not for this one."""
+        own = self._name
+        if not hmac.compare_digest(name.token, own.token):
+            message = f"a stream of job {name.job!r}, attempt {name.attempt}, has another token"
+            raise flight.FlightUnauthenticatedError(message)
+        expected = own.job, own.attempt, own.receiver
+        if (name.job, name.attempt, name.receiver) != expected:
+            message = (
+                f"a stream for worker {name.receiver} of attempt {name.attempt} of {name.job!r}; "
+                f"this is worker {own.receiver} of attempt {own.attempt} of {own.job!r}"
+            )
+            raise flight.FlightServerError(message)
+
+    def fail(self, reason: str) -> None:
+        """Report a broken stream, unless the exchange is being closed."""
+        if not self.closing:
+            message = f"the exchange of worker {self.worker} broke: {reason}"
+            self._on_failure(JobError(message))
+
+    def wake(self) -> None:
+        """Say that there is room again."""
+        self._wake()
+
+    def close(self) -> None:
+        """End all threads and streams; what was not received is gone."""
+        self.closing = True
+        for peer in self._peers.values():
+            peer.close()
+        with self._lock:
+            received = list(self._received.values())
+        for each in received:
+            each.abandon()
+        # The server waits for its streams, whose senders may hang in another process.
+        closer = threading.Thread(target=self._server.shutdown, daemon=True)
+        closer.start()
+        closer.join(CLOSE_TIMEOUT_S)
+
+    def _own_channel(self, exchange: str) -> MemoryChannel:
+        with self._lock:
+            if exchange not in self._own:
+                self._own[exchange] = MemoryChannel(self._limit_bytes, self._wake, self._wake)
+            return self._own[exchange]
+
+
+class _Received:
+    """The receiving end of a channel: the server's thread puts in, the worker takes out."""
+
+    def __init__(self, limit_bytes: int, wake: Callable[[], None]) -> None:
+        self.expected = 0
+        self._room = threading.Event()
+        self._abandoned = False
+        self.channel = MemoryChannel(limit_bytes, self._room.set, wake)
+
+    def put(self, message: Message) -> bool:
+        """Put a message in, waiting for room; `False`: the exchange was closed meanwhile.
+
+        While this waits, the stream is not read: that is how a sender learns to wait.
+        """
+        while isinstance(message, Batch) and not self.channel.has_room():
+            self._room.clear()
+            if self.channel.has_room() or self._abandoned:
+                break
+            self._room.wait()
+        if self._abandoned:
+            return False
+        self.channel.send(message)
+        return True
+
+    def abandon(self) -> None:
+        """Let a waiting thread go."""
+        self._abandoned = True
+        self._room.set()
+
+
+class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no types
+    """Receives the streams of one exchange."""
+
+    def __init__(self, exchange: FlightExchange, host: str) -> None:
+        super().__init__(f"grpc://{host}:0")
+        self._exchange = exchange
+
+    def do_put(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        """Take one stream, message by message."""
+        exchange = self._exchange
+        name = msgspec.json.decode(descriptor.command, type=StreamName)
+        exchange.check(name)
+        received = exchange.received(name.exchange, name.sender)
+        try:
+            while True:
+                try:
+                    chunk = reader.read_chunk()
+                except StopIteration:
+                    return
+                number, message = _decoded(chunk)
+                if number != received.expected:
+                    reason = (
+                        f"message {number} of worker {name.sender} came where "
+                        f"{received.expected} was due"
+                    )
+                    exchange.fail(reason)
+                    return
+                received.expected += 1
+                if not received.put(message):
+                    return
+        except (pa.ArrowException, OSError) as error:
+            exchange.fail(f"the stream from worker {name.sender} ended early: {error}")
+
+
+class _Peer:
+    """What is on its way to one other worker, and the thread that sends it."""
+
+    def __init__(
+        self, exchange: FlightExchange, receiver: int, location: str, limit_bytes: int
+    ) -> None:
+        self._exchange = exchange
+        self._receiver = receiver
+        self._location = location
+        self._limit_bytes = limit_bytes
+        self._waiting: deque[tuple[str, Message]] = deque()
+        self._queued_bytes = 0
+        self._sent_bytes = 0
+        self._ready = threading.Event()
+        self._client = flight.FlightClient(location)
+        self._writers: dict[str, tuple[pa.Schema, flight.FlightStreamWriter]] = {}
+        self._numbers: dict[str, int] = {}
+        name = f"send-{exchange.worker}-{receiver}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def outlet(self, exchange: str) -> Outlet:
+        """Return the sending end of one exchange's channel to the peer."""
+        return _PeerOutlet(self, exchange)
+
+    def has_room(self) -> bool:
+        """Return `True` iff rows may be queued."""
+        return self._queued_bytes - self._sent_bytes < self._limit_bytes
+
+    def queue(self, exchange: str, message: Message) -> None:
+        """Let the thread send a message."""
+        self._queued_bytes += message.size_bytes
+        self._waiting.append((exchange, message))
+        self._ready.set()
+
+    def close(self) -> None:
+        """End the thread and the streams; what waits is not sent."""
+        self._ready.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        # Without it the receiver's thread would wait for more, and its server for the thread.
+        for _, writer in self._writers.values():
+            with suppress(pa.ArrowException, OSError):
+                writer.done_writing()
+        self._client.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._exchange.closing:
+                self._ready.wait()
+                self._ready.clear()
+                while self._waiting and not self._exchange.closing:
+                    exchange, message = self._waiting.popleft()
+                    self._send(exchange, message)
+                    had_room = self.has_room()
+                    self._sent_bytes += message.size_bytes
+                    if not had_room:
+                        self._exchange.wake()
+        except Exception as error:
+            reason = f"the stream to worker {self._receiver} at {self._location}: {error}"
+            self._exchange.fail(reason)
+
+    def _send(self, exchange: str, message: Message) -> None:
+        number = self._numbers.get(exchange, 0)
+        self._numbers[exchange] = number + 1
+        if isinstance(message, Batch):
+            writer = self._writer(exchange, message.rows.schema)
+            writer.write_with_metadata(message.rows, _HEADER.pack(number, _ROWS, 0, 0))
+        else:
+            writer = self._writer(exchange, None)
+            writer.write_metadata(pa.py_buffer(_encoded(number, message)))
+
+    def _writer(self, exchange: str, schema: pa.Schema | None) -> flight.FlightStreamWriter:
+        """Return a stream for rows of `schema`; `None`: any stream of the exchange will do.
+
+        A stream has one schema. Where rows of another come, the receiver has taken everything
+        of the first stream before the next one begins.
+        """
+        known, writer = self._writers.get(exchange, (None, None))
+        if writer is not None and (schema is None or schema.equals(known)):
+            return writer
+        if writer is not None:
+            writer.close()
+        name = self._exchange.name(exchange, self._receiver)
+        descriptor = flight.FlightDescriptor.for_command(msgspec.json.encode(name))
+        schema = _NO_COLUMNS if schema is None else schema
+        writer, _ = self._client.do_put(descriptor, schema)
+        self._writers[exchange] = schema, writer
+        return writer
+
+
+class _PeerOutlet:
+    """The sending end of one exchange's channel to a peer."""
+
+    def __init__(self, peer: _Peer, exchange: str) -> None:
+        self._peer = peer
+        self._exchange = exchange
+
+    def has_room(self) -> bool:
+        return self._peer.has_room()
+
+    def send(self, message: Message) -> None:
+        self._peer.queue(self._exchange, message)
+
+
+def _encoded(number: int, message: Message) -> bytes:
+    """Return a message without rows."""
+    match message:
+        case Watermark(watermark_us=watermark_us, idle=idle):
+            return _HEADER.pack(number, _WATERMARK, watermark_us, idle)
+        case Barrier(checkpoint=checkpoint):
+            return _HEADER.pack(number, _BARRIER, checkpoint, 0)
+        case _:
+            return _HEADER.pack(number, _END, 0, 0)
+
+
+def _decoded(chunk: flight.FlightStreamChunk) -> tuple[int, Message]:
+    """Return a message and its number."""
+    number, kind, value, flag = _HEADER.unpack(chunk.app_metadata.to_pybytes())
+    match kind:
+        case 0:
+            return number, Batch(chunk.data)
+        case 1:
+            return number, Watermark(value, bool(flag))
+        case 2:
+            return number, Barrier(value)
+        case _:
+            return number, End()
