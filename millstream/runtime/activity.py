@@ -46,6 +46,10 @@ class WorkerStatus:
         Rows of its streams that are still to be read.
     busy_us, backpressured_us, idle_us
         How its time was spent: working, waiting for room at another worker, waiting for rows.
+    waiting
+        Whether rows wait in it or before it, from other workers.
+    pid, node
+        The process that it runs in, where that is not the coordinator's.
     operators
         By name.
     """
@@ -59,7 +63,15 @@ class WorkerStatus:
     busy_us: int = 0
     backpressured_us: int = 0
     idle_us: int = 0
+    waiting: bool = False
+    pid: int = 0
+    node: str = ""
     operators: dict[str, OperatorStatus] = field(default_factory=dict)
+
+    def progress(self) -> tuple[int, ...]:
+        """Return what grows while the worker advances."""
+        passed = sum(each.rows_in + each.rows_out for each in self.operators.values())
+        return self.rows_read, self.rows_written, passed
 
 
 def operator_status(counters: OperatorCounters, activity: OperatorActivity) -> OperatorStatus:

@@ -60,11 +60,11 @@ def read_manifest(log: Log, job: str) -> Manifest | None:
     return None if content is None else decode_manifest(content, job)
 
 
-def first_manifest(graph: JobGraph, epoch: int, checkpoint: int) -> Manifest:
+def first_manifest(graph: JobGraph, run: str, epoch: int, checkpoint: int) -> Manifest:
     """Return the manifest of a job that has not begun."""
     return Manifest(
         job=graph.name,
-        run=f"{graph.name}-{epoch}",
+        run=run,
         epoch=epoch,
         checkpoint=checkpoint,
         parallelism=graph.parallelism,

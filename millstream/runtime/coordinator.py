@@ -122,11 +122,14 @@ class Coordinator:
             create_topics(graph, log)
             self._writer = log.transactions.writer(owner_of(graph.name))
             found = read_manifest(log, graph.name)
-        begun = None if self.options.fresh else found
+        begun = found
+        if self.options.fresh and (found is None or found.run != self.options.run):
+            begun = None
         manifest = begun
         if manifest is None:
             number = 0 if found is None else found.checkpoint
-            manifest = first_manifest(graph, self.epoch, number)
+            run = self.options.run or f"{graph.name}-{self.epoch}"
+            manifest = first_manifest(graph, run, self.epoch, number)
         else:
             check_fits(manifest, graph, log)
             self.restored = manifest.checkpoint

@@ -20,7 +20,9 @@ class RunOptions:
     until
         `"end"`: read to the ends as they are when the run starts, flush, commit, finish.
     fresh
-        Start over instead of going on from the newest checkpoint.
+        Start over instead of going on from the newest checkpoint, unless `run` did already.
+    run
+        Names the run, so that its later attempts do not start over again.
     checkpoint_interval_us
         From the end of one checkpoint to the start of the next.
     batch_rows, batch_bytes
@@ -32,6 +34,7 @@ class RunOptions:
     parallelism: int = 1
     until: Literal["end"] | None = None
     fresh: bool = False
+    run: str = ""
     checkpoint_interval_us: int = 1_000_000
     batch_rows: int = 65_536
     batch_bytes: int = 8 * 1024 * 1024

@@ -128,6 +128,14 @@ class StageRunner:
         """Return `True` iff every outlet takes a batch."""
         return all(each.has_room() for each in self._sends.values())
 
+    def has_message(self) -> bool:
+        """Return `True` iff something arrived that may be taken."""
+        return any(
+            inlet.peek() is not None
+            for name, sender, inlet in self._inlets
+            if not self._alignment.is_held((name, sender))
+        )
+
     def resume(self) -> None:
         """Go on with the input that is worked on, as far as there is room."""
         if self._active is not None and next(self._active, True) is True:

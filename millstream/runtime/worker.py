@@ -192,6 +192,7 @@ class Worker:
             busy_us=max(elapsed_us - self._backpressured_us - self._idle_us, 0),
             backpressured_us=self._backpressured_us,
             idle_us=self._idle_us,
+            waiting=any(each.busy or each.has_message() for each in self._stages),
             operators={
                 name: operator_status(each.counters, activity[name])
                 for name, each in self._operators.items()

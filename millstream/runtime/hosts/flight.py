@@ -19,7 +19,7 @@ from contextlib import suppress
 
 import msgspec
 import pyarrow as pa
-import pyarrow.flight as flight
+from pyarrow import flight
 
 from millstream.errors import JobError
 from millstream.runtime.channels import Inlet, Outlet

@@ -60,6 +60,8 @@ class WorkerThread:
         self.index = plan.worker
         self.status = WorkerStatus(plan.worker)
         self.result: WorkerResult | None = None
+        self.turns = 0
+        """How often the thread looked for work: it stands still while the worker hangs."""
         self._plan = plan
         self._open_log = open_log
         self._channels = channels
@@ -106,6 +108,7 @@ class WorkerThread:
         pause_s = PAUSE_FIRST_S
         status_due_us = 0
         while not self._stop.is_set():
+            self.turns += 1
             self._wake.clear()
             while self._commands:
                 worker.command(self._commands.popleft())
