@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from millstream.dsl.conditions import coalesce, when
     from millstream.dsl.expressions import Expression, col, lit
     from millstream.dsl.functions import Aggregate, count, max, mean, min, sum  # noqa: A004  # SQL's words
-    from millstream.dsl.job import run
+    from millstream.dsl.job import run, submit
     from millstream.dsl.sink import Sink
     from millstream.dsl.source import stream
     from millstream.dsl.stream import Stream, WindowedStream, WindowResult
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
     from millstream.plan.explain import Explanation
+    from millstream.runtime.handle import JobHandle
     from millstream.runtime.result import RunResult
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "stream",
     "table",
     "run",
+    "submit",
     "col",
     "lit",
     "when",
@@ -51,6 +53,7 @@ __all__ = [
     "Aggregate",
     "Explanation",
     "RunResult",
+    "JobHandle",
     "errors",
     "MillstreamError",
     "UserError",
@@ -61,6 +64,7 @@ _MODULES = {
     "stream": "millstream.dsl.source",
     "table": "millstream.dsl.table",
     "run": "millstream.dsl.job",
+    "submit": "millstream.dsl.job",
     "col": "millstream.dsl.expressions",
     "lit": "millstream.dsl.expressions",
     "when": "millstream.dsl.conditions",
@@ -80,6 +84,7 @@ _MODULES = {
     "Aggregate": "millstream.dsl.functions",
     "Explanation": "millstream.plan.explain",
     "RunResult": "millstream.runtime.result",
+    "JobHandle": "millstream.runtime.handle",
     "MillstreamError": "millstream.errors",
     "UserError": "millstream.errors",
 }

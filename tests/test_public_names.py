@@ -14,9 +14,10 @@ import millstream as ms
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
-    "Aggregate", "Explanation", "Expression", "Log", "MillstreamError", "RunResult", "Sink",
-    "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col", "count",
-    "errors", "lit", "max", "mean", "min", "run", "stream", "sum", "table", "tumbling", "when",
+    "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
+    "Sink", "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col",
+    "count", "errors", "lit", "max", "mean", "min", "run", "stream", "submit", "sum", "table",
+    "tumbling", "when",
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class RunSettings:
     fresh: bool = False
     checkpoint_interval: str | None = None
     log: Path | None = None
+    on: Literal["local", "ray"] | None = None
 
 
 def run(
@@ -59,10 +60,14 @@ def run(
         str | None,
         typer.Option(help="How often results become visible and progress durable, e.g. 5s."),
     ] = None,
+    on: Annotated[
+        Literal["local", "ray"] | None,
+        typer.Option(help="local: in this process; ray: one actor a worker."),
+    ] = None,
     log: LogOption = None,
 ) -> None:
     """Run a job script and show how it gets on."""
-    settings = RunSettings(name, parallelism, until, fresh, checkpoint_interval, log)
+    settings = RunSettings(name, parallelism, until, fresh, checkpoint_interval, log, on)
     results = run_script(script, script_arguments or [], settings)
     if not results:
         message = (
@@ -108,6 +113,7 @@ def run_script(script: Path, arguments: list[str], settings: RunSettings) -> lis
             fresh=settings.fresh,
             checkpoint_interval_us=interval_us,
             log=None if settings.log is None else open_log(settings.log),
+            on=settings.on,
             on_status=view.update,
         )
         with _as_main(script, arguments), override_run(overrides):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePath
@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from millstream.dsl.execution import (
+    Host,
+    PreparedRun,
+    checked_host,
+    run_prepared,
+    submit_prepared,
+)
 from millstream.dsl.location import user_location
 from millstream.dsl.run_context import RunOverrides, current_overrides
 from millstream.dsl.sink import Sink, checked_name
@@ -20,12 +27,13 @@ from millstream.dsl.windows import duration_option
 from millstream.errors import OptionError, PlanError
 from millstream.plan import nodes
 from millstream.plan.walk import in_order, source_partitions
-from millstream.runtime.graph import KEY_GROUPS, JobGraph
+from millstream.runtime.graph import KEY_GROUPS
 
 if TYPE_CHECKING:
     from millstream.log import Log
     from millstream.operators.operator import OperatorCounters
     from millstream.plan.explain import Explanation
+    from millstream.runtime.handle import JobHandle
     from millstream.runtime.result import RunResult
 
 COLLECTED = "collected"
@@ -54,8 +62,9 @@ def run(
     fresh: bool = False,
     log: Log | None = None,
     checkpoint_interval: str | timedelta = "1s",
+    on: Literal["local", "ray"] | None = None,
 ) -> RunResult:
-    """Run a job of one or more sinks in this process, and return when it has ended.
+    """Run a job of one or more sinks, and return when it has ended.
 
     A job goes on from its newest checkpoint. What several sinks share is computed once.
 
@@ -77,6 +86,9 @@ def run(
         For the reader to see: the log of the streams, which is checked.
     checkpoint_interval
         How often progress is made durable and results become visible.
+    on
+        `"local"`: in this process. `"ray"`: on Ray, one actor a worker. By default on Ray where
+        `RAY_ADDRESS` names a cluster.
 
     Raises
     ------
@@ -86,27 +98,39 @@ def run(
         When the running job failed.
     """
     location, overrides = user_location(), current_overrides()
-    ends = _flattened(sinks, location)
-    home = same_log([*(each.log for each in ends), *([log] if log else [])], location)
-    roots = tuple(each.node for each in ends)
-    if overrides.parallelism is not None:
-        parallelism = overrides.parallelism
-    if (overrides.until or until) not in {None, "end"}:
-        message = f'{location}: until is "end" or left out; got {until!r}'
-        raise OptionError(message)
-    interval_us = overrides.checkpoint_interval_us
-    if interval_us is None:
-        interval_us = duration_option("checkpoint_interval", checkpoint_interval, location)
-    return _run(
-        roots,
-        home,
-        overrides,
-        name=checked_name(overrides.name or name or _script_name(), location),
-        parallelism=_checked_parallelism(parallelism, roots, location),
-        until=overrides.until or until,
-        fresh=overrides.fresh or fresh,
-        checkpoint_interval_us=interval_us,
+    host = checked_host(overrides.on or on, location)
+    prepared = _prepared(
+        sinks, location, overrides, name, parallelism, until, fresh, log, checkpoint_interval
     )
+    return _run(prepared, host, overrides)
+
+
+def submit(
+    *sinks: Sink | Sequence[Sink],
+    name: str | None = None,
+    parallelism: int | None = None,
+    until: Literal["end"] | None = None,
+    fresh: bool = False,
+    log: Log | None = None,
+    checkpoint_interval: str | timedelta = "1s",
+    on: Literal["local", "ray"] | None = None,
+    detach: bool = False,
+) -> JobHandle:
+    """Start a job and return a handle on it at once: to look at it, stop it, wait for it.
+
+    Parameters
+    ----------
+    detach
+        Whether the job outlives this process; on Ray only.
+    *sinks, name, parallelism, until, fresh, log, checkpoint_interval, on
+        As for `run`.
+    """
+    location, overrides = user_location(), current_overrides()
+    host = checked_host(overrides.on or on, location)
+    prepared = _prepared(
+        sinks, location, overrides, name, parallelism, until, fresh, log, checkpoint_interval
+    )
+    return submit_prepared(prepared, host, detach=detach)
 
 
 def memory_sink(node: nodes.Node) -> nodes.Sink:
@@ -116,17 +140,8 @@ def memory_sink(node: nodes.Node) -> nodes.Sink:
 
 def collect(node: nodes.Node, log: Log) -> pa.Table:
     """Return all rows of `node`, from the beginning to the present ends of its topics."""
-    root = memory_sink(node)
-    result = _run(
-        (root,),
-        log,
-        RunOverrides(),
-        name="collect",
-        parallelism=1,
-        until="end",
-        fresh=True,
-        checkpoint_interval_us=1_000_000,
-    )
+    prepared = PreparedRun((memory_sink(node),), log, "collect", 1, "end", True, 1_000_000)
+    result = _run(prepared, "local", RunOverrides())
     return result.tables[COLLECTED]
 
 
@@ -157,40 +172,46 @@ def explain(
     raise PlanError(message)
 
 
-def _run(
-    roots: tuple[nodes.Sink, ...],
-    log: Log,
+def _prepared(
+    sinks: Sequence[Sink | Sequence[Sink]],
+    location: str,
     overrides: RunOverrides,
-    *,
-    name: str,
-    parallelism: int,
+    name: str | None,
+    parallelism: int | None,
     until: Literal["end"] | None,
     fresh: bool,
-    checkpoint_interval_us: int,
-) -> RunResult:
-    # The host is imported when something runs: building and explaining need no engine.
-    from millstream.runtime.hosts.local import run_job
-    from millstream.runtime.options import RunOptions
-
-    options = RunOptions(
-        parallelism=parallelism,
-        until=until,
-        fresh=fresh,
-        checkpoint_interval_us=checkpoint_interval_us,
+    log: Log | None,
+    checkpoint_interval: str | timedelta,
+) -> PreparedRun:
+    """Return the run with all options checked, those from outside before the script's own."""
+    ends = _flattened(sinks, location)
+    home = same_log([*(each.log for each in ends), *([log] if log else [])], location)
+    roots = tuple(each.node for each in ends)
+    if overrides.parallelism is not None:
+        parallelism = overrides.parallelism
+    if (overrides.until or until) not in {None, "end"}:
+        message = f'{location}: until is "end" or left out; got {until!r}'
+        raise OptionError(message)
+    interval_us = overrides.checkpoint_interval_us
+    if interval_us is None:
+        interval_us = duration_option("checkpoint_interval", checkpoint_interval, location)
+    return PreparedRun(
+        roots,
+        home,
+        name=checked_name(overrides.name or name or _script_name(), location),
+        parallelism=_checked_parallelism(parallelism, roots, location),
+        until=overrides.until or until,
+        fresh=overrides.fresh or fresh,
+        checkpoint_interval_us=interval_us,
     )
-    result = run_job(_compiler(roots, name), log, options, on_status=overrides.on_status)
-    _finished.append(_FinishedRun(roots, name, parallelism, result.counters))
+
+
+def _run(prepared: PreparedRun, host: Host, overrides: RunOverrides) -> RunResult:
+    result = run_prepared(prepared, host, overrides.on_status)
+    finished = _FinishedRun(prepared.roots, prepared.name, prepared.parallelism, result.counters)
+    _finished.append(finished)
     overrides.results.append(result)
     return result
-
-
-def _compiler(roots: Sequence[nodes.Sink], name: str) -> Callable[[int], JobGraph]:
-    from millstream.plan.compile import compile_job
-
-    def compile_for(parallelism: int) -> JobGraph:
-        return compile_job(roots, name, parallelism)
-
-    return compile_for
 
 
 def _flattened(sinks: Sequence[Sink | Sequence[Sink]], location: str) -> list[Sink]:

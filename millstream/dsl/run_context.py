@@ -30,6 +30,8 @@ class RunOverrides:
         Start over; `False` leaves the script's own.
     log
         The log of every stream, table and run that names none itself.
+    on
+        Where the job runs: `"local"` or `"ray"`.
     on_status
         Called with the workers' statuses a few times a second while a job runs.
     results
@@ -42,6 +44,7 @@ class RunOverrides:
     fresh: bool = False
     checkpoint_interval_us: int | None = None
     log: Log | None = None
+    on: Literal["local", "ray"] | None = None
     on_status: Callable[[Sequence[WorkerStatus]], None] | None = None
     results: list[RunResult] = field(default_factory=list)
 

@@ -143,8 +143,8 @@ class JobControl:
             return msgspec.structs.replace(record, state=JobState.LOST, reason=reason)
         return record
 
-    def ask(self, action: Action, *, flush: bool = True) -> None:
-        """Ask the present run to stop, drain or cancel.
+    def ask(self, action: Action, *, flush: bool = True, run: str | None = None) -> None:
+        """Ask a run (`None`: the present one) to stop, drain or cancel.
 
         Raises
         ------
@@ -152,11 +152,16 @@ class JobControl:
             When the job is not running.
         """
         record = self.record()
-        if record is None or record.state.is_over:
+        is_another = run is not None and (record is None or record.run != run)
+        if not is_another and (record is None or record.state.is_over):
             state = "never ran" if record is None else f"is {record.state.value}"
             message = f"job {self._job!r} is not running: it {state}"
             raise OptionError(message)
-        request = Request(record.run, action, flush)
+        # A run that has not said anything yet obeys when it does.
+        asked = run if record is None or run is not None else record.run
+        assert asked is not None
+        request = Request(asked, action, flush)
+        self._log.storage.make_directory(self._directory)
         path = f"{self._directory}/request.json"
         self._log.storage.write_file(path, msgspec.json.encode(request))
 

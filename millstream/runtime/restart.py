@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from millstream.errors import FencedError, JobError, OptionError, UserError
+from millstream.errors import (
+    FencedError,
+    JobCancelledError,
+    OptionError,
+    UserError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Restarts:
     Examples
     --------
     >>> restarts = Restarts(RestartStrategy(failures_max=2, first_delay_us=100))
-    >>> error = JobError("lost")
+    >>> error = OSError("lost")
     >>> [restarts.on_failure(error, now_us) for now_us in (0, 1, 2)]
     [100, 200, None]
     """
@@ -56,9 +61,12 @@ class Restarts:
     def on_failure(self, error: BaseException, now_us: int) -> int | None:
         """Return how long to wait before the next attempt, or `None`: the job has failed.
 
-        What the user must put right, and an attempt that was superseded, are not tried again.
+        What the user must put right, a cancelled run, and an attempt that was superseded, are not
+        tried again.
         """
-        if isinstance(error, UserError | FencedError) or not isinstance(error, Exception):
+        if isinstance(error, UserError | FencedError | JobCancelledError) or not isinstance(
+            error, Exception
+        ):
             return None
         strategy = self._strategy
         self._failed_us.append(now_us)
@@ -68,8 +76,3 @@ class Restarts:
         if failures > strategy.failures_max:
             return None
         return int(min(strategy.first_delay_us * 2 ** (failures - 1), strategy.max_delay_us))
-
-
-def needs_attention(error: BaseException) -> bool:
-    """Return `True` iff an error is the job's own, and not that of a machine it ran on."""
-    return isinstance(error, JobError | UserError)

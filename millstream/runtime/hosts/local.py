@@ -10,6 +10,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from millstream.errors import JobCancelledError
@@ -20,6 +21,7 @@ from millstream.runtime.attempt import Compiler
 from millstream.runtime.channels import Inlet, Outlet
 from millstream.runtime.control import JobState
 from millstream.runtime.coordinator import Coordinator
+from millstream.runtime.handle import JobHandle
 from millstream.runtime.hosts.drive import drive
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.hosts.publisher import OnStatus, RunPublisher
@@ -154,6 +156,7 @@ def run_job(
     publisher = RunPublisher(
         log,
         coordinator.graph.name,
+        options.run,
         host="local",
         parallelism=coordinator.graph.parallelism,
         on_status=on_status,
@@ -177,6 +180,20 @@ def run_job(
         restored=coordinator.restored,
         finished=not coordinator.stopping,
     )
+
+
+def submit_job(compile_for: Compiler, log: Log, options: RunOptions) -> JobHandle:
+    """Run a job in a thread of this process, with which it ends; return a handle on it."""
+    graph = compile_for(options.parallelism)
+    own = Log(log.path, storage=log.storage, clock=log.clock)
+    pool = ThreadPoolExecutor(1, thread_name_prefix=f"millstream-{graph.name}")
+    future = pool.submit(run_job, compile_for, own, options)
+    pool.shutdown(wait=False)
+
+    def ended() -> RunResult | None:
+        return future.result() if future.done() else None
+
+    return JobHandle(log, graph.name, options.run, "local", graph.parallelism, ended)
 
 
 def _end(coordinator: Coordinator, threads: _Threads) -> None:

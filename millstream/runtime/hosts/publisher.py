@@ -29,7 +29,7 @@ class RunPublisher:
 
     Parameters
     ----------
-    log, job, host, parallelism
+    log, job, run, host, parallelism
         Of the run.
     on_status
         Called with the workers' statuses a few times a second.
@@ -41,6 +41,7 @@ class RunPublisher:
         self,
         log: Log,
         job: str,
+        run: str,
         *,
         host: str,
         parallelism: int,
@@ -50,7 +51,7 @@ class RunPublisher:
         now_us = log.clock.now_us()
         self.record = JobRecord(
             job=job,
-            run=f"{platform.node()}-{os.getpid()}-{now_us}",
+            run=run or f"{platform.node()}-{os.getpid()}-{now_us}",
             state=JobState.STARTING,
             host=host,
             pid=os.getpid(),

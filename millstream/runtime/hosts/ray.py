@@ -16,7 +16,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ from ray.exceptions import (
 from millstream.errors import JobCancelledError, JobError, MillstreamError, OptionError
 from millstream.log import Log
 from millstream.runtime.attempt import Compiler
-from millstream.runtime.control import JobControl, JobState
+from millstream.runtime.control import JobState
 from millstream.runtime.coordinator import Coordinator
+from millstream.runtime.handle import JobHandle
 from millstream.runtime.hosts.drive import drive
 from millstream.runtime.hosts.local import stop_on_signal
 from millstream.runtime.hosts.publisher import OnStatus, RunPublisher
@@ -62,6 +63,7 @@ HEALTH_CHECKS = {
     "health_check_failure_threshold": 3,
 }
 """Ray's own would take up to a minute to notice a node that is gone."""
+STATUS_INTERVAL_S = 0.2
 LINGER_S = 10.0
 """For how long a coordinator whose job is over answers those who still ask."""
 
@@ -294,6 +296,7 @@ class CoordinatorActor:
                 publisher = RunPublisher(
                     log,
                     self._name,
+                    self._options.run,
                     host="ray",
                     parallelism=coordinator.graph.parallelism,
                     on_status=None,
@@ -377,22 +380,50 @@ def run_job(
     JobError
         When the job failed more often than its restart strategy allows.
     """
-    name = compile_for(options.parallelism).name
-    options = replace(options, run=options.run or secrets.token_hex(8))
-    actor = start_job(compile_for, log, options, settings or RaySettings(), name)
-    control = JobControl(log, name)
-    with stop_on_signal(lambda: control.ask("stop")):
-        outcome = None
-        while outcome is None:
-            outcome = wait_for(actor, 0.2)
-            record = control.record()
-            if on_status is not None and record is not None and record.workers:
+    handle = submit_job(compile_for, log, options, settings or RaySettings())
+    asked = False
+
+    def stop() -> None:
+        nonlocal asked
+        asked = True
+
+    result = None
+    with stop_on_signal(stop):
+        while result is None:
+            if asked:
+                handle.stop()
+                asked = False
+            result = handle.wait(STATUS_INTERVAL_S)
+            record = handle.status()
+            if on_status is not None and record.workers:
                 on_status(record.workers)
-    ray.kill(actor)
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.result is not None
-    return outcome.result
+    return result
+
+
+def submit_job(
+    compile_for: Compiler, log: Log, options: RunOptions, settings: RaySettings
+) -> JobHandle:
+    """Start a job on Ray and return a handle on it.
+
+    Raises
+    ------
+    OptionError
+        When Ray cannot be reached, or the job cannot be sent to it.
+    """
+    graph = compile_for(options.parallelism)
+    actor = start_job(compile_for, log, options, settings, graph.name)
+
+    def ended() -> RunResult | None:
+        outcome = wait_for(actor, STATUS_INTERVAL_S)
+        if outcome is None:
+            return None
+        with suppress(Exception):  # it may have ended by itself
+            ray.kill(actor)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
+
+    return JobHandle(log, graph.name, options.run, "ray", graph.parallelism, ended)
 
 
 def start_job(

@@ -1,0 +1,124 @@
+"""Where a job runs: in this process, or on Ray; in the foreground, or behind a handle."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from millstream.errors import MissingExtraError, OptionError
+from millstream.plan import nodes
+from millstream.runtime.graph import JobGraph
+from millstream.runtime.options import RunOptions
+
+if TYPE_CHECKING:
+    from millstream.log import Log
+    from millstream.runtime.activity import WorkerStatus
+    from millstream.runtime.handle import JobHandle
+    from millstream.runtime.result import RunResult
+
+Host = Literal["local", "ray"]
+OnStatus = Callable[[Sequence["WorkerStatus"]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A job with everything that a host must be told.
+
+    Parameters
+    ----------
+    roots
+        The plan's sinks.
+    log, name, parallelism, until, fresh, checkpoint_interval_us
+        As for `ms.run`.
+    """
+
+    roots: tuple[nodes.Sink, ...]
+    log: Log
+    name: str
+    parallelism: int
+    until: Literal["end"] | None
+    fresh: bool
+    checkpoint_interval_us: int
+
+
+def checked_host(on: str | None, location: str) -> Host:
+    """Return where a job runs: as asked, else on Ray where `RAY_ADDRESS` names a cluster.
+
+    Raises
+    ------
+    OptionError
+        When there is no such host.
+    """
+    if on is None:
+        return "ray" if os.environ.get("RAY_ADDRESS") else "local"
+    if on in {"local", "ray"}:
+        return "ray" if on == "ray" else "local"
+    message = f'{location}: on is "local" or "ray"; got {on!r}'
+    raise OptionError(message)
+
+
+def run_prepared(prepared: PreparedRun, host: Host, on_status: OnStatus | None) -> RunResult:
+    """Run a job and return when it has ended."""
+    # The host is imported when something runs: building and explaining need no engine.
+    options = _options(prepared)
+    compile_for = _compiler(prepared.roots, prepared.name)
+    if host == "ray":
+        _require_ray()
+        from millstream.runtime.hosts import ray
+
+        return ray.run_job(compile_for, prepared.log, options, on_status)
+    from millstream.runtime.hosts import local
+
+    return local.run_job(compile_for, prepared.log, options, on_status)
+
+
+def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHandle:
+    """Start a job and return a handle on it."""
+    options = _options(prepared)
+    compile_for = _compiler(prepared.roots, prepared.name)
+    if host == "ray":
+        _require_ray()
+        from millstream.runtime.hosts import ray
+
+        settings = ray.RaySettings(detach=detach)
+        return ray.submit_job(compile_for, prepared.log, options, settings)
+    if detach:
+        message = 'a job outlives its process on Ray only: submit(…, on="ray", detach=True)'
+        raise OptionError(message)
+    from millstream.runtime.hosts import local
+
+    return local.submit_job(compile_for, prepared.log, options)
+
+
+def _options(prepared: PreparedRun) -> RunOptions:
+    return RunOptions(
+        parallelism=prepared.parallelism,
+        until=prepared.until,
+        fresh=prepared.fresh,
+        run=uuid.uuid4().hex,
+        checkpoint_interval_us=prepared.checkpoint_interval_us,
+    )
+
+
+def _compiler(roots: Sequence[nodes.Sink], name: str) -> Callable[[int], JobGraph]:
+    from millstream.plan.compile import compile_job
+
+    def compile_for(parallelism: int) -> JobGraph:
+        return compile_job(roots, name, parallelism)
+
+    return compile_for
+
+
+def _require_ray() -> None:
+    """Check that Ray is installed; raises `MissingExtraError`, which names the extra."""
+    try:
+        import millstream.runtime.hosts.ray  # noqa: F401  # only to see whether it can be
+    except ImportError as error:
+        message = (
+            f"Ray is not installed ({error}); install the extra: pip install 'millstream[ray]', "
+            'or run in this process: on="local"'
+        )
+        raise MissingExtraError(message) from error
