@@ -34,7 +34,8 @@ def persist(taken: CheckpointTaken, job: str, epoch: int, log: Log) -> Checkpoin
         )
         for operator, snapshot in taken.snapshots.items()
     }
-    log.transactions.sync(sorted(set(taken.participants)))
+    participants = {each for pending in taken.participants for each in pending.result()}
+    log.transactions.sync(sorted(participants))
     return CheckpointDone(taken.worker, taken.checkpoint, taken.positions, files)
 
 

@@ -207,9 +207,10 @@ class SinkInput:
         self._surroundings = surroundings
 
     def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
-        """Append rows to the running transaction."""
+        """Append rows to the running transaction, resting while there is no room."""
+        while not self._sink.has_room():
+            yield
         self._sink.append(rows, self._surroundings.transaction)
-        yield from ()
 
     def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
         """Do nothing: a topic has no watermark of its own."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from millstream.log.transactions import Participant
 from millstream.operators.operator import StateSnapshot
+from millstream.runtime.background import Pending
 from millstream.runtime.manifest import PartitionState, StateFile
 
 
@@ -104,14 +105,15 @@ class CheckpointTaken:
     snapshots
         Of each operator that has state.
     participants
-        Partitions that hold rows of transaction `checkpoint`.
+        Of each sink: the partitions that hold rows of transaction `checkpoint`, when the appends
+        are done.
     """
 
     worker: int
     checkpoint: int
     positions: dict[str, dict[int, PartitionState]]
     snapshots: dict[str, StateSnapshot]
-    participants: tuple[Participant, ...]
+    participants: tuple[Pending[tuple[Participant, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)

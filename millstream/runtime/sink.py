@@ -5,12 +5,14 @@ Rows are gathered into frames of a decent size: nobody sees them before the chec
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 import pyarrow as pa
 
 from millstream.log.producer import Producer
 from millstream.log.transactions import Participant
+from millstream.runtime.background import Background, Done, Pending
 from millstream.runtime.graph import SinkNode
 
 FRAME_ROWS = 65_536
@@ -22,36 +24,54 @@ class Sink(Protocol):
 
     rows_written: int
 
+    def has_room(self) -> bool:
+        """Return `True` iff rows may be appended now."""
+        ...
+
     def append(self, rows: pa.RecordBatch, transaction: int) -> None:
         """Take rows as part of a transaction."""
         ...
 
-    def flush(self, transaction: int) -> tuple[Participant, ...]:
-        """Hand on what was gathered; return the partitions to be made durable."""
+    def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
+        """Hand on what was gathered; the result is the partitions to be made durable."""
         ...
 
 
 class LogSink:
-    """Appends to a topic.
+    """Appends to a topic, beside the worker where the host can.
 
     Parameters
     ----------
     node
         What is written.
     producer
-        Of the job's writer.
+        Of the job's writer; it is used by `background` alone.
+    background
+        Does the appends, in order.
     """
 
-    def __init__(self, node: SinkNode, producer: Producer) -> None:
+    def __init__(self, node: SinkNode, producer: Producer, background: Background) -> None:
         self.node = node
         self.rows_written = 0
         self._producer = producer
+        self._background = background
+        self._appends: deque[Pending[None]] = deque()
         self._gathered: list[pa.RecordBatch] = []
         self._rows = 0
         self._bytes = 0
 
+    def has_room(self) -> bool:
+        """Return `True` iff not too much waits to be appended."""
+        return self._background.has_room()
+
     def append(self, rows: pa.RecordBatch, transaction: int) -> None:
-        """Gather rows; append them when they make a frame."""
+        """Gather rows; append them when they make a frame.
+
+        Raises
+        ------
+        FencedError, LogError
+            Where an earlier append failed.
+        """
         self._gathered.append(rows.select(self.node.schema.names))
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
@@ -59,18 +79,28 @@ class LogSink:
         if self._rows >= FRAME_ROWS or self._bytes >= FRAME_BYTES:
             self._append(transaction)
 
-    def flush(self, transaction: int) -> tuple[Participant, ...]:
-        """Append what was gathered; return the partitions that were written to."""
+    def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
+        """Append what was gathered; the result is the partitions that were written to."""
         self._append(transaction)
-        return tuple((self.node.topic, index) for index in self._producer.touched())
+        topic, producer = self.node.topic, self._producer
+        return self._background.submit(
+            lambda: tuple((topic, index) for index in producer.touched())
+        )
 
     def _append(self, transaction: int) -> None:
+        while self._appends and self._appends[0].done():
+            self._appends.popleft().result()  # raises where it failed
         if not self._gathered:
             return
-        batches, self._gathered, self._rows, self._bytes = self._gathered, [], 0, 0
-        one = len(batches) == 1
-        rows = batches[0] if one else pa.Table.from_batches(batches)
-        self._producer.append(rows, transaction=transaction)
+        batches, size_bytes = self._gathered, self._bytes
+        self._gathered, self._rows, self._bytes = [], 0, 0
+        producer = self._producer
+
+        def append() -> None:
+            rows = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches)
+            producer.append(rows, transaction=transaction)
+
+        self._appends.append(self._background.submit(append, size_bytes))
 
 
 class MemorySink:
@@ -81,15 +111,19 @@ class MemorySink:
         self.rows_written = 0
         self._batches: list[pa.RecordBatch] = []
 
+    def has_room(self) -> bool:
+        """Return `True`: memory is the limit."""
+        return True
+
     def append(self, rows: pa.RecordBatch, transaction: int) -> None:
         """Keep rows."""
         columns = [rows.column(name) for name in self.node.schema.names]
         self._batches.append(pa.RecordBatch.from_arrays(columns, schema=self.node.schema))
         self.rows_written += rows.num_rows
 
-    def flush(self, transaction: int) -> tuple[Participant, ...]:
+    def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
         """Do nothing: there is nothing to make durable."""
-        return ()
+        return Done(())
 
     def table(self) -> pa.Table:
         """Return the rows, in the order in which they came."""

@@ -20,6 +20,7 @@ from millstream.log.transactions import Participant
 from millstream.operators.operator import Operator, StateSnapshot
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.alignment import Alignment
+from millstream.runtime.background import Pending
 from millstream.runtime.channels import Channels, Inlet
 from millstream.runtime.flow import Consumer, OperatorInputs, SendInput, SinkInput
 from millstream.runtime.graph import Edge, Stage
@@ -39,7 +40,7 @@ class StagePart:
 
     positions: dict[str, dict[int, PartitionState]]
     snapshots: dict[str, StateSnapshot]
-    participants: tuple[Participant, ...]
+    participants: tuple[Pending[tuple[Participant, ...]], ...]
 
 
 class _Exchange:
@@ -125,8 +126,9 @@ class StageRunner:
         return self._active is not None
 
     def has_room(self) -> bool:
-        """Return `True` iff every outlet takes a batch."""
-        return all(each.has_room() for each in self._sends.values())
+        """Return `True` iff every outlet and every sink takes a batch."""
+        sends, sinks = self._sends.values(), self._sinks
+        return all(each.has_room() for each in sends) and all(each.has_room() for each in sinks)
 
     def has_message(self) -> bool:
         """Return `True` iff something arrived that may be taken."""
@@ -208,7 +210,7 @@ class StageRunner:
         part = StagePart(
             {each.node.name: each.positions() for each in self._sources if self._owns(each)},
             self._snapshots(since, checkpoint),
-            tuple(p for each in self._sinks for p in each.flush(self.transaction)),
+            tuple(each.flush(self.transaction) for each in self._sinks),
         )
         for send in self._sends.values():
             send.broadcast(Barrier(checkpoint))

@@ -20,6 +20,7 @@ from millstream.log import Log
 from millstream.log.transactions import Writer
 from millstream.operators.operator import Operator, OperatorCounters
 from millstream.runtime.activity import OperatorActivity, WorkerStatus, operator_status
+from millstream.runtime.background import AtOnce, Background
 from millstream.runtime.channels import Channels
 from millstream.runtime.graph import (
     KEY_GROUPS,
@@ -86,9 +87,17 @@ class Worker:
         Its own handle on the job's log.
     channels
         To and from the other workers.
+    background
+        Appends to topics beside the worker; by default the worker does it itself.
     """
 
-    def __init__(self, plan: WorkerPlan, log: Log, channels: Channels) -> None:
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        log: Log,
+        channels: Channels,
+        background: Background | None = None,
+    ) -> None:
         self.plan = plan
         self.index = plan.worker
         graph = plan.graph
@@ -110,7 +119,9 @@ class Worker:
                 memory = sink.kind == "memory"
                 producer = None if memory else log.producer(sink.topic, writer=plan.writer)
                 self._sinks[sink.name] = (
-                    MemorySink(sink) if producer is None else LogSink(sink, producer)
+                    MemorySink(sink)
+                    if producer is None
+                    else LogSink(sink, producer, background or AtOnce())
                 )
         self._restore()
         self._stages = [

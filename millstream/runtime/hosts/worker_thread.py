@@ -12,6 +12,7 @@ from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.channels import Channels
 from millstream.runtime.checkpoint import persist
+from millstream.runtime.hosts.background_thread import BackgroundThread
 from millstream.runtime.messages import CheckpointTaken, Command, Report
 from millstream.runtime.result import WorkerResult
 from millstream.runtime.worker import Worker, WorkerPlan
@@ -71,6 +72,7 @@ class WorkerThread:
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"checkpoint-{plan.worker}")
         self._pool_log: Log | None = None
+        self._appends = BackgroundThread(f"append-{plan.worker}", wake.set)
         name = f"millstream-{plan.graph.name}-{plan.worker}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -92,11 +94,12 @@ class WorkerThread:
         """Wait for the thread's end; `result` is there then, unless the worker failed."""
         if self._thread.ident is not None:
             self._thread.join(JOIN_TIMEOUT_S)
+        self._appends.close()
         self._pool.shutdown(wait=True)
 
     def _run(self) -> None:
         try:
-            worker = Worker(self._plan, self._open_log(), self._channels)
+            worker = Worker(self._plan, self._open_log(), self._channels, self._appends)
             self._loop(worker)
             self.status = worker.status()
             self.result = WorkerResult(self.status, worker.counters(), worker.tables())

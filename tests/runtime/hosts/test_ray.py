@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,12 @@ def wait_until(handle: JobHandle, holds: Callable[[JobRecord], bool]) -> JobReco
     return record
 
 
-def mid_run(record: JobRecord) -> bool:
+def mid_run(record: JobRecord, attempt: int | None = None) -> bool:
     """Two checkpoints are done, and rows are on their way."""
     read = sum(each.rows_read for each in record.workers)
     return (
         record.state is JobState.RUNNING
+        and attempt in {None, record.attempt}
         and record.checkpoints >= 2
         and 0 < read < ROWS
         and all(each.pid for each in record.workers)
@@ -133,11 +135,9 @@ def test_a_stopped_worker_is_given_up_and_its_rows_are_never_seen(log: Log) -> N
 def test_a_job_that_always_fails_is_failed_with_the_reason(log: Log) -> None:
     handle = submit(log, 2, restart=RestartStrategy(failures_max=1, first_delay_us=1_000))
     for attempt in (1, 2):
-        record = wait_until(
-            handle, lambda record, attempt=attempt: record.attempt == attempt and mid_run(record)
-        )
+        record = wait_until(handle, partial(mid_run, attempt=attempt))
         end(record.workers[1].pid, signal.SIGKILL)
-    with pytest.raises(JobError, match="worker 1 .* died"):
+    with pytest.raises(JobError, match=r"worker 1 .* died"):
         handle.wait(60)
     assert handle.status().state is JobState.FAILED
     assert "worker 1" in str(handle.status().reason)
