@@ -70,9 +70,9 @@ def run_prepared(prepared: PreparedRun, host: Host, on_status: OnStatus | None) 
         from millstream.runtime.hosts import ray
 
         return ray.run_job(compile_for, prepared.log, options, on_status)
-    from millstream.runtime.hosts import local
+    from millstream.runtime.hosts.local import run_job
 
-    return local.run_job(compile_for, prepared.log, options, on_status)
+    return run_job(compile_for, prepared.log, options, on_status)
 
 
 def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHandle:
@@ -88,9 +88,9 @@ def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHa
     if detach:
         message = 'a job outlives its process on Ray only: submit(…, on="ray", detach=True)'
         raise OptionError(message)
-    from millstream.runtime.hosts import local
+    from millstream.runtime.hosts.local import submit_job
 
-    return local.submit_job(compile_for, prepared.log, options)
+    return submit_job(compile_for, prepared.log, options)
 
 
 def _options(prepared: PreparedRun) -> RunOptions:

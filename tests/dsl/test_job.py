@@ -18,6 +18,7 @@ from millstream.dsl.stream import Stream
 from millstream.errors import OptionError, PlanError
 from millstream.operators.operator import OperatorCounters
 from millstream.runtime.graph import JobGraph
+from millstream.runtime.options import RunOptions
 from tests.dsl.known_topics import KnownTopics
 
 
@@ -26,14 +27,14 @@ class Host:
 
     def __init__(self) -> None:
         self.graphs: list[JobGraph] = []
-        self.options: list[SimpleNamespace] = []
+        self.options: list[RunOptions] = []
         self.on_status: object = None
 
     def run_job(
         self,
         compile_for: Callable[[int], JobGraph],
         log: KnownTopics,
-        options: SimpleNamespace,
+        options: RunOptions,
         on_status: object = None,
     ) -> SimpleNamespace:
         graph = compile_for(options.parallelism)
@@ -50,10 +51,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host()
     local: Any = ModuleType("millstream.runtime.hosts.local")
     local.run_job = made.run_job
-    options: Any = ModuleType("millstream.runtime.options")
-    options.RunOptions = SimpleNamespace
     monkeypatch.setitem(sys.modules, local.__name__, local)
-    monkeypatch.setitem(sys.modules, options.__name__, options)
     return made
 
 
