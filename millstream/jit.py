@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,8 @@ from millstream.errors import OptionError
 
 # Names of generated modules start with this, so that a traceback says where a frame is from.
 GENERATED_PREFIX = "millstream_generated_"
+
+_choosing_place = threading.Lock()
 
 
 @cache
@@ -57,13 +60,15 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     `ZeroDivisionError`), and does not check bounds: callers pass arrays that are long enough.
     """
     # Numba chooses the cache's place while it decorates; the user's own kernels keep theirs.
+    # One thread at a time: what another one sets back meanwhile would be the wrong place.
     config: Any = numba_config  # its settings are made at run time
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_directory())
-    try:
-        compiled: Callable[..., Any] = _njit(nogil=True, cache=True)(function)
-    finally:
-        config.CACHE_DIR = before
+    with _choosing_place:
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(cache_directory())
+        try:
+            compiled: Callable[..., Any] = _njit(nogil=True, cache=True)(function)
+        finally:
+            config.CACHE_DIR = before
     return compiled
 
 
