@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
 from millstream.operators.arrow_buffers import valid_bytes_of, values_of
-from millstream.operators.key_index import KeyIndex
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
     KEY_GROUP_COLUMN,
@@ -117,6 +116,9 @@ class TableJoin(Stateless):
     """
 
     def __init__(self, config: TableJoinConfig) -> None:
+        # Imported here, so that a job can be planned and explained without Numba.
+        from millstream.operators.key_index import KeyIndex
+
         self.config = config
         self.counters = OperatorCounters()
         schema = config.table_schema

@@ -66,4 +66,5 @@ class Union(Stateless):
         """Pass the batch on."""
         self.counters.rows_in += batch.num_rows
         self.counters.rows_out += batch.num_rows
-        yield Emit(0, batch)
+        if batch.num_rows:
+            yield Emit(0, batch)

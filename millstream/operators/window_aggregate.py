@@ -28,7 +28,6 @@ from millstream.operators.operator import (
     OperatorCounters,
     StateSnapshot,
 )
-from millstream.operators.window_state import WindowState
 from millstream.windows.lateness import late_rows
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
@@ -134,6 +133,9 @@ class WindowAggregate:
     """The running operator; see `WindowAggregateConfig`."""
 
     def __init__(self, config: WindowAggregateConfig) -> None:
+        # Imported here, so that a job can be planned and explained without Numba.
+        from millstream.operators.window_state import WindowState
+
         self.config = config
         self.counters = OperatorCounters()
         self._state = WindowState(config.input_schema, config.key_columns, config.aggregates)

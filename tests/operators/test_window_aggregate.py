@@ -183,7 +183,8 @@ def test_no_window_is_given_out_twice_though_the_watermark_falls_behind(
     watermark_us = WATERMARK_MIN
     for action, argument in [*steps, ("end", None)]:
         if action == "rows":
-            workers.batch(batch_of(rows_of(*argument, range(-50, 100))))
+            seed, count = argument
+            workers.batch(batch_of(rows_of(seed, count, range(-50, 100))))
         elif action == "watermark":
             watermark_us = max(watermark_us, argument)
             workers.watermark(watermark_us)
