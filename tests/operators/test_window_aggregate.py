@@ -302,6 +302,7 @@ def test_a_sum_beyond_int64_is_an_error_that_says_how_large_it_is(
         driven.end()
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30))
 def test_sums_on_the_way_may_be_beyond_int64(values: list[int]) -> None:
     while abs(rest := -sum(values)) > 2**62:
@@ -309,6 +310,7 @@ def test_sums_on_the_way_may_be_beyond_int64(values: list[int]) -> None:
     assert small("sum", pa.int64(), values).rows()[0]["result"] == sum(values)
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=10))
 def test_means_of_large_integers_are_exact(values: list[int]) -> None:
     found = small("mean", pa.uint64(), values).rows()[0]["result"]
