@@ -77,7 +77,7 @@ def offsets(manifest: Manifest) -> list[int]:
 
 
 def undecided_rows(log: Log) -> int:
-    """How many rows of an open transaction lie in the job's topics."""
+    """How many rows that no transaction has committed lie at the ends of the job's topics."""
     total = 0
     for name in OUTPUTS:
         topic = log.topic(name)
@@ -146,7 +146,8 @@ def test_what_a_killed_job_wrote_is_what_it_would_have_written(
     assert (result["restored"], result["finished"]) == (before.checkpoint, True)
     assert result["read"] < ROWS
     log = Log(path)
-    assert undecided_rows(log) == 0
+    # What a killed one had written but not synced may lie behind the durable end: nobody sees it.
+    assert all(log.topic(name).stable_ends() == log.topic(name).durable_ends() for name in OUTPUTS)
     assert outcome(log) == wanted, f"seed {seed}"
     assert wanted.late
     assert wanted.cancelled
