@@ -287,13 +287,13 @@ class TestSyncsThatFail:
         for seed in range(20):
             disk = MemoryDisk(random.Random(seed))
             storage = disk.storage("a")
-            partition = open_partition("/0", storage=storage, segment_bytes=1_000)
+            partition = open_partition("/0", storage=storage, segment_bytes=1_400)
             partition.append(rows(0, 10))
             partition.sync()
             storage.crash_after(1)
             with pytest.raises(SimulatedCrash):
                 partition.append(rows(10, 1))
-            other = open_partition("/0", storage=disk.storage("b"), segment_bytes=1_000)
+            other = open_partition("/0", storage=disk.storage("b"), segment_bytes=1_400)
             other.append(rows(10, 20))
             other.sync()
             disk.power_cut()
