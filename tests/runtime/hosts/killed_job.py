@@ -14,7 +14,7 @@ from millstream.runtime.options import RunOptions
 from tests.runtime.late_flights import compiler
 
 LATENESS = "90m"
-BATCH_ROWS = 96
+BATCH_ROWS = 160
 """Of all workers."""
 
 
