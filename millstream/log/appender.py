@@ -81,6 +81,7 @@ class Appender:
                 end = self._make_room(end, encoded.frame_size)
                 return self._write_frame(encoded, header_at, end)
         except OSError as error:
+            self._segments.refuse_removed()
             message = f"partition {self._segments.name}: the disk refused an append: {error}"
             raise LogError(message) from error
 

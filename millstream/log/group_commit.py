@@ -41,6 +41,14 @@ class GroupCommit:
             raise OptionError(message)
         if self._is_durable(target, until_offset):
             return True
+        try:
+            return self._sync_under_lock(target, until_offset)
+        except OSError as error:
+            self._segments.refuse_removed()
+            message = f"partition {self._segments.name}: the disk refused a sync: {error}"
+            raise LogError(message) from error
+
+    def _sync_under_lock(self, target: LogEnd, until_offset: int | None) -> bool:
         with self._segments.storage.lock(self.lock_path):
             if self._is_durable(target, until_offset):
                 return True
@@ -117,13 +125,5 @@ class GroupCommit:
             if self._open is not None:
                 self._open[1].close()
                 self._open = None
-            try:
-                file = self._segments.storage.open_append(self._segments.path(base))
-            except OSError as error:
-                message = (
-                    f"partition {self._segments.name}: a segment cannot be opened for its sync: "
-                    f"{error}"
-                )
-                raise LogError(message) from error
-            self._open = base, file
+            self._open = base, self._segments.storage.open_append(self._segments.path(base))
         return self._open[1]

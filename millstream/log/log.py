@@ -186,7 +186,10 @@ class Log:
         return sorted(self._names())
 
     def delete_topic(self, name: str) -> None:
-        """Remove a topic and its rows for good; raises `UnknownTopicError`."""
+        """Remove a topic and its rows for good; raises `UnknownTopicError`.
+
+        Who has it open finds out with the next append.
+        """
         topic = self.topic(name)
         with self.storage.lock(f"{self.path}/topics.lock"):
             # Without its description the topic is gone; what a crash leaves of it is rubbish.

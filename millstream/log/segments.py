@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from millstream.errors import CorruptSegmentError
+from millstream.errors import CorruptSegmentError, UnknownTopicError
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import corrupt
 from millstream.log.frame_header import Damage
@@ -63,6 +63,12 @@ class Segments:
         """Return the error for damage at `position` of the segment `base`."""
         return corrupt((self.name, self.path(base)), position, offset, damage)
 
+    def refuse_removed(self) -> None:
+        """Raise `UnknownTopicError` where the topic was deleted since the partition was opened."""
+        if not self.storage.exists(self.directory):
+            message = f"partition {self.name} is gone: its topic was deleted; open the topic anew"
+            raise UnknownTopicError(message)
+
     def end(self) -> LogEnd:
         """Return the place behind the last frame that readers may see."""
         control = self.control
@@ -97,7 +103,11 @@ class Segments:
             return end.position
         size = self._sealed_sizes.get(base)
         if size is None:
-            file = self.storage.open_append(self.path(base))
+            path = self.path(base)
+            if not self.storage.exists(path):  # opening it would create it
+                self.refuse_removed()
+                raise self.corrupt(base, 0, base, Damage("the file is missing"))
+            file = self.storage.open_append(path)
             size = self._sealed_sizes[base] = file.size_bytes
             file.close()
         return size
@@ -108,6 +118,7 @@ class Segments:
         try:
             buffer: pa.Buffer = self.storage.map(path, size_bytes)
         except OSError as error:
+            self.refuse_removed()
             damage = Damage(f"{size_bytes} bytes of it should be there; {error}")
             raise self.corrupt(base, 0, base, damage) from error
         segment = Segment.try_open(self.name, path, buffer, self.layout, base)

@@ -22,7 +22,7 @@ from millstream.errors import (
 from millstream.log import Log
 from millstream.log.topic_config import TopicConfig
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.log.log_kit import PATH, SCHEMA, ids_of, log_on, memory_log, put
+from tests.log.log_kit import PATH, SCHEMA, ids_of, log_on, memory_log, put, rows
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMED = pa.schema([("at", pa.timestamp("ms")), ("id", pa.int64()), ("tags", pa.list_(pa.int8()))])
@@ -211,6 +211,26 @@ class TestDeleting:
             with pytest.raises(UnknownTopicError):
                 each.topic("flights")
         assert not Path(topic.directory).exists()
+
+    def test_who_has_it_open_is_told(self, tmp_path: Path) -> None:
+        log, other = Log(tmp_path), Log(tmp_path)
+        log.create_topic("flights", SCHEMA, segment_bytes=1_000)
+        producer = other.producer("flights")
+        for each in range(6):
+            producer.append(rows(each))
+        reader = other.topic("flights").reader(0)
+        assert ids_of(reader.read(rows_max=1)) == [0]
+        log.delete_topic("flights")
+        log.create_topic("flights", SCHEMA)
+        for call in (
+            lambda: producer.append(rows(6)),
+            producer.flush,
+            lambda: list(iter(reader.read, None)),
+        ):
+            with pytest.raises(UnknownTopicError, match="flights/0 is gone: its topic was deleted"):
+                call()
+        put(other, "flights", [7])
+        assert ids_of(log.topic("flights").to_arrow()) == [7]
 
     def test_the_next_of_that_name_is_another_topic(self, tmp_path: Path) -> None:
         log, other = Log(tmp_path), Log(tmp_path)
