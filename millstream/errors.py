@@ -84,7 +84,22 @@ class TransactionError(LogError):
 
 
 class JobError(MillstreamError):
-    """Raised when a running job failed; names the operator and, where known, the row."""
+    """Raised when a running job failed; names the operator and, where known, the row.
+
+    Parameters
+    ----------
+    *args
+        The message.
+    operator, worker
+        Where it failed, as far as known.
+    """
+
+    def __init__(
+        self, *args: object, operator: str | None = None, worker: int | None = None
+    ) -> None:
+        super().__init__(*args)
+        self.operator = operator
+        self.worker = worker
 
 
 class JobCancelledError(JobError):

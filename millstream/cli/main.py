@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from millstream.cli import consume, produce, run, topics
+from millstream.cli import consume, jobs, produce, run, topics
 from millstream.cli.console import notes
 from millstream.cli.demo import command as demo
 from millstream.errors import MillstreamError, UserError
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("demo", short_help="Stream a year of flights and check the result.")(demo.demo)
 app.command("run")(run.run)
 app.add_typer(topics.app, name="topics")
+app.add_typer(jobs.app, name="jobs")
 app.command("produce", short_help="Append rows from a file or a pipe.")(produce.produce)
 app.command("consume")(consume.consume)
 

@@ -125,9 +125,10 @@ class OperatorInputs:
         except MillstreamError as error:
             if not isinstance(error, JobError):
                 raise
-            raise JobError(self._failure(str(error))) from error
+            raise JobError(self._failure(str(error)), operator=self._node.name) from error
         except Exception as error:
-            raise JobError(self._failure(f"{type(error).__name__}: {error}")) from error
+            reason = self._failure(f"{type(error).__name__}: {error}")
+            raise JobError(reason, operator=self._node.name) from error
         finally:
             self._activity.busy_us += self._clock.monotonic_us() - start_us
 

@@ -170,7 +170,7 @@ def run_job(
     except BaseException as error:
         _end(coordinator, threads)
         cancelled = isinstance(error, JobCancelledError)
-        publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, str(error))
+        publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, error)
         raise
     _end(coordinator, threads)
     publisher.over(JobState.STOPPED if coordinator.stopping else JobState.FINISHED)

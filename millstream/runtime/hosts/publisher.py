@@ -17,6 +17,7 @@ from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.control import JobControl, JobRecord, JobState, Request
 from millstream.runtime.coordinator import Coordinator
+from millstream.runtime.journal import Journal, JournalRecord
 
 PUBLISH_INTERVAL_US = 500_000
 STATUS_INTERVAL_US = 200_000
@@ -62,6 +63,7 @@ class RunPublisher:
         )
         self._log = log
         self._control = JobControl(log, job) if visible else None
+        self._journal = Journal(log, job) if visible else None
         self._on_status = on_status
         self._coordinator: Coordinator | None = None
         self._statuses: Callable[[], list[WorkerStatus]] = list
@@ -81,6 +83,10 @@ class RunPublisher:
             epoch=coordinator.epoch,
             restored=coordinator.restored,
         )
+        if coordinator.restored is None:
+            self._note("started", f"began anew on {self.record.parallelism} workers")
+        else:
+            self._note("restored", f"goes on from checkpoint {coordinator.restored}")
 
     def on_turn(self, now_us: int) -> None:
         """Publish and obey, where it is time to.
@@ -100,12 +106,14 @@ class RunPublisher:
             self._publish_due_us = now_us + PUBLISH_INTERVAL_US
             self._change()
 
-    def over(self, state: JobState, reason: str | None = None) -> None:
+    def over(self, state: JobState, error: BaseException | None = None) -> None:
         """Publish how the run ended, or why it restarts."""
+        reason = None if error is None else str(error) or type(error).__name__
         if self._on_status is not None and state.is_over:
             self._on_status(self._statuses())
         with suppress(OSError):  # a full disk must not hide why the run ended
             self._change(state=state, reason=reason)
+            self._note(state.value, reason or f"job {self.record.job!r} {state.value}", error)
 
     def _change(self, **changes: object) -> None:
         coordinator, now_us = self._coordinator, self._log.clock.now_us()
@@ -121,6 +129,25 @@ class RunPublisher:
         self.record = msgspec.structs.replace(self.record, updated_us=now_us, **changes)
         if self._control is not None:
             self._control.publish(self.record)
+
+    def _note(self, event: str, message: str, error: BaseException | None = None) -> None:
+        """Write into the job's journal."""
+        if self._journal is None:
+            return
+        record = self.record
+        self._journal.write(
+            JournalRecord(
+                record.updated_us,
+                record.job,
+                record.run,
+                record.attempt,
+                event,
+                message,
+                operator=getattr(error, "operator", None),
+                worker=getattr(error, "worker", None),
+                checkpoint=record.checkpoint,
+            )
+        )
 
     def _obey(self, request: Request | None) -> None:
         if request is None or request == self._obeyed or self._coordinator is None:

@@ -309,10 +309,10 @@ class CoordinatorActor:
                 if delay_us is None:
                     cancelled = isinstance(error, JobCancelledError)
                     state = JobState.CANCELLED if cancelled else JobState.FAILED
-                    publisher.over(state, str(error))
+                    publisher.over(state, error)
                     return Outcome(None, _portable(error))
                 failures += 1
-                publisher.over(JobState.RESTARTING, str(error))
+                publisher.over(JobState.RESTARTING, error)
                 log.clock.sleep_us(delay_us)
                 continue
             publisher.over(JobState.STOPPED if coordinator.stopping else JobState.FINISHED)

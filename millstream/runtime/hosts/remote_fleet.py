@@ -220,4 +220,4 @@ class _Poller:
         status = self.status
         where = f" (process {status.pid} on {status.node})" if status.pid else ""
         message = f"worker {self.index}{where} {what}"
-        self._fleet.post(WorkerFailed(self.index, JobError(message)))
+        self._fleet.post(WorkerFailed(self.index, JobError(message, worker=self.index)))
