@@ -96,6 +96,19 @@ class Accumulator:
         flip = _SIGN_BIT if pat.is_uint64(self.type) else np.int64(0)
         kernels.fold_integers(slots, _integers(column), valid, flip, state, *fields)
 
+    def merge(self, slots: Int64Array, rows: Int64Array, state: Int64Array) -> None:
+        """Merge the fields of other slots, `rows`, shape (n, fields), into the state's slots."""
+        from millstream.operators.kernels import window_aggregate as kernels
+
+        count = self.first_field
+        fields = (count, self._field("sum"), self._field("min"), self._field("max"))
+        if self._is_float:
+            views = rows.view(np.float64), state.view(np.float64)
+            kernels.merge_floats(slots, rows, views[0], state, views[1], *fields)
+            return
+        flip = _SIGN_BIT if pat.is_uint64(self.type) else np.int64(0)
+        kernels.merge_integers(slots, rows, flip, state, *fields)
+
     def result(self, aggregate: Aggregate, rows: Int64Array) -> pa.Array:
         """Return a result column over state `rows`, shape (m, fields).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,20 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 AggregateFunction = Literal["count", "sum", "mean", "min", "max"]
+
+
+def slot_width(aggregates: Sequence[Aggregate]) -> int:
+    """Return how many fields a slot has that keeps what `aggregates` need.
+
+    All functions over an argument share a count; sums have two fields, extremes one each.
+    """
+    functions: dict[str | None, set[AggregateFunction]] = {}
+    for each in aggregates:
+        functions.setdefault(each.argument, set()).add(each.function)
+    return sum(
+        1 + 2 * bool(wanted & {"sum", "mean"}) + len(wanted & {"min", "max"})
+        for wanted in functions.values()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.errors import JobError, OptionError
-from millstream.operators.aggregate import Aggregate, AggregateFunction
+from millstream.operators.aggregate import Aggregate, AggregateFunction, slot_width
 from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
@@ -35,6 +35,7 @@ from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregateConfig"]
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
+WINDOW_START = "window_start"
 CLOSED_UNTIL = "closed_until_us"
 GIVEN_END = "given_end_us"
 GIVEN_OUT = "given_out"
@@ -59,6 +60,8 @@ class WindowAggregateConfig:
         The result columns.
     allowed_lateness_us
         How long after its end a window takes rows before it is emitted.
+    partial
+        The input was combined: it comes with `partial_schema`, and none of it is late.
 
     Raises
     ------
@@ -72,6 +75,7 @@ class WindowAggregateConfig:
     window: Tumbling
     aggregates: tuple[Aggregate, ...]
     allowed_lateness_us: int = 0
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.allowed_lateness_us <= SPAN_MAX_US - self.window.size_us:
@@ -110,11 +114,20 @@ class WindowAggregateConfig:
     def output_schemas(self) -> tuple[pa.Schema, ...]:
         """Results (keys, `window_start`, `window_end`, aggregates), and late rows as they came."""
         fields = [self.input_schema.field(name) for name in self.key_columns]
-        fields += [pa.field("window_start", TIME_TYPE), pa.field("window_end", TIME_TYPE)]
+        fields += [pa.field(WINDOW_START, TIME_TYPE), pa.field("window_end", TIME_TYPE)]
         fields += [
             pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
         ]
         return pa.schema(fields), self.input_schema
+
+    @property
+    def partial_schema(self) -> pa.Schema:
+        """Combined rows: keys, `window_start`, and the fields of a slot."""
+        fields = [self.input_schema.field(name) for name in self.key_columns]
+        fields.append(pa.field(WINDOW_START, TIME_TYPE))
+        width = slot_width(self.aggregates)
+        fields += [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
+        return pa.schema(fields)
 
     def build(self) -> Operator:
         """Return the operator with no window open."""
@@ -127,6 +140,72 @@ class WindowAggregateConfig:
             f"{each.name}={each.function}({each.argument or ''})" for each in self.aggregates
         )
         return f"aggregate {what} by {keys}, {self.window.describe()} on {self.time_column}"
+
+
+class WindowAssigner:
+    """Gives rows their windows, and says which are late.
+
+    Parameters
+    ----------
+    config
+        Of the aggregate.
+    """
+
+    def __init__(self, config: WindowAggregateConfig) -> None:
+        self._config = config
+
+    def assign(
+        self, batch: pa.RecordBatch, watermark_us: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return each row's window start, and whether it is late by its stamp or the watermark.
+
+        Raises
+        ------
+        JobError
+            Where a row has no event time, or one whose window int64 cannot hold.
+        """
+        config = self._config
+        column = batch.column(config.time_column)
+        if column.null_count:
+            raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
+        times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
+        self._check_ends(times)
+        starts = config.window.starts_of(times, new_values(len(times), np.int64))
+        if STAMP_COLUMN not in batch.schema.names:
+            return starts, np.zeros(len(times), dtype=np.bool_)
+        stamps = values_of(batch.column(STAMP_COLUMN))
+        scratch = new_values(len(times), np.int64)
+        return starts, late_rows(starts, stamps, config.span_us, watermark_us, scratch)
+
+    def ended(
+        self, starts: npt.NDArray[np.int64], closed_until_us: int
+    ) -> npt.NDArray[np.bool_] | np.bool_:
+        """Return which windows end at or before `closed_until_us`."""
+        size_us = self._config.window.size_us
+        if closed_until_us < WATERMARK_MIN + size_us:
+            return np.bool_(False)
+        ended: npt.NDArray[np.bool_] = starts <= closed_until_us - size_us
+        return ended
+
+    def _check_ends(self, times: npt.NDArray[np.int64]) -> None:
+        """Refuse times so near the ends of int64 that their windows may lie beyond."""
+        size_us = self._config.window.size_us
+        for time_us in (int(times.min()), int(times.max())) if len(times) else ():
+            if not WATERMARK_MIN + size_us <= time_us <= WATERMARK_MAX - 2 * size_us:
+                message = (
+                    f"a row's window is out of the range of times: column "
+                    f"{self._config.time_column!r} is {time_us} microseconds from 1970; is it in "
+                    "another unit?"
+                )
+                raise JobError(message)
+
+    def _no_time(self, batch: pa.RecordBatch, row: int) -> str:
+        name = self._config.time_column
+        return (
+            f"row {row} of a batch has no event time: column {name!r} is null; the row is "
+            f"{batch.slice(row, 1).to_pylist()[0]}; filter such rows out before the window, "
+            f"e.g. .filter(col({name!r}).is_not_null())"
+        )
 
 
 class WindowAggregate:
@@ -143,6 +222,7 @@ class WindowAggregate:
         self._closed_until_us = WATERMARK_MIN
         # Stamped rows of a window that this watermark closed come from a partition that was idle.
         self._watermark_us = WATERMARK_MIN
+        self._assigner = WindowAssigner(config)
         self._given_out = GivenOut()
         # The end of the last window that was given out.
         self._given_end_us = WATERMARK_MIN
@@ -166,7 +246,9 @@ class WindowAggregate:
             yield from self._pieces(1, rows)
             batch = batch.filter(pa.array(~late))
             starts = starts[~late]
-        if batch.num_rows:
+        if batch.num_rows and self.config.partial:
+            self._state.merge(batch, starts)
+        elif batch.num_rows:
             self._state.fold(batch, starts)
         self._count_state()
 
@@ -232,45 +314,19 @@ class WindowAggregate:
         self, batch: pa.RecordBatch
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int]:
         """Return each row's window start, whether it is late, and how many are."""
-        config = self.config
-        column = batch.column(config.time_column)
-        if column.null_count:
-            raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
-        times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
-        self._check_ends(times)
-        starts = config.window.starts_of(times, new_values(len(times), np.int64))
-        late = np.zeros(len(times), dtype=np.bool_)
-        if STAMP_COLUMN in batch.schema.names:
-            stamps = values_of(batch.column(STAMP_COLUMN))
-            scratch = new_values(len(times), np.int64)
-            late = late_rows(starts, stamps, config.span_us, self._watermark_us, scratch)
-            if self._given_out.restored_max_us > self._watermark_us:
-                keys = [batch.column(name) for name in config.key_columns]
-                until = self._given_out.until(keys, batch.num_rows)
-                late |= late_rows(starts, until, config.span_us, WATERMARK_MIN, scratch)
-        if self._closed_until_us >= WATERMARK_MIN + config.window.size_us:
-            late |= starts <= self._closed_until_us - config.window.size_us
+        if self.config.partial:
+            # Combined rows had their lateness decided before they were combined.
+            starts = np.asarray(batch.column(WINDOW_START).view(pa.int64()))
+            return starts, np.zeros(len(starts), dtype=np.bool_), 0
+        starts, late = self._assigner.assign(batch, self._watermark_us)
+        stamped = STAMP_COLUMN in batch.schema.names
+        if stamped and self._given_out.restored_max_us > self._watermark_us:
+            keys = [batch.column(name) for name in self.config.key_columns]
+            until = self._given_out.until(keys, batch.num_rows)
+            scratch = new_values(len(starts), np.int64)
+            late |= late_rows(starts, until, self.config.span_us, WATERMARK_MIN, scratch)
+        late |= self._assigner.ended(starts, self._closed_until_us)
         return starts, late, int(np.count_nonzero(late))
-
-    def _check_ends(self, times: npt.NDArray[np.int64]) -> None:
-        """Refuse times so near the ends of int64 that their windows may lie beyond."""
-        size_us = self.config.window.size_us
-        for time_us in (int(times.min()), int(times.max())) if len(times) else ():
-            if not WATERMARK_MIN + size_us <= time_us <= WATERMARK_MAX - 2 * size_us:
-                message = (
-                    f"a row's window is out of the range of times: column "
-                    f"{self.config.time_column!r} is {time_us} microseconds from 1970; is it in "
-                    "another unit?"
-                )
-                raise JobError(message)
-
-    def _no_time(self, batch: pa.RecordBatch, row: int) -> str:
-        name = self.config.time_column
-        return (
-            f"row {row} of a batch has no event time: column {name!r} is null; the row is "
-            f"{batch.slice(row, 1).to_pylist()[0]}; filter such rows out before the window, "
-            f"e.g. .filter(col({name!r}).is_not_null())"
-        )
 
     def _close(self, start_max_us: int | None) -> Iterator[Emit]:
         """Emit and forget the windows that start at or before `start_max_us` (`None`: all).

@@ -64,6 +64,25 @@ class WindowState:
             column = None if each.argument is None else batch.column(each.argument)
             each.fold(slots, column, self._fields)
 
+    def merge(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
+        """Merge combined rows, which `take_all` of another state gave, into their slots."""
+        keys = [batch.column(name) for name in self._key_columns]
+        slots = self._insert([*keys, pa.array(starts)])
+        first = len(keys) + 1
+        columns = [np.asarray(each) for each in batch.columns[first:]]
+        rows = np.ascontiguousarray(np.stack(columns, axis=1))
+        for each in self._accumulators:
+            each.merge(slots, rows, self._fields)
+
+    def take_all(self) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
+        """Return keys, window starts and fields of all slots, and forget them."""
+        slots = self.windows.take_until(None)
+        *keys, starts = self._index.keys(slots)
+        rows = self._fields[slots]
+        fields = [pa.array(rows[:, column].copy()) for column in range(rows.shape[1])]
+        self.remove(slots)
+        return keys, np.asarray(starts), fields
+
     def results(self, slots: Int64Array) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
         """Return key columns, window starts and result columns of `slots`."""
         *keys, starts = self._index.keys(slots)

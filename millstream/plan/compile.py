@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.types as pat
@@ -20,6 +20,7 @@ from millstream.operators.operator import OperatorConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
+from millstream.operators.window_combine import WindowCombineConfig
 from millstream.plan.nodes import (
     Fused,
     LateRows,
@@ -31,7 +32,13 @@ from millstream.plan.nodes import (
     Union,
     WindowAggregate,
 )
-from millstream.plan.placement import Distribution, distribution_of, stamped_sources
+from millstream.plan.placement import (
+    Distribution,
+    distribution_of,
+    is_combined,
+    needs_exchange,
+    stamped_sources,
+)
 from millstream.plan.rewrites import sinks_to_physical
 from millstream.plan.walk import in_order, source_partitions
 from millstream.runtime.graph import (
@@ -129,6 +136,7 @@ class _Builder:
         self.edges: dict[int, Edge] = {}
         self.stage_of: dict[int, int] = {}
         self.tables: dict[tuple[int, int], Edge] = {}
+        self.late: dict[int, tuple[Edge, int]] = {}
         self.exchanges: dict[tuple[int, tuple[str, ...], int], Edge] = {}
         self.notes: dict[str, tuple[str, ...]] = {}
         self.steps: dict[str, tuple[str, ...]] = {}
@@ -164,7 +172,7 @@ class _Builder:
             case WindowAggregate():
                 self._add_aggregate(node)
             case LateRows():
-                self._place(node, Edge(self.edges[id(node.aggregate)].node, 1), node.aggregate)
+                self.edges[id(node)], self.stage_of[id(node)] = self.late[id(node.aggregate)]
             case Union():
                 self._add_union(node)
             case Sink():
@@ -278,8 +286,6 @@ class _Builder:
     def _add_aggregate(self, node: WindowAggregate) -> None:
         have = distribution_of(node.input, self.parallelism)
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
-        if have.keys != node.columns and self.parallelism > 1:
-            stage, edge = self._exchange(node.input, node.columns, stage + 1)
         config = WindowAggregateConfig(
             node.input.schema,
             node.columns,
@@ -297,7 +303,49 @@ class _Builder:
         )
         notes = (self._exchange_note(node, have),)
         kind = "-".join(("window", *node.columns))
-        self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
+        if is_combined(node, self.parallelism):
+            self._add_combined(node, kind, config, notes)
+            return
+        if needs_exchange(node, self.parallelism):
+            stage, edge = self._exchange(node.input, node.columns, stage + 1)
+        name = self._add_operator(
+            node, kind, config, [node.input], notes, edges=(edge,), stage=stage
+        )
+        self.late[id(node)] = Edge(name, 1), stage
+
+    def _add_combined(
+        self,
+        node: WindowAggregate,
+        kind: str,
+        config: WindowAggregateConfig,
+        notes: tuple[str, ...],
+    ) -> None:
+        """Add an aggregate whose rows are combined before they cross to its worker."""
+        stage = self.stage_of[id(node.input)]
+        combine = self._unique("-".join(("combine", *node.columns)))
+        exchange = ExchangeNode(
+            self._unique("-".join(("exchange", *(node.columns or ("all",))))),
+            Edge(combine),
+            node.columns,
+            config.partial_schema,
+        )
+        merged = replace(config, partial=True)
+        edges = (Edge(exchange.name),)
+        name = self._add_operator(
+            node, kind, merged, [node.input], notes, edges=edges, stage=stage + 1
+        )
+        self._stage(stage).operators.append(
+            OperatorNode(
+                combine,
+                WindowCombineConfig(config),
+                (self.edges[id(node.input)],),
+                node.location,
+                restores_from=name,
+            )
+        )
+        self._stage(stage).sends.append(exchange)
+        self._stage(stage + 1).receives.append(exchange)
+        self.late[id(node)] = Edge(combine, 1), stage
 
     def _exchange(self, source: Node, keys: tuple[str, ...], to: int) -> tuple[int, Edge]:
         """Send the rows of `source` to stage `to` by the hash of `keys`; return where they are."""
@@ -319,7 +367,9 @@ class _Builder:
             return f"no exchange: {have.reason}"
         if not node.columns:
             return "exchange to one worker: the window is over all rows, without a key"
-        return f"exchange by {keys}: {have.reason}"
+        combined = is_combined(node, self.parallelism)
+        how = "; rows are combined batch by batch before they cross" if combined else ""
+        return f"exchange by {keys}: {have.reason}{how}"
 
     def _add_union(self, node: Union) -> None:
         stage = max(self.stage_of[id(each)] for each in node.streams)

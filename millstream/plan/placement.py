@@ -15,6 +15,7 @@ from millstream.plan.nodes import (
     Union,
     WindowAggregate,
 )
+from millstream.plan.walk import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,10 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
         case WindowAggregate():
             return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
         case LateRows():
-            return distribution_of(node.aggregate, parallelism)
+            # Combined rows cross to the aggregate's worker; those that came late stay behind.
+            combined = is_combined(node.aggregate, parallelism)
+            place = node.aggregate.input if combined else node.aggregate
+            return distribution_of(place, parallelism)
         case Union():
             every = [distribution_of(each, parallelism) for each in node.streams]
             if all(each.keys == every[0].keys for each in every):
@@ -58,6 +62,23 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             return Distribution(None, "the united streams lie by different keys")
         case _:
             return Distribution(None, "rows lie anywhere")
+
+
+def needs_exchange(node: WindowAggregate, parallelism: int) -> bool:
+    """Return `True` iff rows of a key may lie on several workers before an aggregate."""
+    return parallelism > 1 and distribution_of(node.input, parallelism).keys != node.columns
+
+
+def is_combined(node: WindowAggregate, parallelism: int) -> bool:
+    """Return `True` iff rows are combined, batch by batch, before they cross to an aggregate.
+
+    Not where a partition may be declared idle: rows of one that comes back can be late by the
+    aggregate's own watermark, and must reach it as they are.
+    """
+    if not needs_exchange(node, parallelism):
+        return False
+    sources = [each for each in in_order([node]) if isinstance(each, StreamSource)]
+    return all(each.idle_timeout_us is None for each in sources)
 
 
 def _source_distribution(node: StreamSource, parallelism: int) -> Distribution:

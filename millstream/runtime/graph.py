@@ -64,12 +64,17 @@ class SourceNode:
 
 @dataclass(frozen=True, slots=True)
 class OperatorNode:
-    """An operator and where its inputs come from, in the order of its `input_index`."""
+    """An operator and where its inputs come from, in the order of its `input_index`.
+
+    `restores_from` names another operator whose state this one reads when it is restored,
+    having none of its own.
+    """
 
     name: str
     config: OperatorConfig
     inputs: tuple[Edge, ...]
     location: str = ""
+    restores_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

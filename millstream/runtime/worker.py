@@ -338,7 +338,7 @@ class Worker:
         own = key_groups_of_worker(self.index, self.plan.graph.parallelism)
         for stage in self.plan.graph.stages:
             for node in stage.operators:
-                files = self.plan.operators.get(node.name, ())
+                files = self.plan.operators.get(node.restores_from or node.name, ())
                 if files:
                     snapshots = read_snapshots(self._log.storage, self._log.path, node.name, files)
                     groups = range(KEY_GROUPS) if node.config.broadcast_state else own

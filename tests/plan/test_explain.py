@@ -43,7 +43,8 @@ def test_the_stages_tell_what_fused_and_why_rows_cross(flights: Stream, airlines
     for line in (
         "fused: filter dep_delay > 15.0; select scheduled, carrier, origin, dest, dep_delay, year, "
         "hours = dep_delay ÷ 60.0",
-        "exchange-origin ◀ join-airlines: sends rows by origin",
+        "combine-origin ◀ join-airlines: combine each batch by origin and window",
+        "exchange-origin ◀ combine-origin: sends rows by origin",
         "exchange by origin: 'flights' is not written by key",
         "source-flights: reads flights by scheduled: scheduled, carrier, origin, dep_delay",
         "table-airlines: reads all of table airlines on every worker: carrier",
@@ -118,7 +119,7 @@ def test_the_picture_has_a_box_for_each_thing_and_a_frame_for_each_stage(
     assert [each for each in texts if each.startswith("stage")] == ["stage 0", "stage 1"]
     boxes = [each for each in svg.iter(f"{NAMESPACE}rect") if each.get("rx") == "6"]
     places = [(each.get("x"), each.get("y")) for each in boxes]
-    assert len(places) == len(set(places)) == 8
+    assert len(places) == len(set(places)) == 9
 
 
 def test_what_is_too_long_for_a_box_is_whole_where_the_mouse_rests(flights: Stream) -> None:

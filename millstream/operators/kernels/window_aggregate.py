@@ -112,3 +112,79 @@ def fold_floats(
                 if before == 0 or value > kept or np.isnan(value):
                     floats[slot, greatest] = value
             state[slot, count] = before + 1
+
+
+@kernel
+def merge_integers(
+    slots: Any,
+    rows: Any,
+    flip: Any,
+    state: Any,
+    count: int,
+    total: int,
+    least: int,
+    greatest: int,
+) -> None:
+    """Merge the fields of `rows`, shape (n, fields), into their slots; see `fold_integers`."""
+    for row in range(len(slots)):
+        more = rows[row, count]
+        if more == 0:
+            continue
+        slot = slots[row]
+        before = state[slot, count]
+        if total >= 0:
+            low = state[slot, total]
+            after = low + rows[row, total]
+            carry = np.int64(np.uint64(after) < np.uint64(low))
+            state[slot, total] = after
+            state[slot, total + 1] += rows[row, total + 1] + carry
+        if least >= 0:
+            value = rows[row, least]
+            if before == 0 or (value ^ flip) < (state[slot, least] ^ flip):
+                state[slot, least] = value
+        if greatest >= 0:
+            value = rows[row, greatest]
+            if before == 0 or (value ^ flip) > (state[slot, greatest] ^ flip):
+                state[slot, greatest] = value
+        state[slot, count] = before + more
+
+
+@kernel
+def merge_floats(
+    slots: Any,
+    rows: Any,
+    row_floats: Any,
+    state: Any,
+    floats: Any,
+    count: int,
+    total: int,
+    least: int,
+    greatest: int,
+) -> None:
+    """Merge the fields of `rows`, of which `row_floats` is the float view; see `fold_floats`."""
+    for row in range(len(slots)):
+        more = rows[row, count]
+        if more == 0:
+            continue
+        slot = slots[row]
+        before = state[slot, count]
+        if total >= 0:
+            sum_ = floats[slot, total]
+            value = row_floats[row, total]
+            after = sum_ + value
+            larger = abs(sum_) >= abs(value)
+            lost = (sum_ - after) + value if larger else (value - after) + sum_
+            floats[slot, total] = after
+            if np.isfinite(after):
+                floats[slot, total + 1] += lost + row_floats[row, total + 1]
+        if least >= 0:
+            value = row_floats[row, least]
+            kept = floats[slot, least]
+            if before == 0 or value < kept or np.isnan(kept):
+                floats[slot, least] = value
+        if greatest >= 0:
+            value = row_floats[row, greatest]
+            kept = floats[slot, greatest]
+            if before == 0 or value > kept or np.isnan(value):
+                floats[slot, greatest] = value
+        state[slot, count] = before + more

@@ -1,0 +1,156 @@
+"""Folds the rows of a batch by key and window before they cross to other workers.
+
+rows ─▶ window start, late? ─▶ one row of accumulators for each key and window of the batch
+                │                      ▼ port 0: to the aggregate, which merges them
+                ▼ port 1: late rows
+
+Nothing is kept from one batch to the next, so there is no state to save and nothing that a
+watermark must flush (as combiners in MapReduce, Dean and Ghemawat, OSDI 2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from millstream.operators.operator import (
+    OUTPUT_ROWS_MAX,
+    ChangeMode,
+    Emit,
+    Operator,
+    OperatorCounters,
+    StateSnapshot,
+)
+from millstream.operators.window_aggregate import (
+    CLOSED_UNTIL,
+    TIME_TYPE,
+    WindowAggregateConfig,
+    WindowAssigner,
+)
+from millstream.windows.watermark import WATERMARK_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCombineConfig:
+    """Combines rows for the aggregate of `aggregate`.
+
+    Parameters
+    ----------
+    aggregate
+        Of the aggregate, as it would be without combining.
+    """
+
+    aggregate: WindowAggregateConfig
+
+    @property
+    def consumes(self) -> ChangeMode:
+        """Facts only."""
+        return ChangeMode.APPEND
+
+    @property
+    def produces(self) -> ChangeMode:
+        """Facts: what is merged is never taken back."""
+        return ChangeMode.APPEND
+
+    @property
+    def timed(self) -> bool:
+        """Lateness is decided here, by the rows' stamps."""
+        return True
+
+    @property
+    def broadcast_state(self) -> bool:
+        """There is no state."""
+        return False
+
+    @property
+    def output_schemas(self) -> tuple[pa.Schema, ...]:
+        """Keys, `window_start` and fields of accumulators; late rows as they came."""
+        return self.aggregate.partial_schema, self.aggregate.input_schema
+
+    def build(self) -> Operator:
+        """Return the operator."""
+        return WindowCombine(self)
+
+    def describe(self) -> str:
+        """Return one line for `explain()`."""
+        keys = ", ".join(self.aggregate.key_columns) or "all rows"
+        return f"combine each batch by {keys} and window"
+
+
+class WindowCombine:
+    """The running operator; see `WindowCombineConfig`."""
+
+    def __init__(self, config: WindowCombineConfig) -> None:
+        # Imported here, so that a job can be planned and explained without Numba.
+        from millstream.operators.window_state import WindowState
+
+        aggregate = config.aggregate
+        self.config = config
+        self.counters = OperatorCounters()
+        self._state = WindowState(
+            aggregate.input_schema, aggregate.key_columns, aggregate.aggregates
+        )
+        self._assigner = WindowAssigner(aggregate)
+        self._schema, self._late_schema = config.output_schemas
+        self._closed_until_us = WATERMARK_MIN
+
+    def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
+        """Emit the batch's rows combined on port 0, the late ones as they are on port 1.
+
+        Raises
+        ------
+        JobError
+            Where a row has no event time, or one whose window int64 cannot hold.
+        """
+        self.counters.rows_in += batch.num_rows
+        self.counters.rows_numba += batch.num_rows
+        starts, late = self._assigner.assign(batch, WATERMARK_MIN)
+        late |= self._assigner.ended(starts, self._closed_until_us)
+        late_count = int(np.count_nonzero(late))
+        if late_count:
+            self.counters.rows_late += late_count
+            rows = batch.select(self._late_schema.names).filter(pa.array(late))
+            yield from self._pieces(1, rows)
+            batch = batch.filter(pa.array(~late))
+            starts = starts[~late]
+        if batch.num_rows:
+            self._state.fold(batch, starts)
+            yield from self._pieces(0, self._taken())
+
+    def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
+        """Emit nothing: nothing is held back."""
+        yield from ()
+
+    def output_watermark(self, watermark_us: int) -> int:
+        """Return `watermark_us`: a partial row's window is still open."""
+        return watermark_us
+
+    def on_end(self) -> Iterator[Emit]:
+        """Emit nothing: nothing is open."""
+        yield from ()
+
+    def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
+        """Return `None`: there is no state."""
+        return None
+
+    def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
+        """Learn from the aggregate's state which windows an earlier run has flushed."""
+        for snapshot in snapshots:
+            closed = snapshot.values[CLOSED_UNTIL]
+            assert isinstance(closed, int)
+            self._closed_until_us = max(self._closed_until_us, closed)
+
+    def _taken(self) -> pa.RecordBatch:
+        """Return everything that was folded, and forget it."""
+        keys, starts, fields = self._state.take_all()
+        columns = [*keys, pa.array(starts).view(TIME_TYPE), *fields]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _pieces(self, port: int, batch: pa.RecordBatch) -> Iterator[Emit]:
+        for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
+            piece = batch.slice(begin, OUTPUT_ROWS_MAX)
+            self.counters.rows_out += piece.num_rows
+            yield Emit(port, piece)
