@@ -72,7 +72,7 @@ class LogSink:
         FencedError, LogError
             Where an earlier append failed.
         """
-        self._gathered.append(rows.select(self.node.schema.names))
+        self._gathered.append(_as_sunk(rows, self.node))
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
         self.rows_written += rows.num_rows
@@ -83,9 +83,14 @@ class LogSink:
         """Append what was gathered; the result is the partitions that were written to."""
         self._append(transaction)
         topic, producer = self.node.topic, self._producer
-        return self._background.submit(
-            lambda: tuple((topic, index) for index in producer.touched())
-        )
+        appends = tuple(self._appends)
+
+        def touched() -> tuple[Participant, ...]:
+            for each in appends:
+                each.result()  # a checkpoint must not be complete without the rows of one
+            return tuple((topic, index) for index in producer.touched())
+
+        return self._background.submit(touched)
 
     def _append(self, transaction: int) -> None:
         while self._appends and self._appends[0].done():
@@ -117,8 +122,7 @@ class MemorySink:
 
     def append(self, rows: pa.RecordBatch, transaction: int) -> None:
         """Keep rows."""
-        columns = [rows.column(name) for name in self.node.schema.names]
-        self._batches.append(pa.RecordBatch.from_arrays(columns, schema=self.node.schema))
+        self._batches.append(_as_sunk(rows, self.node))
         self.rows_written += rows.num_rows
 
     def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
@@ -128,3 +132,13 @@ class MemorySink:
     def table(self) -> pa.Table:
         """Return the rows, in the order in which they came."""
         return pa.Table.from_batches(self._batches, self.node.schema)
+
+
+def _as_sunk(rows: pa.RecordBatch, node: SinkNode) -> pa.RecordBatch:
+    """Return rows without hidden columns, in the sink's own schema.
+
+    Streams that were united may say otherwise which columns can be null, and rows of one frame
+    have one schema.
+    """
+    columns = [rows.column(name) for name in node.schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=node.schema)

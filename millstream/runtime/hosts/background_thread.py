@@ -41,9 +41,9 @@ class BackgroundThread:
             try:
                 return work()
             finally:
-                had_room = self.has_room()
                 self._done_bytes += size_bytes
-                if not had_room:
+                # Asked after the count has changed: who found no room before is woken.
+                if self._given_bytes - self._done_bytes + size_bytes >= WAITING_BYTES_MAX:
                     self._wake()
 
         return self._pool.submit(run)

@@ -59,8 +59,8 @@ class MemoryChannel:
     def take(self) -> Message:
         """Take the next message."""
         message = self._messages.popleft()
-        had_room = self.has_room()
         self._taken_bytes += message.size_bytes
-        if not had_room and self.has_room():
+        # Asked after the count has changed: a sender that found no room before is woken.
+        if self.has_room() and self.waiting_bytes + message.size_bytes >= self._limit_bytes:
             self._wake_sender()
         return message

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 from millstream.clock import ManualClock
+from millstream.errors import LogError
 from millstream.log import Log
 from millstream.runtime.attempt import Compiler
+from millstream.runtime.background import Done
 from millstream.runtime.channels import Inlet, Outlet
 from millstream.runtime.checkpoint import persist
 from millstream.runtime.coordinator import Coordinator
 from millstream.runtime.messages import Batch, CheckpointTaken, Command, Message, Report
 from millstream.runtime.options import RunOptions
 from millstream.runtime.worker import Worker
-from millstream.storage_memory import MemoryDisk, MemoryStorage
+from millstream.storage_memory import MemoryDisk, MemoryStorage, SimulatedCrash
 
 Event = tuple[str, Callable[[], object]]
+T = TypeVar("T")
+
+APPENDS_WAITING_MAX = 3
+"""A worker's background has room for no more appends."""
 
 
 class _Channel:
@@ -50,6 +57,51 @@ class _Channel:
     def rows(self) -> int:
         waiting = [*self.sent, *self._arrived]
         return sum(each.rows.num_rows for each in waiting if isinstance(each, Batch))
+
+
+class _Later(Generic[T]):
+    """Work that was handed over, and what became of it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._outcome: Done[T] | LogError | None = None
+
+    def run(self) -> None:
+        try:
+            self._outcome = Done(self._work())
+        except LogError as error:
+            self._outcome = error
+
+    def done(self) -> bool:
+        return self._outcome is not None
+
+    def result(self) -> T:
+        assert self._outcome is not None, "nobody waits in a simulation"
+        if isinstance(self._outcome, LogError):
+            raise self._outcome
+        return self._outcome.result()
+
+
+class _Background:
+    """What one worker handed over, to be done one after another, each as an event."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Later[Any]] = deque()
+
+    def has_room(self) -> bool:
+        return len(self.waiting) < APPENDS_WAITING_MAX
+
+    def submit(self, work: Callable[[], T], size_bytes: int = 0) -> _Later[T]:
+        later = _Later(work)
+        self.waiting.append(later)
+        return later
+
+    def run_next(self) -> None:
+        try:
+            self.waiting.popleft().run()
+        except SimulatedCrash:
+            self.waiting.clear()  # the process is dead: nothing of it goes on
+            raise
 
 
 class _WorkerChannels:
@@ -102,6 +154,7 @@ class SimulatedAttempt:
         self._reports: list[deque[Report]] = []
         self._parts: list[CheckpointTaken] = []
         self._workers: list[Worker] = []
+        self._backgrounds: list[_Background] = []
         self.coordinator: Coordinator
 
     def begin(self) -> None:
@@ -110,7 +163,10 @@ class SimulatedAttempt:
         self.coordinator = Coordinator(self._compile_for, log, self._options)
         for plan in self.coordinator.start():
             log = self._open_log(f"worker {plan.worker}")
-            self._workers.append(Worker(plan, log, _WorkerChannels(self, plan.worker)))
+            background = _Background()
+            channels = _WorkerChannels(self, plan.worker)
+            self._workers.append(Worker(plan, log, channels, background))
+            self._backgrounds.append(background)
             self._commands.append(deque())
             self._reports.append(deque())
 
@@ -156,9 +212,12 @@ class SimulatedAttempt:
                 found.append((f"command {index}", partial(self._command, index)))
             if self._reports[index]:
                 found.append((f"report {index}", partial(self._report, index)))
+            if self._backgrounds[index].waiting:
+                found.append((f"append {index}", self._backgrounds[index].run_next))
         found += [
             (f"persist {number}", partial(self._persist, number))
-            for number in range(len(self._parts))
+            for number, part in enumerate(self._parts)
+            if all(each.done() for each in part.participants)
         ]
         found += [
             (f"deliver {key}", channel.deliver)
