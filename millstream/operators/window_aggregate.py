@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.errors import JobError, OptionError
+from millstream.errors import CheckpointError, JobError, OptionError
 from millstream.operators.aggregate import Aggregate, AggregateFunction, slot_width
 from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
+    HIDDEN_COLUMNS,
     OUTPUT_ROWS_MAX,
     STAMP_COLUMN,
     ChangeMode,
@@ -39,6 +40,7 @@ WINDOW_START = "window_start"
 CLOSED_UNTIL = "closed_until_us"
 GIVEN_END = "given_end_us"
 GIVEN_OUT = "given_out"
+WINDOW = "window"
 SPAN_MAX_US = 100_000 * 366 * 86_400_000_000
 
 
@@ -121,6 +123,12 @@ class WindowAggregateConfig:
         return pa.schema(fields), self.input_schema
 
     @property
+    def window_text(self) -> str:
+        """What the windows are, as state says it."""
+        window = self.window
+        return f"{window.size_us} µs, from {window.offset_us % window.size_us} µs"
+
+    @property
     def partial_schema(self) -> pa.Schema:
         """Combined rows: keys, `window_start`, and the fields of a slot."""
         fields = [self.input_schema.field(name) for name in self.key_columns]
@@ -140,6 +148,63 @@ class WindowAggregateConfig:
             f"{each.name}={each.function}({each.argument or ''})" for each in self.aggregates
         )
         return f"aggregate {what} by {keys}, {self.window.describe()} on {self.time_column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What snapshots of an aggregate say beside its open windows; it holds for the whole job.
+
+    Attributes
+    ----------
+    closed_until_us
+        Windows that end by then were flushed at the end of an earlier, bounded run.
+    given_end_us
+        The end of the last window that was given out.
+    given_out
+        How far windows were given out, by key group: texts of `GivenOut`.
+    """
+
+    closed_until_us: int
+    given_end_us: int
+    given_out: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: WindowAggregateConfig, snapshots: Sequence[StateSnapshot]) -> Restored:
+        """Return it.
+
+        Raises
+        ------
+        CheckpointError
+            Where the windows were other ones.
+        """
+        closed_until_us = last_end_us = WATERMARK_MIN
+        texts = []
+        for snapshot in snapshots:
+            assert snapshot.version == 1, f"state of version {snapshot.version}"
+            values = snapshot.values
+            if values[WINDOW] != config.window_text:
+                message = f"its windows were of {values[WINDOW]}, and are of {config.window_text}"
+                raise CheckpointError(message)
+            closed_us, end_us, text = (
+                values[each] for each in (CLOSED_UNTIL, GIVEN_END, GIVEN_OUT)
+            )
+            assert isinstance(closed_us, int)
+            assert isinstance(end_us, int)
+            closed_until_us = max(closed_until_us, closed_us)
+            last_end_us = max(last_end_us, end_us)
+            if isinstance(text, str):
+                texts.append((end_us, text))
+        # What ends before the end of an earlier run is late by that, whatever was read how fast.
+        kept = tuple(text for end_us, text in texts if end_us > closed_until_us)
+        return cls(closed_until_us, last_end_us, kept)
+
+
+def late_batch(
+    batch: pa.RecordBatch, schema: pa.Schema, late: npt.NDArray[np.bool_]
+) -> pa.RecordBatch:
+    """Return the late rows with their stamps: a timed operator behind decides anew."""
+    hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
+    return batch.select([*schema.names, *hidden]).filter(pa.array(late))
 
 
 class WindowAssigner:
@@ -171,11 +236,22 @@ class WindowAssigner:
         times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
         self._check_ends(times)
         starts = config.window.starts_of(times, new_values(len(times), np.int64))
-        if STAMP_COLUMN not in batch.schema.names:
-            return starts, np.zeros(len(times), dtype=np.bool_)
-        stamps = values_of(batch.column(STAMP_COLUMN))
+        # Results of windows come without stamps, and before the watermark that made them: but for
+        # those of an input that was idle and came back. No window is given out twice for them.
+        stamps = np.full(len(times), WATERMARK_MIN)
+        if STAMP_COLUMN in batch.schema.names:
+            stamps = values_of(batch.column(STAMP_COLUMN))
         scratch = new_values(len(times), np.int64)
         return starts, late_rows(starts, stamps, config.span_us, watermark_us, scratch)
+
+    def given_out(
+        self, batch: pa.RecordBatch, starts: npt.NDArray[np.int64], given_out: GivenOut
+    ) -> npt.NDArray[np.bool_]:
+        """Return which rows are of windows that were given out before the restore."""
+        keys = [batch.column(name) for name in self._config.key_columns]
+        until = given_out.until(keys, batch.num_rows)
+        scratch = new_values(len(starts), np.int64)
+        return late_rows(starts, until, self._config.span_us, WATERMARK_MIN, scratch)
 
     def ended(
         self, starts: npt.NDArray[np.int64], closed_until_us: int
@@ -242,8 +318,7 @@ class WindowAggregate:
         starts, late, late_count = self._assign(batch)
         if late_count:
             self.counters.rows_late += late_count
-            rows = batch.select(self._late_schema.names).filter(pa.array(late))
-            yield from self._pieces(1, rows)
+            yield from self._pieces(1, late_batch(batch, self._late_schema, late))
             batch = batch.filter(pa.array(~late))
             starts = starts[~late]
         if batch.num_rows and self.config.partial:
@@ -289,23 +364,15 @@ class WindowAggregate:
             CLOSED_UNTIL: self._closed_until_us,
             GIVEN_END: self._given_end_us,
             GIVEN_OUT: self._given_out.to_text(self._watermark_us, closed_us),
+            WINDOW: self.config.window_text,
         }
         return StateSnapshot(full, rows, values)
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Open the windows of `snapshots` whose keys are in `key_groups`."""
-        given_out = []
-        for snapshot in snapshots:
-            assert snapshot.version == 1, f"state of version {snapshot.version}"
-            closed, given_end = (snapshot.values[name] for name in (CLOSED_UNTIL, GIVEN_END))
-            assert isinstance(closed, int)
-            assert isinstance(given_end, int)
-            self._closed_until_us = max(self._closed_until_us, closed)
-            self._given_end_us = max(self._given_end_us, given_end)
-            text = snapshot.values[GIVEN_OUT]
-            if isinstance(text, str):
-                given_out.append(text)
-        self._given_out.restore(given_out, key_groups)
+        before = Restored.of(self.config, snapshots)
+        self._closed_until_us, self._given_end_us = before.closed_until_us, before.given_end_us
+        self._given_out.restore(before.given_out, key_groups)
         parts = [each.rows for each in snapshots if each.rows is not None]
         self._state.restore(parts, key_groups)
         self._count_state()
@@ -319,12 +386,8 @@ class WindowAggregate:
             starts = np.asarray(batch.column(WINDOW_START).view(pa.int64()))
             return starts, np.zeros(len(starts), dtype=np.bool_), 0
         starts, late = self._assigner.assign(batch, self._watermark_us)
-        stamped = STAMP_COLUMN in batch.schema.names
-        if stamped and self._given_out.restored_max_us > self._watermark_us:
-            keys = [batch.column(name) for name in self.config.key_columns]
-            until = self._given_out.until(keys, batch.num_rows)
-            scratch = new_values(len(starts), np.int64)
-            late |= late_rows(starts, until, self.config.span_us, WATERMARK_MIN, scratch)
+        if self._given_out.restored_max_us > self._watermark_us:
+            late |= self._assigner.given_out(batch, starts, self._given_out)
         late |= self._assigner.ended(starts, self._closed_until_us)
         return starts, late, int(np.count_nonzero(late))
 

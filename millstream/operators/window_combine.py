@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from millstream.log.key_hash import KEY_GROUPS
+from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
     OUTPUT_ROWS_MAX,
     ChangeMode,
@@ -25,10 +27,11 @@ from millstream.operators.operator import (
     StateSnapshot,
 )
 from millstream.operators.window_aggregate import (
-    CLOSED_UNTIL,
     TIME_TYPE,
+    Restored,
     WindowAggregateConfig,
     WindowAssigner,
+    late_batch,
 )
 from millstream.windows.watermark import WATERMARK_MIN
 
@@ -96,6 +99,7 @@ class WindowCombine:
         self._assigner = WindowAssigner(aggregate)
         self._schema, self._late_schema = config.output_schemas
         self._closed_until_us = WATERMARK_MIN
+        self._given_out = GivenOut()
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         """Emit the batch's rows combined on port 0, the late ones as they are on port 1.
@@ -108,12 +112,13 @@ class WindowCombine:
         self.counters.rows_in += batch.num_rows
         self.counters.rows_numba += batch.num_rows
         starts, late = self._assigner.assign(batch, WATERMARK_MIN)
+        if self._given_out.restored_max_us != WATERMARK_MIN:
+            late |= self._assigner.given_out(batch, starts, self._given_out)
         late |= self._assigner.ended(starts, self._closed_until_us)
         late_count = int(np.count_nonzero(late))
         if late_count:
             self.counters.rows_late += late_count
-            rows = batch.select(self._late_schema.names).filter(pa.array(late))
-            yield from self._pieces(1, rows)
+            yield from self._pieces(1, late_batch(batch, self._late_schema, late))
             batch = batch.filter(pa.array(~late))
             starts = starts[~late]
         if batch.num_rows:
@@ -137,11 +142,10 @@ class WindowCombine:
         return None
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
-        """Learn from the aggregate's state which windows an earlier run has flushed."""
-        for snapshot in snapshots:
-            closed = snapshot.values[CLOSED_UNTIL]
-            assert isinstance(closed, int)
-            self._closed_until_us = max(self._closed_until_us, closed)
+        """Learn from the aggregate's state which windows were given out, on any worker."""
+        before = Restored.of(self.config.aggregate, snapshots)
+        self._closed_until_us = before.closed_until_us
+        self._given_out.restore(before.given_out, range(KEY_GROUPS))
 
     def _taken(self) -> pa.RecordBatch:
         """Return everything that was folded, and forget it."""

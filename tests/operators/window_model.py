@@ -107,8 +107,8 @@ class WindowModel:
             start = row["time"] - (row["time"] - window.offset_us) % window.size_us
             over_us = start + window.size_us + self.config.allowed_lateness_us
             is_late = start + window.size_us <= self.closed_us
-            if row["_stamp"] is not None:
-                is_late |= over_us <= max(row["_stamp"], self.watermark_us)
+            stamp_us = WATERMARK_MIN if row["_stamp"] is None else row["_stamp"]
+            is_late |= over_us <= max(stamp_us, self.watermark_us)
             if is_late:
                 late.append(row)
             else:
