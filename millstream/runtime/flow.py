@@ -28,6 +28,7 @@ class Surroundings(Protocol):
 
     transaction: int
     reading: str
+    bounded: bool
     clock: Clock
     activity: dict[str, OperatorActivity]
 
@@ -96,9 +97,10 @@ class OperatorInputs:
         least = self._merge.value_us
         yield from self._emitted(self._operator.on_watermark(least))
         passed = self._operator.output_watermark(least)
+        idle = self._merge.idle and not self._has_results_to_come()
         for edge in self._edges:
             for consumer in self._consumers.get(edge, ()):
-                yield from consumer.watermark(passed, self._merge.idle)
+                yield from consumer.watermark(passed, idle)
 
     def end(self, index: int) -> Iterator[None]:
         """Note an input's end; with the last one the operator flushes."""
@@ -110,6 +112,15 @@ class OperatorInputs:
         for edge in self._edges:
             for consumer in self._consumers.get(edge, ()):
                 yield from consumer.end()
+
+    def _has_results_to_come(self) -> bool:
+        """Return `True` iff the end of the run gives out what is open now.
+
+        Inputs that are read to their ends hold back nobody, but what is open then comes later
+        than the watermark of a worker or stream that got further.
+        """
+        open_count = self._operator.counters.state_keys if self._node.config.timed else 0
+        return self._surroundings.bounded and open_count > 0
 
     def _emitted(self, output: Iterator[Emit]) -> Iterator[None]:
         while (emit := self._next(output)) is not None:

@@ -21,11 +21,11 @@ from millstream.operators.operator import STAMP_COLUMN
 from millstream.runtime.graph import SourceNode
 from millstream.runtime.manifest import PartitionState
 from millstream.windows.lateness import stamps
-from millstream.windows.watermark import WATERMARK_MIN, PartitionWatermark
+from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN, PartitionWatermark
 
 EVENT_TIME = pa.timestamp("us", tz="UTC")
 _STAMP_FIELD = pa.field(STAMP_COLUMN, pa.int64())
-_UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_UNITS_US = {"s": 1_000_000, "ms": 1_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,25 @@ class _Partition:
     end: int | None
     bound: int
     at_end_since_us: int | None = None
+    silent: bool = False
 
     @property
     def done(self) -> bool:
         return self.end is not None and self.reader.position >= self.end
+
+    @property
+    def idle(self) -> bool:
+        return self.done or self.silent
+
+    def on_rows(self) -> None:
+        self.at_end_since_us, self.silent = None, False
+
+    def on_end(self, now_us: int, timeout_us: int | None) -> None:
+        # Decided here and not when the watermark is asked for: rows may have come since the
+        # partition was last looked at, e.g. while an outlet had no room.
+        if self.at_end_since_us is None:
+            self.at_end_since_us = now_us
+        self.silent = timeout_us is not None and now_us - self.at_end_since_us >= timeout_us
 
 
 class Source:
@@ -100,7 +115,6 @@ class Source:
         self._batch_rows = batch_rows
         self._batch_bytes = batch_bytes
         self._turn = 0
-        self._greatest_us = WATERMARK_MIN
         self._partitions = [self._open(index, start) for index in indices]
 
     @property
@@ -114,13 +128,13 @@ class Source:
         return all(each.reader.position >= each.bound for each in self._partitions)
 
     def end_here(self) -> None:
-        """Read no further: the positions are the ends."""
+        """Read no further: the positions are the ends; of a table, its bounds at the least."""
         for each in self._partitions:
-            each.end = each.reader.position
+            each.end = max(each.reader.position, each.bound)
 
     def slowest(self) -> str | None:
         """Return the partition with the least watermark, of those that hold back others."""
-        holding = [each for each in self._partitions if not self._is_idle(each)]
+        holding = [each for each in self._partitions if not each.idle]
         if self.node.time_column is None or not holding:
             return None
         least = min(holding, key=lambda each: each.watermark.value_us)
@@ -151,7 +165,7 @@ class Source:
         """
         if self.node.time_column is None or not self._partitions:
             return WATERMARK_MIN, True
-        holding = [each.watermark.value_us for each in self._partitions if not self._is_idle(each)]
+        holding = [each.watermark.value_us for each in self._partitions if not each.idle]
         if holding:
             return min(holding), False
         return max(each.watermark.value_us for each in self._partitions), True
@@ -168,11 +182,10 @@ class Source:
                     f"{self._topic.name}/{each.index}, offsets {before} to "
                     f"{each.reader.position - 1}"
                 )
-                each.at_end_since_us = None
+                each.on_rows()
                 self.rows_read += rows.num_rows
                 return self._timed(rows, each)
-            if each.at_end_since_us is None:
-                each.at_end_since_us = self._clock.monotonic_us()
+            each.on_end(self._clock.monotonic_us(), self.node.idle_timeout_us)
         return None
 
     def _open(self, index: int, start: SourceStart) -> _Partition:
@@ -213,21 +226,13 @@ class Source:
         read = partition.reader.read if self.node.role == "stream" else partition.reader.read_table
         return read(self._batch_rows, self._batch_bytes, partition.end)
 
-    def _is_idle(self, partition: _Partition) -> bool:
-        if partition.done:
-            return True
-        since, timeout = partition.at_end_since_us, self.node.idle_timeout_us
-        if since is None or timeout is None:
-            return False
-        return self._clock.monotonic_us() - since >= timeout
-
     def _timed(self, rows: pa.RecordBatch, partition: _Partition) -> pa.RecordBatch:
         """Return the rows with event time as the plan has it and stamps; advance the watermark."""
         name = self.node.time_column
         if name is None:
             return rows
         column = rows.column(name)
-        times = _times_us(column)
+        times = self._times_us(column)
         valid = None
         if column.null_count:
             valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
@@ -243,14 +248,25 @@ class Source:
             partition.watermark.advance(int(known.max()))
         return rows
 
-
-def _times_us(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Return timestamps of any unit as microseconds, floored; for nulls, any."""
-    integers = column.view(pa.int64())
-    if integers.null_count:
-        integers = pc.fill_null(integers, 0)
-    values: npt.NDArray[np.int64] = integers.to_numpy(zero_copy_only=False)
-    unit = column.type.unit
-    if unit == "ns":
-        return values // 1_000
-    return values if unit == "us" else values * _UNITS_US[unit]
+    def _times_us(self, column: pa.Array) -> npt.NDArray[np.int64]:
+        """Return timestamps of any unit as microseconds, floored; for nulls, any."""
+        integers = column.view(pa.int64())
+        if integers.null_count:
+            integers = pc.fill_null(integers, 0)
+        values: npt.NDArray[np.int64] = integers.to_numpy(zero_copy_only=False)
+        unit = column.type.unit
+        if unit == "us":
+            return values
+        if unit == "ns":
+            return values // 1_000
+        factor = _UNITS_US[unit]
+        limit = WATERMARK_MAX // factor
+        beyond = np.flatnonzero((values > limit) | (values < -limit))
+        if len(beyond):
+            message = (
+                f"{self.node.location}: source {self.node.name!r} has the time "
+                f"{values[beyond[0]]} {unit} in {self.reading}, which in microseconds is beyond "
+                "int64; filter such rows out before they are written, or correct the time's unit"
+            )
+            raise JobError(message)
+        return values * factor

@@ -88,6 +88,8 @@ class StageRunner:
         self.stage = stage
         self.transaction = transaction
         self.reading = ""
+        self.bounded = False
+        """Whether the sources have ends, at which everything open is given out."""
         self.ended = False
         self.clock = clock
         self.activity = {each.name: OperatorActivity() for each in stage.operators}
@@ -149,7 +151,9 @@ class StageRunner:
         Parameters
         ----------
         batches
-            Whether rows may be taken; barriers, watermarks and ends may at any time.
+            Whether rows may be taken; barriers, watermarks and ends may at any time. While a
+            worker's tables load it tells itself of no watermark either, which holds back what
+            it hears from others.
         """
         count = len(self._inlets)
         for step in range(count):
@@ -233,9 +237,10 @@ class StageRunner:
         self._source_turn += 1
         timed = [each for each in chosen if each.node.time_column is not None]
         timed.sort(key=lambda each: each.watermark()[0])
-        untimed = [each for each in chosen if each.node.time_column is None]
-        turn = self._source_turn % (len(untimed) + 1)
-        return [*untimed[turn:], *timed, *untimed[:turn]] if turn else [*timed, *untimed]
+        takers = [timed] if timed else []
+        takers += [[each] for each in chosen if each.node.time_column is None]
+        turn = self._source_turn % len(takers)
+        return [each for taker in (*takers[turn:], *takers[:turn]) for each in taker]
 
     def _owns(self, source: Source) -> bool:
         # Every worker reads a table from end to end; the first one's position is kept.

@@ -10,12 +10,13 @@ steps it, carries what it sends, and wakes it when there may be something to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from millstream.clock import Clock
+from millstream.errors import CheckpointError, MillstreamError
 from millstream.log import Log
 from millstream.log.transactions import Writer
 from millstream.operators.operator import Operator, OperatorCounters
@@ -25,6 +26,7 @@ from millstream.runtime.channels import Channels
 from millstream.runtime.graph import (
     KEY_GROUPS,
     JobGraph,
+    OperatorNode,
     SourceNode,
     key_groups_of_worker,
     partitions_of_worker,
@@ -45,6 +47,7 @@ from millstream.runtime.sink import LogSink, MemorySink, Sink
 from millstream.runtime.snapshots import read_snapshots
 from millstream.runtime.source import Source, SourceStart
 from millstream.runtime.stage import StagePart, StageRunner
+from millstream.windows.watermark import WATERMARK_MIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,6 @@ class Worker:
         self._backpressured_us = 0
         self._idle_us = 0
         self._reports: list[Report | CheckpointTaken] = []
-        self._bounded = any(each.ends is not None for each in plan.sources.values())
         self._operators: dict[str, Operator] = {}
         self._sources: dict[str, Source] = {}
         self._sinks: dict[str, Sink] = {}
@@ -138,6 +140,7 @@ class Worker:
             )
             for stage in graph.stages
         ]
+        self._set_bounded(any(each.ends is not None for each in plan.sources.values()))
         self._taking: int | None = None
         self._parts: list[StagePart] = []
         self._loaded = False
@@ -154,7 +157,7 @@ class Worker:
                 for stage in self._stages:
                     stage.request_checkpoint(checkpoint)
             case EndSources():
-                self._bounded = True
+                self._set_bounded(True)
                 for source in self._sources.values():
                     source.end_here()
             case Finish():
@@ -189,7 +192,8 @@ class Worker:
     def status(self) -> WorkerStatus:
         """Return how far the worker is."""
         streams = [each for each in self._sources.values() if each.node.role == "stream"]
-        timed = [each for each in streams if each.node.time_column is not None]
+        # Without time, rows or partitions of its own, a stream holds nobody back.
+        timed = [each for each in streams if each.watermark() != (WATERMARK_MIN, True)]
         slowest = min(timed, key=lambda each: each.watermark()[0], default=None)
         elapsed_us = self.clock.monotonic_us() - self._started_us
         activity = self._activity()
@@ -247,6 +251,9 @@ class Worker:
 
     def _read_sources(self, loaded: bool) -> bool:
         """Read what is to be read next: tables until they are loaded, then both in turn."""
+        # First, for a source that has rows at any time must not keep the time of others back.
+        if loaded and self._advance_time():
+            return True
         self._turn += 1
         kinds = (True, False) if self._turn % 2 else (False, True)
         for tables in kinds if loaded else (True,):
@@ -254,18 +261,27 @@ class Worker:
                 return True
         if not loaded or not self._has_room():
             return False
-        for stage in self._stages:
-            if not stage.busy and (stage.advance_time() or stage.end_sources()):
-                self._report_progress()
-                return True
+        if self._advance_time() or any(
+            not each.busy and each.end_sources() for each in self._stages
+        ):
+            self._report_progress()
+            return True
         self._report_progress()
         return False
+
+    def _advance_time(self) -> bool:
+        """Let one stage pass on what it knows of time, if there is room for what that sets free."""
+        return self._has_room() and any(
+            not each.busy and each.advance_time() for each in self._stages
+        )
 
     def _read_some(self, *, tables: bool) -> bool:
         """Read one batch of a table, or of a stream if every outlet has room for its rows."""
         if not tables and not self._has_room():
             return False
-        for stage in self._stages:
+        # Every second turn tables come first; stages take turns in being asked first.
+        first = self._turn // 2 % len(self._stages)
+        for stage in (*self._stages[first:], *self._stages[:first]):
             if not stage.busy and stage.read_source(tables=tables):
                 self._report_progress()
                 return True
@@ -273,6 +289,11 @@ class Worker:
 
     def _has_room(self) -> bool:
         return all(each.has_room() for each in self._stages)
+
+    def _set_bounded(self, bounded: bool) -> None:
+        self._bounded = bounded
+        for stage in self._stages:
+            stage.bounded = bounded
 
     def _is_loaded(self) -> bool:
         if not self._loaded:
@@ -340,6 +361,22 @@ class Worker:
             for node in stage.operators:
                 files = self.plan.operators.get(node.restores_from or node.name, ())
                 if files:
-                    snapshots = read_snapshots(self._log.storage, self._log.path, node.name, files)
                     groups = range(KEY_GROUPS) if node.config.broadcast_state else own
-                    self._operators[node.name].restore(snapshots, groups)
+                    self._restore_operator(node, files, groups)
+
+    def _restore_operator(
+        self, node: OperatorNode, files: Sequence[StateFile], groups: range
+    ) -> None:
+        snapshots = read_snapshots(self._log.storage, self._log.path, node.name, files)
+        try:
+            self._operators[node.name].restore(snapshots, groups)
+        except Exception as error:
+            ours = isinstance(error, MillstreamError)
+            reason = str(error) if ours else f"{type(error).__name__}: {error}"
+            message = (
+                f"{node.location}: the state of operator {node.name!r} in checkpoint "
+                f"{self.plan.checkpoint} does not fit the operator as it is now "
+                f"({node.config.describe()}): {reason}; give a changed "
+                'operator another name with .named("…"), or start over with --fresh'
+            )
+            raise CheckpointError(message) from error

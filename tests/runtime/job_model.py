@@ -1,0 +1,208 @@
+"""Jobs of many shapes, built with the fluent surface and computed once more, row by row.
+
+The model shares no code with the engine. A row there is a dict with times in seconds; beside it
+stands its stamp, the watermark of its partition just before it, by which alone it is late.
+Results of windows have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import millstream as ms
+from millstream import col, lit
+from millstream.log import Log
+
+Row = dict[str, Any]
+Shape = Literal["one", "both", "branched"]
+JoinKind = Literal["inner", "left"]
+Then = Literal["nothing", "results", "late rows", "united results"]
+OUTPUTS = ("copies", "first", "first_late", "second", "second_late")
+
+
+class Stamped(NamedTuple):
+    """A row and its partition's watermark before it."""
+
+    row: Row
+    stamp_s: int | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tumbling windows by key, in seconds; without keys there is one group."""
+
+    keys: tuple[str, ...]
+    size_s: int
+    allowed_s: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Two streams and a table in; results, and rows that came too late, out.
+
+    Parameters
+    ----------
+    lateness_s
+        Of both streams.
+    shape
+        Whether the windows see one stream, both, or one that was branched and united again.
+    above
+        Only values above this pass; `None`: all.
+    join
+        How the table is joined before the windows, and once more behind them.
+    window
+        Of the rows.
+    then
+        What is made of the windows: windows of their results, windows of the late rows, windows
+        of the results of each stream united.
+    second
+        The windows behind `then`.
+    """
+
+    lateness_s: int
+    shape: Shape
+    above: int | None
+    join: JoinKind | None
+    window: Window
+    then: Then
+    second: Window
+
+
+def sinks(job: Job, log: Log) -> list[ms.Sink]:
+    """The job as a user writes it."""
+    one, two = (ms.stream(name, lateness=f"{job.lateness_s}s", log=log) for name in ("one", "two"))
+    names = ms.table("names", key="key", log=log)
+    rows = one.union(two) if job.shape == "both" else one
+    if job.shape == "branched":
+        even, rest = one.branch(col("value") % 2 == 0, lit(True))
+        rows = even.union(rest)
+    if job.above is not None:
+        rows = rows.filter(col("value") > job.above)
+    if job.join is not None:
+        rows = rows.join(names, on="key", how=job.join)
+    first = _windowed(rows, job.window).agg(n=ms.count(), total=ms.sum("value"))
+    results: ms.Stream = first
+    if job.join is not None and "key" in job.window.keys:
+        results = first.join(names, on="key", how="left")
+    ends = [rows.to("copies"), results.to("first"), first.late().to("first_late")]
+    match job.then:
+        case "nothing":
+            return ends
+        case "late rows":
+            second = _windowed(first.late(), job.second).agg(rows=ms.count(), total=ms.sum("value"))
+        case "results":
+            second = _windowed(first, job.second).agg(rows=ms.count(), total=ms.sum("n"))
+        case "united results":
+            other = _windowed(two, job.window).agg(n=ms.count(), total=ms.sum("value"))
+            both = _windowed(first.union(other), job.second)
+            second = both.agg(rows=ms.count(), total=ms.sum("n"))
+    return [*ends, second.to("second"), second.late().to("second_late")]
+
+
+def _windowed(rows: ms.Stream, window: Window) -> ms.WindowedStream:
+    keyed = rows.key_by(*window.keys) if window.keys else rows
+    return keyed.window(ms.tumbling(f"{window.size_s}s"), allowed_lateness=f"{window.allowed_s}s")
+
+
+@dataclass
+class Model:
+    """What a job gives over any number of runs, each read to its end.
+
+    Parameters
+    ----------
+    job
+        What runs.
+    outputs
+        The rows of each topic that it writes.
+    """
+
+    job: Job
+    outputs: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in OUTPUTS})
+    _greatest_s: dict[tuple[str, int], int] = field(default_factory=dict)
+    _flushed_s: dict[str, int] = field(default_factory=dict)
+
+    def run(
+        self,
+        names: Mapping[str, str],
+        one: Sequence[Sequence[Row]],
+        two: Sequence[Sequence[Row]],
+    ) -> None:
+        """Take the rows that came since the last run, by partition; `names` holds all along."""
+        job = self.job
+        rows, others = self._stamped("one", one), self._stamped("two", two)
+        if job.shape == "both":
+            rows = [*rows, *others]
+        if job.above is not None:
+            rows = [each for each in rows if _is_above(each.row["value"], job.above)]
+        if job.join is not None:
+            named = [Stamped(self._named(each.row, names), each.stamp_s) for each in rows]
+            rows = [each for each in named if each.row["name"] or job.join == "left"]
+        self.outputs["copies"] += [each.row for each in rows]
+        first, late = self._window("first", job.window, rows, "time", "value")
+        self.outputs["first_late"] += [each.row for each in late]
+        joined = job.join is not None and "key" in job.window.keys
+        self.outputs["first"] += [self._named(each, names) for each in first] if joined else first
+        match job.then:
+            case "late rows":
+                self._second(late, "time", "value")
+            case "results":
+                self._second([Stamped(each, None) for each in first], "window_start", "n")
+            case "united results":
+                more, _ = self._window("other", job.window, others, "time", "value")
+                both = [Stamped(each, None) for each in (*first, *more)]
+                self._second(both, "window_start", "n")
+
+    def _second(self, rows: list[Stamped], time: str, summed: str) -> None:
+        results, late = self._window("second", self.job.second, rows, time, summed)
+        self.outputs["second"] += results
+        self.outputs["second_late"] += [each.row for each in late]
+
+    def _stamped(self, name: str, partitions: Sequence[Sequence[Row]]) -> list[Stamped]:
+        stamped = []
+        for index, rows in enumerate(partitions):
+            greatest = self._greatest_s.get((name, index))
+            for row in rows:
+                stamp = None if greatest is None else greatest - self.job.lateness_s
+                stamped.append(Stamped(row, stamp))
+                greatest = row["time"] if greatest is None else max(greatest, row["time"])
+            if greatest is not None:
+                self._greatest_s[name, index] = greatest
+        return stamped
+
+    def _window(
+        self, name: str, window: Window, rows: Iterable[Stamped], time: str, summed: str
+    ) -> tuple[list[Row], list[Stamped]]:
+        """Return results and late rows. What one run gave out is closed for all later ones."""
+        groups: dict[tuple[Any, ...], list[Row]] = {}
+        late = []
+        flushed_s = self._flushed_s.get(name)
+        for each in rows:
+            start_s = each.row[time] // window.size_s * window.size_s
+            end_s = start_s + window.size_s
+            too_late = each.stamp_s is not None and end_s + window.allowed_s <= each.stamp_s
+            if too_late or (flushed_s is not None and end_s <= flushed_s):
+                late.append(each)
+                continue
+            key = tuple(each.row[column] for column in window.keys)
+            groups.setdefault((*key, start_s), []).append(each.row)
+        results = []
+        for group, members in groups.items():
+            start_s = group[-1]
+            values = [each[summed] for each in members if each[summed] is not None]
+            result: Row = dict(zip(window.keys, group[:-1], strict=True))
+            end_s = start_s + window.size_s
+            result |= {"window_start": start_s, "window_end": end_s}
+            result["rows" if name == "second" else "n"] = len(members)
+            results.append({**result, "total": sum(values) if values else None})
+            self._flushed_s[name] = max(end_s, self._flushed_s.get(name, end_s))
+        return results, late
+
+    @staticmethod
+    def _named(row: Row, names: Mapping[str, str]) -> Row:
+        return {**row, "name": names.get(row["key"])}
+
+
+def _is_above(value: int | None, least: int) -> bool:
+    return value is not None and value > least
