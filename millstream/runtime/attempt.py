@@ -6,12 +6,12 @@ epoch taken ─▶ manifest read, files verified ─▶ ends captured ─▶ pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from millstream.errors import CheckpointError
-from millstream.log import Log
+from millstream.log import Log, Topic
 from millstream.log.transactions import Writer
 from millstream.runtime.graph import JobGraph, SinkNode, SourceNode
 from millstream.runtime.manifest import Manifest, SourceState, decode_manifest
@@ -94,17 +94,44 @@ def check_fits(manifest: Manifest, graph: JobGraph, log: Log) -> None:
         raise CheckpointError(message)
     for name, node in sources_of(graph).items():
         state = manifest.sources.get(name)
-        topic_id = log.topic(node.topic).config.id
-        if state is not None and state.topic_id != topic_id:
-            message = (
-                f"source {name!r} of job {graph.name!r} stands in topic {state.topic!r} with id "
-                f"{state.topic_id}, but {node.topic!r} now has id {topic_id}: it was deleted and "
-                "created anew, or another one is read; start over with --fresh"
-            )
-            raise CheckpointError(message)
+        if state is not None:
+            _check_topic(name, node, state, graph, log)
     for operator, files in manifest.operators.items():
         for file in files:
             verify_file(log.storage, log.path, operator, file)
+
+
+def _check_topic(
+    name: str, node: SourceNode, state: SourceState, graph: JobGraph, log: Log
+) -> None:
+    """Check that a source's topic is the same one, and still has the rows up to its position."""
+    topic = log.topic(node.topic)
+    if state.topic_id != topic.config.id:
+        message = (
+            f"source {name!r} of job {graph.name!r} stands in topic {state.topic!r} with id "
+            f"{state.topic_id}, but {node.topic!r} now has id {topic.config.id}: it was deleted "
+            "and created anew, or another one is read; start over with --fresh"
+        )
+        raise CheckpointError(message)
+    offsets = [0] * topic.partitions
+    for index, each in state.partitions.items():
+        offsets[int(index)] = each.offset
+    _check_there(name, node, topic, offsets)
+
+
+def _check_there(name: str, node: SourceNode, topic: Topic, offsets: Sequence[int]) -> None:
+    """Check that no partition ends before its offset: rows that were there would be missed.
+
+    Where an end lies beyond, the run would wait for it for ever.
+    """
+    for index, (offset, end) in enumerate(zip(offsets, topic.durable_ends(), strict=True)):
+        if offset > end:
+            message = (
+                f"{node.location}: source {name!r} knows {topic.name}/{index} up to offset "
+                f"{offset}, and now it ends at {end}; a power cut took rows back (of a topic of "
+                "durability 'os'), or files were removed; start over with --fresh"
+            )
+            raise CheckpointError(message)
 
 
 def captured(
@@ -114,6 +141,11 @@ def captured(
 
     A bounded run that did not finish keeps the ends that it captured first, so that its result
     does not depend on when it died.
+
+    Raises
+    ------
+    CheckpointError
+        When a topic no longer reaches what was captured.
     """
     sources: dict[str, SourceState] = {}
     bounded = options.until == "end"
@@ -130,6 +162,9 @@ def captured(
             ends = tuple(topic.stable_ends())
         if node.role == "table" and (bounds is None or bounded):
             bounds = ends if ends is not None else tuple(topic.stable_ends())
+        for known_ends in (ends, bounds):
+            if known_ends is not None:
+                _check_there(name, node, topic, known_ends)
         sources[name] = msgspec.structs.replace(state, ends=ends, bounds=bounds)
     return sources
 

@@ -92,6 +92,12 @@ class Coordinator:
         self._manifest: Manifest | None = None
         self._kept: deque[set[str]] = deque(maxlen=MANIFESTS_KEPT)
         self._first = True
+        self._flushed = False
+
+    @property
+    def finished(self) -> bool:
+        """`True` iff the run came to its end: all was read and given out, and that is committed."""
+        return self.phase is Phase.DONE and self._flushed
 
     @property
     def durable(self) -> bool:
@@ -136,11 +142,12 @@ class Coordinator:
         sources = captured(manifest, graph, log, self.options)
         manifest = msgspec.structs.replace(manifest, sources=sources, finished=False)
         if self._durable:
-            remove_orphans(log, graph.name, manifest, self.epoch)
             if manifest != begun:
                 # What was captured holds from now on, also for attempts that come after a crash.
                 manifest = msgspec.structs.replace(manifest, checkpoint=manifest.checkpoint + 1)
                 self._commit(manifest)
+            # Not before: a fresh start that dies here has not begun, and the old state is needed.
+            remove_orphans(log, graph.name, manifest, self.epoch)
         self._manifest = manifest
         self._kept.append(manifest.paths())
         return [
@@ -226,7 +233,7 @@ class Coordinator:
         """
         if not self._durable or self._manifest is None:
             return
-        if self.phase is Phase.DONE and not self.stopping:
+        if self.finished:
             return  # the last checkpoint held every row
         first = self._manifest.checkpoint + 1
         last = first + (self._progress is not None)
@@ -241,6 +248,7 @@ class Coordinator:
         return StartCheckpoint(number)
 
     def _last_checkpoint(self) -> list[Command]:
+        self._flushed = self.phase is Phase.FLUSHING
         if not self._durable:
             self.phase = Phase.DONE
             return []
@@ -254,7 +262,7 @@ class Coordinator:
             self._manifest,
             self.epoch,
             first=self._first,
-            finished=last and not self.stopping,
+            finished=last and self._flushed,
         )
         self._commit(manifest)
         self._first = False

@@ -16,6 +16,8 @@ from millstream.runtime.manifest import StateFile
 from millstream.storage import Storage
 
 _EPOCH_DIGITS = 8
+_OPERATOR_CHARACTERS = 120
+"""A longer name (of a window by many columns) is cut: file systems take 255 bytes."""
 
 
 def state_directory(job: str) -> str:
@@ -25,6 +27,9 @@ def state_directory(job: str) -> str:
 
 def state_path(job: str, epoch: int, checkpoint: int, operator: str, worker: int) -> str:
     """Return the file of one worker's part of an operator's state, relative to the log."""
+    if len(operator) > _OPERATOR_CHARACTERS:
+        checksum = crc32c(operator.encode())
+        operator = f"{operator[:_OPERATOR_CHARACTERS]}~{checksum:08x}"
     name = f"{epoch:0{_EPOCH_DIGITS}d}-{checkpoint:08d}-{operator}-{worker}.arrow"
     return f"{state_directory(job)}/{name}"
 
@@ -32,7 +37,7 @@ def state_path(job: str, epoch: int, checkpoint: int, operator: str, worker: int
 def epoch_of(name: str) -> int | None:
     """Return the epoch of the attempt that wrote the state file `name`; `None`: it is none."""
     digits = name.partition("-")[0]
-    return int(digits) if len(digits) == _EPOCH_DIGITS and digits.isdigit() else None
+    return int(digits) if len(digits) >= _EPOCH_DIGITS and digits.isdecimal() else None
 
 
 def write_snapshot(

@@ -11,9 +11,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from millstream.errors import JobCancelledError
+from millstream.errors import JobCancelledError, JobError, LogError
 from millstream.log import Log
 from millstream.reality import require_reality
 from millstream.runtime.activity import WorkerStatus
@@ -22,13 +22,13 @@ from millstream.runtime.channels import Inlet, Outlet
 from millstream.runtime.control import JobState
 from millstream.runtime.coordinator import Coordinator
 from millstream.runtime.handle import JobHandle
-from millstream.runtime.hosts.drive import drive
+from millstream.runtime.hosts.drive import drive, job_error
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.hosts.publisher import OnStatus, RunPublisher
 from millstream.runtime.hosts.worker_thread import WorkerFailed, WorkerThread
 from millstream.runtime.messages import Command, Report
 from millstream.runtime.options import RunOptions
-from millstream.runtime.result import RunResult, run_result
+from millstream.runtime.result import RunResult, WorkerResult, run_result
 from millstream.runtime.worker import WorkerPlan
 
 
@@ -112,6 +112,24 @@ class _Threads:
         for each in self.workers:
             each.join()
 
+    def results(self, *, complete: bool) -> list[WorkerResult]:
+        """Return what the workers said at their end.
+
+        Parameters
+        ----------
+        complete
+            Whether one that said nothing is an error: after a stop one may have failed on rows
+            that are taken back.
+        """
+        while complete and (report := self.next_report(0)) is not None:
+            if isinstance(report, WorkerFailed):
+                raise job_error(report)
+        silent = [each.index for each in self.workers if each.result is None]
+        if complete and silent:
+            message = f"worker {silent[0]} did not end when it was told to; its rows are missing"
+            raise JobError(message)
+        return [each.result for each in self.workers if each.result is not None]
+
     def _open_log(self) -> Log:
         return Log(self._log.path, storage=self._log.storage, clock=self._log.clock)
 
@@ -162,23 +180,30 @@ def run_job(
         on_status=on_status,
         visible=coordinator.durable,
     )
-    try:
-        threads.start()
-        publisher.attempt(coordinator, threads.statuses)
-        with stop_on_signal(coordinator.request_stop):
-            drive(coordinator, threads, log.clock, publisher.on_turn)
-    except BaseException as error:
+    with stop_on_signal(coordinator.request_stop) as check_interrupted:
+
+        def on_turn(now_us: int) -> None:
+            check_interrupted()
+            publisher.on_turn(now_us)
+
+        try:
+            threads.start()
+            publisher.attempt(coordinator, threads.statuses)
+            drive(coordinator, threads, log.clock, on_turn)
+        except BaseException as error:
+            # What made the run fail is to be told; a disk that refuses more is not.
+            with suppress(LogError, OSError):
+                _end(coordinator, threads)
+            cancelled = isinstance(error, JobCancelledError)
+            publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, error)
+            raise
         _end(coordinator, threads)
-        cancelled = isinstance(error, JobCancelledError)
-        publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, error)
-        raise
-    _end(coordinator, threads)
-    publisher.over(JobState.STOPPED if coordinator.stopping else JobState.FINISHED)
+        publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
     return run_result(
-        [each.result for each in threads.workers if each.result is not None],
+        threads.results(complete=coordinator.finished),
         checkpoints=coordinator.checkpoints,
         restored=coordinator.restored,
-        finished=not coordinator.stopping,
+        finished=coordinator.finished,
     )
 
 
@@ -205,28 +230,38 @@ def _end(coordinator: Coordinator, threads: _Threads) -> None:
 
 
 @contextmanager
-def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+def stop_on_signal(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """Let a first interrupt or termination stop the job in good order, a second one at once.
 
-    Only the main thread is told of signals; in another one nothing changes. A handler instead
-    of Python's exception, which could come in the middle of a commit.
+    Yields a function that raises `KeyboardInterrupt` after a second one: Python's own exception
+    could come in the middle of a commit. A third one, for a commit that hangs, raises anywhere.
+
+    Only the main thread is told of signals; in another one nothing changes.
     """
+    asked = 0
+
+    def check() -> None:
+        if asked > 1:
+            raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield check
         return
-    asked = threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
-        if asked.is_set():
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            stop()
+        if asked > 2:
             raise KeyboardInterrupt
-        asked.set()
-        stop()
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # `None`: it was not set by Python, and cannot be set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
