@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.errors import CheckpointError, JobError, OptionError
+from millstream.errors import JobError, OptionError
 from millstream.operators.aggregate import Aggregate, AggregateFunction, slot_width
 from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.given_out import GivenOut
@@ -29,6 +29,7 @@ from millstream.operators.operator import (
     OperatorCounters,
     StateSnapshot,
 )
+from millstream.operators.window_restored import Restored
 from millstream.windows.lateness import late_rows
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
@@ -37,10 +38,6 @@ __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregate
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 WINDOW_START = "window_start"
-CLOSED_UNTIL = "closed_until_us"
-GIVEN_END = "given_end_us"
-GIVEN_OUT = "given_out"
-WINDOW = "window"
 SPAN_MAX_US = 100_000 * 366 * 86_400_000_000
 
 
@@ -148,55 +145,6 @@ class WindowAggregateConfig:
             f"{each.name}={each.function}({each.argument or ''})" for each in self.aggregates
         )
         return f"aggregate {what} by {keys}, {self.window.describe()} on {self.time_column}"
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What snapshots of an aggregate say beside its open windows; it holds for the whole job.
-
-    Attributes
-    ----------
-    closed_until_us
-        Windows that end by then were flushed at the end of an earlier, bounded run.
-    given_end_us
-        The end of the last window that was given out.
-    given_out
-        How far windows were given out, by key group: texts of `GivenOut`.
-    """
-
-    closed_until_us: int
-    given_end_us: int
-    given_out: tuple[str, ...]
-
-    @classmethod
-    def of(cls, config: WindowAggregateConfig, snapshots: Sequence[StateSnapshot]) -> Restored:
-        """Return it.
-
-        Raises
-        ------
-        CheckpointError
-            Where the windows were other ones.
-        """
-        closed_until_us = last_end_us = WATERMARK_MIN
-        texts = []
-        for snapshot in snapshots:
-            assert snapshot.version == 1, f"state of version {snapshot.version}"
-            values = snapshot.values
-            if values[WINDOW] != config.window_text:
-                message = f"its windows were of {values[WINDOW]}, and are of {config.window_text}"
-                raise CheckpointError(message)
-            closed_us, end_us, text = (
-                values[each] for each in (CLOSED_UNTIL, GIVEN_END, GIVEN_OUT)
-            )
-            assert isinstance(closed_us, int)
-            assert isinstance(end_us, int)
-            closed_until_us = max(closed_until_us, closed_us)
-            last_end_us = max(last_end_us, end_us)
-            if isinstance(text, str):
-                texts.append((end_us, text))
-        # What ends before the end of an earlier run is late by that, whatever was read how fast.
-        kept = tuple(text for end_us, text in texts if end_us > closed_until_us)
-        return cls(closed_until_us, last_end_us, kept)
 
 
 def late_batch(
@@ -360,17 +308,15 @@ class WindowAggregate:
         """Return the open windows, or those that changed or closed since checkpoint `since`."""
         full, rows = self._state.snapshot(since, checkpoint)
         closed_us = self._closed_until_us + self.config.allowed_lateness_us
-        values: dict[str, int | str | None] = {
-            CLOSED_UNTIL: self._closed_until_us,
-            GIVEN_END: self._given_end_us,
-            GIVEN_OUT: self._given_out.to_text(self._watermark_us, closed_us),
-            WINDOW: self.config.window_text,
-        }
-        return StateSnapshot(full, rows, values)
+        text = self._given_out.to_text(self._watermark_us, closed_us)
+        before = Restored(
+            self._closed_until_us, self._given_end_us, () if text is None else (text,)
+        )
+        return StateSnapshot(full, rows, before.values(self.config.window_text))
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Open the windows of `snapshots` whose keys are in `key_groups`."""
-        before = Restored.of(self.config, snapshots)
+        before = Restored.of(snapshots, self.config.window_text)
         self._closed_until_us, self._given_end_us = before.closed_until_us, before.given_end_us
         self._given_out.restore(before.given_out, key_groups)
         parts = [each.rows for each in snapshots if each.rows is not None]

@@ -28,11 +28,11 @@ from millstream.operators.operator import (
 )
 from millstream.operators.window_aggregate import (
     TIME_TYPE,
-    Restored,
     WindowAggregateConfig,
     WindowAssigner,
     late_batch,
 )
+from millstream.operators.window_restored import Restored
 from millstream.windows.watermark import WATERMARK_MIN
 
 
@@ -143,7 +143,7 @@ class WindowCombine:
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Learn from the aggregate's state which windows were given out, on any worker."""
-        before = Restored.of(self.config.aggregate, snapshots)
+        before = Restored.of(snapshots, self.config.aggregate.window_text)
         self._closed_until_us = before.closed_until_us
         self._given_out.restore(before.given_out, range(KEY_GROUPS))
 

@@ -21,7 +21,7 @@ from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.messages import CheckpointTaken
 from millstream.runtime.options import RunOptions
 from millstream.runtime.worker import Worker
-from millstream.storage_memory import MemoryDisk
+from millstream.storage_memory import MemoryDisk, SimulatedCrash
 
 PATH = "/log"
 TIME = pa.timestamp("us", tz="UTC")
@@ -38,10 +38,26 @@ class Bench:
     def __init__(self, seed: int = 0) -> None:
         self.disk = MemoryDisk(random.Random(seed))
         self.clock = ManualClock()
+        self._to_die: str | None = None
+        self._dies_in = 0
 
     def log(self, process: str = "test") -> Log:
         """The log as a new process opens it."""
-        return Log(PATH, storage=self.disk.storage(process), clock=self.clock)
+        storage = self.disk.storage(process)
+        if process == self._to_die:
+            storage.crash_after(self._dies_in)
+        return Log(PATH, storage=storage, clock=self.clock)
+
+    def dies_in(self, process: str, effect: int, action: Callable[[], object]) -> bool:
+        """Let a process that `action` starts die in an effect; return whether it did."""
+        self._to_die, self._dies_in = process, effect
+        try:
+            action()
+        except SimulatedCrash:
+            return True
+        finally:
+            self._to_die = None
+        return False
 
 
 def events(*seconds: float, key: str | None = "a", first: int = 0) -> pa.RecordBatch:

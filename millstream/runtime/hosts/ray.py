@@ -315,12 +315,12 @@ class CoordinatorActor:
                 publisher.over(JobState.RESTARTING, error)
                 log.clock.sleep_us(delay_us)
                 continue
-            publisher.over(JobState.STOPPED if coordinator.stopping else JobState.FINISHED)
+            publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
             result = run_result(
                 workers,
                 checkpoints=publisher.record.checkpoints,
                 restored=coordinator.restored,
-                finished=not coordinator.stopping,
+                finished=coordinator.finished,
                 restarts=failures,
             )
             return Outcome(result, None)
@@ -388,8 +388,9 @@ def run_job(
         asked = True
 
     result = None
-    with stop_on_signal(stop):
+    with stop_on_signal(stop) as check_interrupted:
         while result is None:
+            check_interrupted()
             if asked:
                 handle.stop()
                 asked = False
