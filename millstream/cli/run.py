@@ -33,6 +33,7 @@ class RunSettings:
     checkpoint_interval: str | None = None
     log: Path | None = None
     on: Literal["local", "ray"] | None = None
+    batch_rows: int | None = None
 
 
 def run(
@@ -114,6 +115,7 @@ def run_script(script: Path, arguments: list[str], settings: RunSettings) -> lis
             checkpoint_interval_us=interval_us,
             log=None if settings.log is None else open_log(settings.log),
             on=settings.on,
+            batch_rows=settings.batch_rows,
             on_status=view.update,
         )
         with _as_main(script, arguments), override_run(overrides):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from millstream.errors import MissingExtraError, OptionError
 from millstream.plan import nodes
 from millstream.runtime.graph import JobGraph
-from millstream.runtime.options import RunOptions
+from millstream.runtime.options import BATCH_ROWS, RunOptions
 
 if TYPE_CHECKING:
     from millstream.log import Log
@@ -33,6 +33,8 @@ class PreparedRun:
         The plan's sinks.
     log, name, parallelism, until, fresh, checkpoint_interval_us
         As for `ms.run`.
+    batch_rows
+        The most rows that a source reads at once; `None`: as many as is best.
     """
 
     roots: tuple[nodes.Sink, ...]
@@ -42,6 +44,7 @@ class PreparedRun:
     until: Literal["end"] | None
     fresh: bool
     checkpoint_interval_us: int
+    batch_rows: int | None = None
 
 
 def checked_host(on: str | None, location: str) -> Host:
@@ -95,6 +98,7 @@ def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHa
 
 def _options(prepared: PreparedRun) -> RunOptions:
     return RunOptions(
+        batch_rows=prepared.batch_rows or BATCH_ROWS,
         parallelism=prepared.parallelism,
         until=prepared.until,
         fresh=prepared.fresh,

@@ -203,6 +203,7 @@ def _prepared(
         until=overrides.until or until,
         fresh=overrides.fresh or fresh,
         checkpoint_interval_us=interval_us,
+        batch_rows=overrides.batch_rows,
     )
 
 

@@ -32,6 +32,8 @@ class RunOverrides:
         The log of every stream, table and run that names none itself.
     on
         Where the job runs: `"local"` or `"ray"`.
+    batch_rows
+        The most rows that a source reads at once.
     on_status
         Called with the workers' statuses a few times a second while a job runs.
     results
@@ -45,6 +47,7 @@ class RunOverrides:
     checkpoint_interval_us: int | None = None
     log: Log | None = None
     on: Literal["local", "ray"] | None = None
+    batch_rows: int | None = None
     on_status: Callable[[Sequence[WorkerStatus]], None] | None = None
     results: list[RunResult] = field(default_factory=list)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+BATCH_ROWS = 65_536
+"""The most rows that a source reads at once, where nothing else is said."""
 CHANNEL_BYTES = 32 * 1024 * 1024
 """The most bytes that wait in one channel between two workers."""
 
@@ -36,6 +38,6 @@ class RunOptions:
     fresh: bool = False
     run: str = ""
     checkpoint_interval_us: int = 1_000_000
-    batch_rows: int = 65_536
+    batch_rows: int = BATCH_ROWS
     batch_bytes: int = 8 * 1024 * 1024
     channel_bytes: int = CHANNEL_BYTES

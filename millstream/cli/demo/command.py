@@ -29,19 +29,24 @@ def demo(
     directory: Annotated[
         Path, typer.Option(help="The demo's own data directory; it is emptied first.")
     ] = Path("demo-data"),
+    *,
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray/--no-ray", help="Run the job on Ray and kill a worker, or do not."),
+    ] = True,
 ) -> None:
     """Send a year of New York's flights through the log and the engine, and check the result."""
-    require_extra()
+    require_extra(on_ray=on_ray)
     clock = SystemClock()
     start_us = clock.monotonic_us()
-    _run_demo(directory)
+    _run_demo(directory, on_ray=on_ray)
     from millstream.cli.demo import report
 
     elapsed_s = (clock.monotonic_us() - start_us) / 1_000_000
     report.say_where_to_go(directory, job_script(), directory / "late_departures.png", elapsed_s)
 
 
-def require_extra() -> None:
+def require_extra(*, on_ray: bool) -> None:
     """Check that the packages of the `demo` extra are installed, before anything is done.
 
     Raises
@@ -49,7 +54,8 @@ def require_extra() -> None:
     MissingExtraError
         Naming the packages that are missing and the command that installs them.
     """
-    missing = [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]
+    wanted = (*EXTRA_PACKAGES, *(("ray",) if on_ray else ()))
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         message = (
             f"the demo needs packages that are not installed: {', '.join(missing)}; "
@@ -68,7 +74,7 @@ def job_script() -> Path:
     return script.relative_to(current) if script.is_relative_to(current) else script
 
 
-def _run_demo(directory: Path) -> None:
+def _run_demo(directory: Path, *, on_ray: bool) -> None:
     # Imported late: `millstream --help` should not wait for Arrow's readers and the log.
     from millstream.cli.demo import checks, flights, load, plot, report
     from millstream.log import Log
@@ -83,7 +89,12 @@ def _run_demo(directory: Path) -> None:
     print_indented(f"{loaded.total:,} rows in {len(loaded.rows)} topics, durable on disk")
 
     report.say_step(2, "The job: late departures by airport and hour, patient (lateness 24 h)")
-    _run_job(directory, JOB_NAME, "24h")
+    if on_ray:
+        from millstream.cli.demo.on_ray import run_and_kill
+
+        run_and_kill(directory, job_script(), _arguments(JOB_NAME, "24h"), JOB_NAME)
+    else:
+        _run_job(directory, JOB_NAME, "24h")
     hours = log.topic(JOB_NAME).to_arrow()
     found = checks.check_against_duckdb(
         hours,
@@ -109,8 +120,12 @@ def _run_demo(directory: Path) -> None:
 
 
 def _run_job(directory: Path, name: str, lateness: str) -> None:
-    arguments = ["--lateness", lateness, "--output", name]
-    run_script(job_script(), arguments, RunSettings(name=name, until="end", log=directory))
+    settings = RunSettings(name=name, until="end", log=directory)
+    run_script(job_script(), _arguments(name, lateness), settings)
+
+
+def _arguments(output: str, lateness: str) -> list[str]:
+    return ["--lateness", lateness, "--output", output]
 
 
 def _side_outputs(log: Log, output: str) -> tuple[pa.Table, pa.Table]:

@@ -136,6 +136,11 @@ def connect(settings: RaySettings) -> None:
         raise OptionError(message) from error
 
 
+def disconnect() -> None:
+    """Disconnect this process; a Ray that it started ends, with all that runs there."""
+    ray.shutdown()
+
+
 def _comes_with_the_job() -> bool:
     """Return `True` iff the working directory of a submitted job holds the package."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
