@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from millstream.errors import MissingExtraError, OptionError
 from millstream.plan import nodes
@@ -63,16 +64,34 @@ def checked_host(on: str | None, location: str) -> Host:
     raise OptionError(message)
 
 
+def ray_host() -> Any:
+    """Return the module of the Ray host.
+
+    Raises
+    ------
+    MissingExtraError
+        When Ray is not installed; names the extra.
+    """
+    # Read when Ray is imported. What it says of processes that die, we say, for the job.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+    try:
+        return importlib.import_module("millstream.runtime.hosts.ray")
+    except ImportError as error:
+        message = (
+            f"Ray is not installed ({error}); install the extra: pip install 'millstream[ray]', "
+            'or run in this process: on="local"'
+        )
+        raise MissingExtraError(message) from error
+
+
 def run_prepared(prepared: PreparedRun, host: Host, on_status: OnStatus | None) -> RunResult:
     """Run a job and return when it has ended."""
     # The host is imported when something runs: building and explaining need no engine.
     options = _options(prepared)
     compile_for = _compiler(prepared.roots, prepared.name)
     if host == "ray":
-        _require_ray()
-        from millstream.runtime.hosts import ray
-
-        return ray.run_job(compile_for, prepared.log, options, on_status)
+        result: RunResult = ray_host().run_job(compile_for, prepared.log, options, on_status)
+        return result
     from millstream.runtime.hosts.local import run_job
 
     return run_job(compile_for, prepared.log, options, on_status)
@@ -83,11 +102,10 @@ def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHa
     options = _options(prepared)
     compile_for = _compiler(prepared.roots, prepared.name)
     if host == "ray":
-        _require_ray()
-        from millstream.runtime.hosts import ray
-
+        ray = ray_host()
         settings = ray.RaySettings(detach=detach)
-        return ray.submit_job(compile_for, prepared.log, options, settings)
+        handle: JobHandle = ray.submit_job(compile_for, prepared.log, options, settings)
+        return handle
     if detach:
         message = 'a job outlives its process on Ray only: submit(…, on="ray", detach=True)'
         raise OptionError(message)
@@ -114,15 +132,3 @@ def _compiler(roots: Sequence[nodes.Sink], name: str) -> Callable[[int], JobGrap
         return compile_job(roots, name, parallelism)
 
     return compile_for
-
-
-def _require_ray() -> None:
-    """Check that Ray is installed; raises `MissingExtraError`, which names the extra."""
-    try:
-        import millstream.runtime.hosts.ray  # noqa: F401  # only to see whether it can be
-    except ImportError as error:
-        message = (
-            f"Ray is not installed ({error}); install the extra: pip install 'millstream[ray]', "
-            'or run in this process: on="local"'
-        )
-        raise MissingExtraError(message) from error

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from millstream.cli.console import notes
 from millstream.cli.run import RunSettings, run_script
 from millstream.clock import SystemClock
+from millstream.dsl.execution import ray_host
 from millstream.log import Log
 from millstream.runtime.control import JobControl, JobRecord, JobState
 
@@ -24,8 +25,7 @@ POLL_US = 20_000
 
 def run_and_kill(directory: Path, script: Path, arguments: list[str], name: str) -> None:
     """Run the job on Ray, one actor a partition, and kill one of its workers on the way."""
-    from millstream.runtime.hosts import ray
-
+    ray = ray_host()
     _say("starting Ray on this machine …")
     ray.connect(ray.RaySettings())
     killer = WorkerKiller(Log(directory), name)
@@ -108,8 +108,8 @@ class WorkerKiller:
             _say(f"{elapsed_s:.1f} s later its coordinator had noticed")
         if record.attempt > before.attempt and record.checkpoint != record.restored:
             _say(
-                f"attempt {record.attempt} went on from checkpoint {record.restored} with "
-                f"{record.parallelism} new processes, and {elapsed_s:.1f} s after the kill "
-                "its first results were committed"
+                f"attempt {record.attempt} went on from checkpoint {record.restored} with a new "
+                f"process in its place; {elapsed_s:.1f} s after the kill its first results were "
+                "committed"
             )
             self._over.set()

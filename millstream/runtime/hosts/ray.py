@@ -31,26 +31,24 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from millstream.errors import JobCancelledError, JobError, MillstreamError, OptionError
+from millstream.errors import JobError, MillstreamError, OptionError
 from millstream.log import Log
 from millstream.runtime.attempt import Compiler
-from millstream.runtime.control import JobState
-from millstream.runtime.coordinator import Coordinator
 from millstream.runtime.handle import JobHandle
-from millstream.runtime.hosts.drive import drive
+from millstream.runtime.hosts.attempts import Attempts, Outcome
 from millstream.runtime.hosts.local import stop_on_signal
-from millstream.runtime.hosts.publisher import OnStatus, RunPublisher
+from millstream.runtime.hosts.publisher import OnStatus
 from millstream.runtime.hosts.remote_fleet import (
     Patience,
-    RemoteFleet,
+    RemoteWorker,
     WorkerDeadError,
     WorkerUnreachableError,
 )
 from millstream.runtime.hosts.worker_actor import Answer, WorkerProcess
 from millstream.runtime.messages import Command
 from millstream.runtime.options import RunOptions
-from millstream.runtime.restart import Restarts, RestartStrategy
-from millstream.runtime.result import RunResult, WorkerResult, run_result
+from millstream.runtime.restart import RestartStrategy
+from millstream.runtime.result import RunResult, WorkerResult
 from millstream.runtime.worker import WorkerPlan
 
 NAMESPACE = "millstream"
@@ -64,6 +62,7 @@ HEALTH_CHECKS = {
 }
 """Ray's own would take up to a minute to notice a node that is gone."""
 STATUS_INTERVAL_S = 0.2
+FINISH_TIMEOUT_S = 60.0
 LINGER_S = 10.0
 """For how long a coordinator whose job is over answers those who still ask."""
 
@@ -95,14 +94,6 @@ class RaySettings:
     start_timeout_s: float = 60.0
     patience: Patience = field(default_factory=Patience)
     restart: RestartStrategy = field(default_factory=RestartStrategy)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a job ended: with a result, or with the error that a driver raises."""
-
-    result: RunResult | None
-    error: BaseException | None
 
 
 def connect(settings: RaySettings) -> None:
@@ -150,49 +141,41 @@ def _comes_with_the_job() -> bool:
 
 
 class WorkerActor:
-    """The actor around a worker; see `WorkerProcess`."""
+    """The process of one worker, in one attempt after another; see `WorkerProcess`."""
 
-    def __init__(self, plan: WorkerPlan, log_path: str, token: str) -> None:
-        host = ray.util.get_node_ip_address()
-        self._process = WorkerProcess(plan, log_path, token, host)
+    def __init__(self) -> None:
+        self._process: WorkerProcess | None = None
 
-    def location(self) -> str:
-        """Return where the other workers send to."""
+    def prepare(self, plan: WorkerPlan, log_path: str, token: str) -> str:
+        """Become the worker of a plan, and return where the other workers send to."""
+        if self._process is not None:
+            self._process.close()
+        self._process = WorkerProcess(plan, log_path, token, ray.util.get_node_ip_address())
         return self._process.location()
 
     def begin(self, locations: Sequence[str]) -> None:
         """Connect to the other workers and start."""
+        assert self._process is not None
         self._process.begin(locations)
 
     def poll(self, received: int, commands: Sequence[tuple[int, Command]], wait_s: float) -> Answer:
         """Obey commands and return reports."""
+        assert self._process is not None
         return self._process.poll(received, commands, wait_s)
 
     def finish(self) -> WorkerResult | None:
         """Stop, and return what the worker came to."""
+        assert self._process is not None
         return self._process.finish()
 
 
 class _RayWorker:
     """A worker actor as its coordinator calls it."""
 
-    def __init__(self, actor: Any, patience: Patience, start_timeout_s: float, cpus: float) -> None:
+    def __init__(self, actor: Any, location: str, patience: Patience) -> None:
+        self.location = location
         self._actor = actor
         self._patience = patience
-        self._start_timeout_s = start_timeout_s
-        self._cpus = cpus
-
-    def location(self) -> str:
-        try:
-            return str(_answer(self._actor.location.remote(), self._start_timeout_s))
-        except WorkerUnreachableError as error:
-            free, total = ray.available_resources(), ray.cluster_resources()
-            message = (
-                f"Ray found no room for a worker within {self._start_timeout_s:g} s: it needs "
-                f"{self._cpus:g} CPU, and of {total.get('CPU', 0):g} there are "
-                f"{free.get('CPU', 0):g} free; end other jobs, add nodes, or lower worker_cpus"
-            )
-            raise JobError(message) from error
 
     def begin(self, locations: Sequence[str]) -> None:
         _answer(self._actor.begin.remote(locations), self._patience.answer_s)
@@ -204,12 +187,90 @@ class _RayWorker:
         return answer
 
     def finish(self) -> WorkerResult | None:
-        result: WorkerResult | None = _answer(self._actor.finish.remote(), 60.0)
+        result: WorkerResult | None = _answer(self._actor.finish.remote(), FINISH_TIMEOUT_S)
         return result
 
-    def kill(self) -> None:
-        with suppress(Exception):  # it may be dead, or Ray itself may be
-            ray.kill(self._actor)
+
+class RayPool:
+    """An actor a worker; those that live are used again by the next attempt.
+
+    Parameters
+    ----------
+    log_path, settings
+        Of the run.
+    """
+
+    def __init__(self, log_path: str, settings: RaySettings) -> None:
+        self._log_path = log_path
+        self._settings = settings
+        self._actors: dict[int, Any] = {}
+
+    def workers(self, plans: Sequence[WorkerPlan], failed: int | None) -> list[RemoteWorker]:
+        """Return a worker for each plan, in an actor of its own."""
+        if failed is not None:
+            self._end(failed)
+        token = secrets.token_hex(16)
+        known = set(self._actors)
+        prepared = [self._prepare(plan, token) for plan in plans]
+        workers: list[RemoteWorker] = []
+        for plan, reference in zip(plans, prepared, strict=True):
+            patience = self._settings.patience
+            again = plan.worker in known
+            try:
+                wait_s = patience.answer_s if again else self._settings.start_timeout_s
+                location = _answer(reference, wait_s)
+            except (WorkerDeadError, WorkerUnreachableError) as error:
+                if not again:
+                    raise self._no_room(len(plans), error) from error
+                self._end(plan.worker)
+                location = self._prepared_anew(plan, token, len(plans))
+            workers.append(_RayWorker(self._actors[plan.worker], location, patience))
+        return workers
+
+    def close(self) -> None:
+        """End all actors."""
+        for worker in list(self._actors):
+            self._end(worker)
+
+    def _prepare(self, plan: WorkerPlan, token: str) -> Any:
+        if plan.worker not in self._actors:
+            actor = ray.remote(WorkerActor).options(
+                num_cpus=self._cpus(plan.graph.parallelism),
+                max_restarts=0,
+                max_task_retries=0,
+                max_concurrency=4,
+            )
+            self._actors[plan.worker] = actor.remote()
+        return self._actors[plan.worker].prepare.remote(plan, self._log_path, token)
+
+    def _prepared_anew(self, plan: WorkerPlan, token: str, count: int) -> str:
+        try:
+            reference = self._prepare(plan, token)
+            return str(_answer(reference, self._settings.start_timeout_s))
+        except (WorkerDeadError, WorkerUnreachableError) as error:
+            raise self._no_room(count, error) from error
+
+    def _cpus(self, count: int) -> float:
+        """Return how many processors a worker asks for: one, or an even share of fewer."""
+        if self._settings.worker_cpus is not None:
+            return self._settings.worker_cpus
+        total = ray.cluster_resources().get("CPU", 1.0)
+        return min(1.0, int(100 * total / count) / 100)
+
+    def _no_room(self, count: int, error: Exception) -> JobError:
+        free, total = ray.available_resources(), ray.cluster_resources()
+        message = (
+            f"Ray started no worker within {self._settings.start_timeout_s:g} s ({error}); each "
+            f"of {count} needs {self._cpus(count):g} CPU, and of {total.get('CPU', 0):g} there are "
+            f"{free.get('CPU', 0):g} free; end other jobs, add nodes, or lower worker_cpus"
+        )
+        return JobError(message)
+
+    def _end(self, worker: int) -> None:
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            with suppress(Exception):  # it may be dead, or Ray itself may be
+                ray.kill(actor)
 
 
 def _answer(reference: Any, timeout_s: float) -> Any:
@@ -252,18 +313,15 @@ class CoordinatorActor:
         The compiler of the job, pickled with the user's code.
     log_path, options, settings
         Of the run.
-    name
-        The job's.
     """
 
     def __init__(
-        self, job: bytes, log_path: str, options: RunOptions, settings: RaySettings, name: str
+        self, job: bytes, log_path: str, options: RunOptions, settings: RaySettings
     ) -> None:
         self._compile_for: Compiler = cloudpickle.loads(job)
         self._log_path = log_path
         self._options = options
         self._settings = settings
-        self._name = name
         self._outcome: Outcome | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="coordinate", daemon=True)
@@ -279,94 +337,23 @@ class CoordinatorActor:
         return os.getpid()
 
     def _run(self) -> None:
-        try:
-            self._outcome = self._run_attempts()
-        except BaseException as error:
-            self._outcome = Outcome(None, _portable(error))
+        settings = self._settings
+        attempts = Attempts(
+            self._compile_for,
+            Log(self._log_path),
+            self._options,
+            host="ray",
+            pool=RayPool(self._log_path, settings),
+            patience=settings.patience,
+            strategy=settings.restart,
+        )
+        self._outcome = attempts.run()
         self._over.set()
-        if self._settings.detach:
+        if settings.detach:
             # Nobody else would end it.
             threading.Event().wait(LINGER_S)
             with suppress(Exception):
                 ray.kill(ray.get_runtime_context().current_actor)
-
-    def _run_attempts(self) -> Outcome:
-        log = Log(self._log_path)
-        restarts = Restarts(self._settings.restart)
-        publisher: RunPublisher | None = None
-        failures = 0
-        while True:
-            coordinator = Coordinator(self._compile_for, log, self._options)
-            if publisher is None:
-                publisher = RunPublisher(
-                    log,
-                    self._name,
-                    self._options.run,
-                    host="ray",
-                    parallelism=coordinator.graph.parallelism,
-                    on_status=None,
-                    visible=coordinator.durable,
-                )
-            try:
-                workers = self._run_attempt(coordinator, log, publisher)
-            except BaseException as error:
-                delay_us = restarts.on_failure(error, log.clock.monotonic_us())
-                if delay_us is None:
-                    cancelled = isinstance(error, JobCancelledError)
-                    state = JobState.CANCELLED if cancelled else JobState.FAILED
-                    publisher.over(state, error)
-                    return Outcome(None, _portable(error))
-                failures += 1
-                publisher.over(JobState.RESTARTING, error)
-                log.clock.sleep_us(delay_us)
-                continue
-            publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
-            result = run_result(
-                workers,
-                checkpoints=publisher.record.checkpoints,
-                restored=coordinator.restored,
-                finished=coordinator.finished,
-                restarts=failures,
-            )
-            return Outcome(result, None)
-
-    def _run_attempt(
-        self, coordinator: Coordinator, log: Log, publisher: RunPublisher
-    ) -> list[WorkerResult]:
-        """Run one attempt to its end; its workers are dead when it failed."""
-        plans = coordinator.start()
-        fleet = self._fleet(plans, log)
-        try:
-            fleet.start()
-            publisher.attempt(coordinator, fleet.statuses)
-            drive(coordinator, fleet, log.clock, publisher.on_turn)
-            return fleet.results()
-        finally:
-            fleet.kill()
-            coordinator.close()
-
-    def _fleet(self, plans: Sequence[WorkerPlan], log: Log) -> RemoteFleet:
-        settings = self._settings
-        cpus = settings.worker_cpus
-        if cpus is None:
-            total = ray.cluster_resources().get("CPU", 1.0)
-            cpus = min(1.0, int(100 * total / len(plans)) / 100)
-        actor = ray.remote(WorkerActor).options(
-            num_cpus=cpus, max_restarts=0, max_task_retries=0, max_concurrency=4
-        )
-        token = secrets.token_hex(16)
-        actors = [actor.remote(plan, self._log_path, token) for plan in plans]
-        workers = [
-            _RayWorker(each, settings.patience, settings.start_timeout_s, cpus) for each in actors
-        ]
-        return RemoteFleet(workers, log.clock, settings.patience)
-
-
-def _portable(error: BaseException) -> BaseException:
-    """Return an error that another process can read."""
-    if isinstance(error, MillstreamError):
-        return error
-    return JobError(f"{type(error).__name__}: {error}")
 
 
 def run_job(
@@ -457,7 +444,7 @@ def start_job(
         max_task_retries=0,
         max_concurrency=8,
     )
-    return actor.remote(job, log.path, options, settings, name)
+    return actor.remote(job, log.path, options, settings)
 
 
 def wait_for(actor: Any, wait_s: float) -> Outcome | None:

@@ -38,8 +38,9 @@ class WorkerDeadError(Exception):
 class RemoteWorker(Protocol):
     """A worker in another process; every call may raise the two errors above."""
 
+    @property
     def location(self) -> str:
-        """Return where the other workers send to."""
+        """Where the other workers send to."""
         ...
 
     def begin(self, locations: Sequence[str]) -> None:
@@ -52,10 +53,6 @@ class RemoteWorker(Protocol):
 
     def finish(self) -> WorkerResult | None:
         """Stop it and return what it came to."""
-        ...
-
-    def kill(self) -> None:
-        """End its process."""
         ...
 
 
@@ -107,7 +104,7 @@ class RemoteFleet:
 
     def start(self) -> None:
         """Connect the workers to each other and let them begin."""
-        locations = [each.worker.location() for each in self._pollers]
+        locations = [each.worker.location for each in self._pollers]
         for each in self._pollers:
             each.worker.begin(locations)
         for each in self._pollers:
@@ -141,13 +138,9 @@ class RemoteFleet:
         results = [each.worker.finish() for each in self._pollers]
         return [each for each in results if each is not None]
 
-    def kill(self) -> None:
-        """End every worker's process, and the threads that poll them."""
+    def abandon(self) -> None:
+        """Poll the workers no more; what they still write is refused by the log."""
         self.closing.set()
-        for each in self._pollers:
-            each.worker.kill()
-        for each in self._pollers:
-            each.join()
 
 
 class _Poller:

@@ -127,6 +127,14 @@ class WorkerProcess:
         status = replace(thread.status, pid=os.getpid(), node=self._host)
         return Answer(reports, status, thread.turns)
 
+    def close(self) -> None:
+        """Stop everything, whatever it came to; the process can hold another worker then."""
+        self._exchange.closing = True
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread.join()
+        self._exchange.close()
+
     def finish(self) -> WorkerResult | None:
         """Stop, and return what the worker came to."""
         thread = self._thread
