@@ -298,3 +298,29 @@ class TestSyncsThatFail:
             other.sync()
             disk.power_cut()
             assert read_ids(open_partition("/0", storage=disk.storage("c"))) == list(range(30))
+
+
+@pytest.mark.parametrize("durability", ["fsync", "os"])
+def test_readers_are_not_disturbed_by_a_death_in_the_middle_of_a_roll(durability: str) -> None:
+    for fatal in range(1, 40):
+        disk = MemoryDisk(random.Random(fatal))
+        options = {"durability": durability, "segment_bytes": 1_400}
+        storage = disk.storage("a")
+        partition = open_partition("/0", storage=storage, **options)
+        reader = open_partition("/0", storage=disk.storage("b"), **options)
+        partition.append(rows(0, 10))
+        partition.sync()
+        cursor = reader.frames(0)
+        storage.crash_after(fatal)
+        with suppress(SimulatedCrash):
+            partition.append(rows(10, 20))
+            partition.sync()
+        reader.sync()
+        end = reader.durable_end
+        assert end in {10, 30}
+        assert all(size > 0 for _, size in reader.segments())
+        assert reader.offset_at_time(2**60) == end
+        seen = [frame.end_offset for frame in iter(cursor.next, None)]
+        assert seen == ([10, 30] if end == 30 else [10])
+        for offset in range(end + 1):
+            assert (reader.frames(offset).next() is None) == (offset == end)
