@@ -288,7 +288,8 @@ def _write_number_words(column: pa.Array, words: WordArray) -> None:
         words[:] = np.unpackbits(bitmap, bitorder="little")[first : first + len(column)]
     elif pat.is_floating(column.type):
         # Adding 0.0 makes a positive zero of a negative one.
-        floats = values_of(column).astype(np.float64) + 0.0
+        with np.errstate(invalid="ignore"):  # a signalling NaN is as good as any
+            floats = values_of(column).astype(np.float64) + 0.0
         floats[np.isnan(floats)] = np.nan
         words[:] = floats.view(np.uint64)
     else:

@@ -114,6 +114,22 @@ def test_every_function_of_numbers_is_right_where_things_go_wrong(type_: pa.Data
     check(operator.config, batch, [each.batch for each in operator.on_batch(0, batch)])
 
 
+def test_two_conditions_have_three_values_each() -> None:
+    flags, marks = ([x for x in (True, False, None) for _ in range(3)], [True, False, None] * 3)
+    schema = pa.schema({"flag": BOOL, "mark": BOOL})
+    batch = pa.record_batch({"flag": pa.array(flags), "mark": pa.array(marks)})
+    pair = (Column("flag", BOOL), Column("mark", BOOL))
+    constants: list[tuple[TypedExpression, ...]] = [
+        (pair[0], Constant(value, BOOL)) for value in (True, False, None)
+    ]
+    calls = [Call(name, each, BOOL) for name in ("and", "or") for each in (pair, *constants)]
+    operator = fused(*calls, schema=schema)
+    check(operator.config, batch, [each.batch for each in operator.on_batch(0, batch)])
+    for predicate in calls:
+        passed = fused(*pair, predicate=predicate, schema=schema)
+        check(passed.config, batch, [each.batch for each in passed.on_batch(0, batch)])
+
+
 def fused(
     *outputs: TypedExpression, predicate: TypedExpression | None = None, schema: pa.Schema = SCHEMA
 ) -> Fused:

@@ -80,6 +80,11 @@ def test_parts_are_merged_and_cut(edges: set[int], owned: range, data: st.DataOb
     ]
 
 
+def test_the_latest_holds_of_what_several_say() -> None:
+    assert restored(["0-9:5 10-4095:7", "0-4095:6"]).until([], 1).tolist() == [6]
+    assert restored(["0-4095:6", "0-9:5"]).until([], 1).tolist() == [6]
+
+
 def test_nothing_is_written_where_nothing_was_given_out() -> None:
     assert GivenOut().to_text(100, NEVER) is None
 

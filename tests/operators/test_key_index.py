@@ -113,8 +113,18 @@ def arrays(rows: Sequence[tuple[Any, ...]], types: Sequence[pa.DataType]) -> lis
             array = pa.array(values, type_.value_type).dictionary_encode().cast(type_)
         else:
             array = pa.array(values, type_)
-        made.append(array.slice(1))
+        made.append(with_garbage(array).slice(1))
     return made
+
+
+def with_garbage(array: pa.Array) -> pa.Array:
+    """The array with something else than zero under its nulls."""
+    filled = [each for each in array.to_pylist() if each is not None]
+    if not filled or pa.types.is_dictionary(array.type) or pa.types.is_string_view(array.type):
+        return array
+    under = pa.array([filled[-1] if v is None else v for v in array.to_pylist()], array.type)
+    buffers = [array.buffers()[0], *under.buffers()[1:]]
+    return pa.Array.from_buffers(array.type, len(array), buffers)
 
 
 def keys_of(columns: Sequence[pa.Array]) -> list[tuple[Any, ...]]:
@@ -262,6 +272,13 @@ def test_looking_up_strings_keeps_none_of_them() -> None:
         )
         assert (index.find([strangers]) == -1).all()
     assert index.size_bytes == size
+
+
+def test_every_nan_is_the_same_key() -> None:
+    bits = [0x7FF8000000000000, 0x7FF8000000000001, 0xFFF8000000000000, 0x7FF0000000000001]
+    nans = np.array(bits, dtype=np.uint64).view(np.float64)
+    index = KeyIndex([pa.float64()])
+    assert index.insert([pa.array(nans)]).of_rows.tolist() == [0, 0, 0, 0]
 
 
 def test_no_rows_have_no_slots() -> None:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from millstream.operators.open_windows import OpenWindows
 
-ADD = st.lists(st.integers(-5, 30), max_size=10)
+ADD = st.lists(st.integers(-3, 5), max_size=10)
 
 
-@given(steps=st.lists(ADD | st.integers(-8, 35) | st.none(), max_size=30))
+@given(steps=st.lists(ADD | st.integers(-4, 6) | st.none(), max_size=30))
 def test_windows_are_taken_in_order_and_once(steps: list[list[int] | int | None]) -> None:
     windows, model, count = OpenWindows(), list[tuple[int, int]](), 0
     for step in steps:

@@ -337,6 +337,12 @@ def test_float_sums_may_be_infinite(values: list[float], expected: float) -> Non
     assert repr(small("sum", pa.float64(), values).rows()[0]["result"]) == repr(expected)
 
 
+def test_large_unsigned_integers_are_greater_than_small_ones() -> None:
+    values = [2**63, 1, 2**64 - 1, None, 2**63 - 1]
+    for function, expected in (("min", 1), ("max", 2**64 - 1)):
+        assert small(function, pa.uint64(), values).rows()[0]["result"] == expected
+
+
 def test_nan_is_greater_than_all() -> None:
     values = [1.0, math.nan, math.inf, None, -1.0]
     assert small("min", pa.float64(), values).rows()[0]["result"] == -1.0
@@ -421,7 +427,25 @@ def test_a_snapshot_of_changes_says_what_came_changed_and_went() -> None:
         ("a", 0, True, 0), ("b", 10, False, 2), ("d", 20, False, 1),
     ]  # fmt: skip
     assert driven.snapshot(2, 3).rows is None
-    assert driven.snapshot(1, 4).full, "asked for another checkpoint than the last"
+    whole = driven.snapshot(1, 4)  # asked for another checkpoint than the last
+    assert whole.full
+    assert sorted(parts(whole)) == [("b", 10, False, 2), ("d", 20, False, 1)]
+
+
+def test_a_worker_restores_its_own_key_groups() -> None:
+    driven = Driven(config_of(("text",), 10).build())
+    driven.batch(batch_of(rows_of(1, 1, range(10), stamped=False)))
+    snapshot = driven.snapshot(None, 1)
+    assert snapshot.rows is not None
+    group = snapshot.rows.column("_key_group")[0].as_py()
+    for groups, keys in (
+        (range(group, group + 1), 1),
+        (range(0, group), 0),
+        (range(group + 1, 4096), 0),
+    ):
+        again = config_of(("text",), 10).build()
+        again.restore([snapshot], groups)
+        assert again.counters.state_keys == keys
 
 
 def test_a_chain_of_changes_is_the_state() -> None:

@@ -38,7 +38,7 @@ def test_arrays_of_times_get_the_same_starts(size: int, offset: int, times: list
 
 @pytest.mark.parametrize("size", [1, 7, HOUR_US, 2**61])
 def test_the_farthest_times_that_are_taken_do_not_overflow(size: int) -> None:
-    for offset in (0, 1, size - 1):
+    for offset in (0, 1, size - 1, 2**62 + 1, -(2**62) - 1):
         window = Tumbling(size, offset)
         times = np.array([WATERMARK_MIN + size, WATERMARK_MAX - 2 * size])
         starts = window.starts_of(times, np.empty(2, np.int64)).tolist()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millstream.operators.kernels import strings as kernels
@@ -64,6 +64,43 @@ def test_interning_stops_where_there_is_no_room(strings: list[bytes], size: int,
     assert arena[: int(ends[1 + len(known)])].tobytes() == b"".join(known)
     for string, word in zip(strings[:done], words[:done], strict=True):
         assert int(word) == known.index(string) | int(kernels.INTERNED)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inner functions as Python runs them, which notices a read behind the end."""
+    for name in ("read_word", "read_tail", "same_bytes", "hash_bytes"):
+        monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
+
+
+@pytest.mark.usefixtures("plain")
+@given(before=st.binary(max_size=9), string=st.binary(max_size=30), after=st.binary(max_size=9))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bytes_are_read_up_to_the_end_and_no_further(
+    before: bytes, string: bytes, after: bytes
+) -> None:
+    data = np.frombuffer(before + string + after, dtype=np.uint8)
+    start, size = np.uint64(len(before)), np.uint64(len(string))
+    rest = np.uint64(len(string) % 8)
+    tail = kernels.read_tail(data, start + size - rest, rest)
+    assert int(tail) == int.from_bytes(string[len(string) - int(rest) :], "little")
+    with np.errstate(over="ignore"):
+        alone = kernels.hash_bytes(np.frombuffer(string, dtype=np.uint8), np.uint64(0), size)
+        assert kernels.hash_bytes(data, start, size) == alone < 2**31
+
+
+@pytest.mark.usefixtures("plain")
+@given(left=st.binary(max_size=20), place=st.integers(0, 19), flip=st.integers(0, 255))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_one_other_byte_is_another_string(left: bytes, place: int, flip: int) -> None:
+    # Strings whose hashes agree are compared byte by byte.
+    right = bytearray(left)
+    if place < len(left):
+        right[place] ^= flip
+    arrays = [np.frombuffer(bytes(each), dtype=np.uint8) for each in (left, right)]
+    zero = np.uint64(0)
+    same = kernels.same_bytes(arrays[0], zero, arrays[1], zero, np.uint64(len(left)))
+    assert same == (left == bytes(right))
 
 
 def test_decoding_says_first_how_much_it_needs() -> None:
