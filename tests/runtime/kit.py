@@ -11,6 +11,7 @@ import pytest
 
 import millstream as ms
 from millstream.clock import ManualClock
+from millstream.dsl.job import memory_sink
 from millstream.log import Log
 from millstream.plan.compile import compile_job
 from millstream.runtime.channels import Inlet, Outlet
@@ -47,6 +48,18 @@ class Bench:
         if process == self._to_die:
             storage.crash_after(self._dies_in)
         return Log(PATH, storage=storage, clock=self.clock)
+
+    def content(self) -> dict[str, bytes]:
+        """Every file on the disk."""
+        storage, found = self.disk.storage("looker"), {}
+        waiting = [PATH]
+        while waiting:
+            path = waiting.pop()
+            try:
+                waiting += [f"{path}/{name}" for name in storage.list_directory(path)]
+            except NotADirectoryError:
+                found[path] = storage.read_file(path)
+        return found
 
     def dies_in(self, process: str, effect: int, action: Callable[[], object]) -> bool:
         """Let a process that `action` starts die in an effect; return whether it did."""
@@ -98,6 +111,11 @@ def compiler(sinks: Sequence[ms.Sink], name: str = "job") -> Callable[[int], Job
     """The job, to be compiled for a parallelism."""
     roots = [each.node for each in sinks]
     return lambda parallelism: compile_job(roots, name, parallelism)
+
+
+def collecting(stream: ms.Stream) -> Callable[[int], JobGraph]:
+    """The job that `stream.collect()` runs."""
+    return lambda parallelism: compile_job([memory_sink(stream.node)], "collect", parallelism)
 
 
 def rows_of(log: Log, topic: str, *columns: str) -> list[tuple[Any, ...]]:
