@@ -46,7 +46,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `make demo` was run and the job was saved under the name that README gives it."""
     directory = tmp_path_factory.mktemp("readme")
     assert "\tmillstream demo" in (ROOT / "Makefile").read_text().replace("$(BIN)/", "")
-    assert shell("millstream demo", directory).returncode == 0
+    assert shell("millstream demo --no-ray", directory).returncode == 0
     (name,) = re.findall(r"Save this as `(\w+\.py)`", README)
     (job,) = blocks("python")
     (directory / name).write_text(job)

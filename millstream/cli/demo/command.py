@@ -31,12 +31,18 @@ def demo(
     ] = Path("demo-data"),
     *,
     on_ray: Annotated[
-        bool,
-        typer.Option("--ray/--no-ray", help="Run the job on Ray and kill a worker, or do not."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--ray/--no-ray",
+            help="Run the job on Ray and kill one of its workers; by default where Ray is there.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Send a year of New York's flights through the log and the engine, and check the result."""
-    require_extra(on_ray=on_ray)
+    require_extra()
+    if on_ray is None:
+        on_ray = importlib.util.find_spec("ray") is not None
     clock = SystemClock()
     start_us = clock.monotonic_us()
     _run_demo(directory, on_ray=on_ray)
@@ -46,7 +52,7 @@ def demo(
     report.say_where_to_go(directory, job_script(), directory / "late_departures.png", elapsed_s)
 
 
-def require_extra(*, on_ray: bool) -> None:
+def require_extra() -> None:
     """Check that the packages of the `demo` extra are installed, before anything is done.
 
     Raises
@@ -54,8 +60,7 @@ def require_extra(*, on_ray: bool) -> None:
     MissingExtraError
         Naming the packages that are missing and the command that installs them.
     """
-    wanted = (*EXTRA_PACKAGES, *(("ray",) if on_ray else ()))
-    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    missing = [name for name in EXTRA_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         message = (
             f"the demo needs packages that are not installed: {', '.join(missing)}; "

@@ -11,6 +11,7 @@ import pytest
 
 from millstream.cli.demo.command import EXTRA_PACKAGES
 from tests.cli.conftest import Command
+from tests.runtime.hosts.ray_kit import own_network
 
 
 @pytest.mark.parametrize("missing", EXTRA_PACKAGES)
@@ -43,7 +44,7 @@ def test_the_whole_demo(
 ) -> None:
     monkeypatch.chdir(Path(__file__).resolve().parents[3])
     directory = tmp_path / "demo"
-    code, out, error = millstream("demo", "--directory", directory)
+    code, out, error = millstream("demo", "--no-ray", "--directory", directory)
     assert code == 0, error
     told = " ".join(out.split())
     assert "✓ DuckDB, asked the same over the same data, agrees: 15,821 hours with 70,774" in told
@@ -62,3 +63,19 @@ def test_the_whole_demo(
     for command in commands:
         code, _, error = millstream(*command[1:])
         assert code == 0, error
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_the_demo_on_ray_loses_a_worker_and_nothing_else(
+    millstream: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[3])
+    with own_network():
+        code, out, error = millstream("demo", "--ray", "--directory", tmp_path / "demo")
+    assert code == 0, error
+    told = " ".join(error.split())
+    assert "was killed with SIGKILL after checkpoint" in told
+    assert "its first results were committed" in told
+    assert "agrees: 15,821 hours with 70,774" in " ".join(out.split())
+    assert "agrees: 13,169 hours with 34" in " ".join(out.split())
