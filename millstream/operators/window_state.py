@@ -78,7 +78,7 @@ class WindowState:
         """Return keys, window starts and fields of all slots, and forget them."""
         slots = self.windows.take_until(None)
         *keys, starts = self._index.keys(slots)
-        rows = self._fields[slots]
+        rows = np.take(self._fields, slots, axis=0)
         fields = [pa.array(rows[:, column].copy()) for column in range(rows.shape[1])]
         self.remove(slots)
         return keys, np.asarray(starts), fields
@@ -86,14 +86,15 @@ class WindowState:
     def results(self, slots: Int64Array) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
         """Return key columns, window starts and result columns of `slots`."""
         *keys, starts = self._index.keys(slots)
-        rows = self._fields[slots]
+        rows = np.take(self._fields, slots, axis=0)
         pairs = zip(self._accumulator_of, self._aggregates, strict=True)
         return keys, np.asarray(starts), [own.result(each, rows) for own, each in pairs]
 
     def remove(self, slots: Int64Array) -> None:
         """Forget `slots`, which were taken out of `windows`."""
         self._index.remove(slots)
-        self._fields[slots] = 0
+        for column in self._fields.T:  # tried: half the time of all columns at once
+            column[slots] = 0
 
     def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
         """Return whether it is the full state, and the rows; see `StateSnapshot`.

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millstream.windows import lateness
 from millstream.windows.lateness import late_rows, stamps
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN, PartitionWatermark
 
@@ -29,6 +31,8 @@ def row_by_row(times: Sequence[int | None], lateness_us: int, greatest_us: int) 
     return found
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@settings(deadline=None)
 @given(
     times=st.lists(TIMES, max_size=30),
     cuts=st.lists(st.integers(0, 30), max_size=5),
@@ -36,7 +40,7 @@ def row_by_row(times: Sequence[int | None], lateness_us: int, greatest_us: int) 
     greatest_us=st.sampled_from([WATERMARK_MIN, WATERMARK_MIN + 7, 0]),
 )
 def test_any_split_into_batches_gives_the_stamps_of_the_definition(
-    times: list[int | None], cuts: list[int], lateness_us: int, greatest_us: int
+    compiled: bool, times: list[int | None], cuts: list[int], lateness_us: int, greatest_us: int
 ) -> None:
     watermark = PartitionWatermark(lateness_us, greatest_us)
     edges = [0, *sorted(min(cut, len(times)) for cut in cuts), len(times)]
@@ -46,7 +50,9 @@ def test_any_split_into_batches_gives_the_stamps_of_the_definition(
         valid = np.array([each is not None for each in piece], dtype=np.bool_)
         # What lies under a null is arbitrary; here it would move the watermark most.
         values = np.array([WATERMARK_MAX if t is None else t for t in piece], dtype=np.int64)
-        found += stamps(values, None if valid.all() else valid, watermark).tolist()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lateness, "_COMPILED_ROWS_MIN", 0 if compiled else 100)
+            found += stamps(values, None if valid.all() else valid, watermark).tolist()
     assert found == row_by_row(times, lateness_us, greatest_us)
     known = [time_us for time_us in times if time_us is not None]
     assert watermark.greatest_us == max([greatest_us, *known])
