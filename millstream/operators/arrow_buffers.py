@@ -70,9 +70,15 @@ def storage_dtype(type_: pa.DataType) -> np.dtype[Any] | None:
     return None
 
 
-def values_of(array: pa.Array) -> npt.NDArray[Any]:
-    """Return the values of an array of numbers or times; what lies under nulls is arbitrary."""
-    dtype = storage_dtype(array.type)
+def values_of(array: pa.Array, dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:
+    """Return the values of an array of numbers or times; what lies under nulls is arbitrary.
+
+    Parameters
+    ----------
+    dtype
+        What `storage_dtype` says of the array's type, where it is known.
+    """
+    dtype = storage_dtype(array.type) if dtype is None else dtype
     assert dtype is not None, f"{array.type} is not a number"
     buffer = array.buffers()[1]
     if buffer is None:

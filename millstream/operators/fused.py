@@ -91,6 +91,8 @@ class Fused(Stateless):
         self.config = config
         self.counters = OperatorCounters()
         self._schema = config.output_schemas[0]
+        # With each set of hidden columns that came.
+        self._schemas: dict[tuple[str, ...], pa.Schema] = {}
         # What only Arrow computes and a kernel takes as an input, by the input's name.
         self._prepared: dict[str, TypedExpression] = {}
         self._selection: Selection | None = None
@@ -140,12 +142,13 @@ class Fused(Stateless):
                 return None
             if len(selected) == count and self._passes:
                 selected = None
-        hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
+        names = batch.schema.names
+        hidden = tuple(name for name in HIDDEN_COLUMNS if name in names)
         arrays: dict[int, pa.Array] = {}
         if selected is not None:
             arrays = self._compute(column, hidden, len(selected), selected)
         elif not self._passes:
-            arrays = self._compute(column, [], count, None)
+            arrays = self._compute(column, (), count, None)
         result, by_arrow = self._assemble(batch, selected, arrays, hidden)
         self.counters.rows_arrow += count if prepared or by_arrow else 0
         return result
@@ -153,7 +156,7 @@ class Fused(Stateless):
     def _compute(
         self,
         column: Callable[[str], pa.Array],
-        hidden: Sequence[str],
+        hidden: tuple[str, ...],
         count: int,
         selected: Int32Array | None,
     ) -> dict[int, pa.Array]:
@@ -164,12 +167,12 @@ class Fused(Stateless):
         ]
         if not places:
             return {}
-        found = self._computations.get(tuple(hidden))
+        found = self._computations.get(hidden)
         if found is None:
             numbers = [Column(name, pa.int64()) for name in hidden]
             outputs = [*self._computed.values(), *numbers]
             found = Computation(self._inputs(outputs), outputs, selected=selected is not None)
-            self._computations[tuple(hidden)] = found
+            self._computations[hidden] = found
         return dict(zip(places, found.columns(column, count, selected), strict=True))
 
     def _assemble(
@@ -177,7 +180,7 @@ class Fused(Stateless):
         batch: pa.RecordBatch,
         selected: Int32Array | None,
         arrays: dict[int, pa.Array],
-        hidden: Sequence[str],
+        hidden: tuple[str, ...],
     ) -> tuple[pa.RecordBatch, bool]:
         """Return the result, and whether Arrow made a part of it.
 
@@ -190,7 +193,7 @@ class Fused(Stateless):
         outputs += [Column(name, pa.int64()) for name in hidden]
         rest = [each for index, each in enumerate(outputs) if index not in arrays]
         rows = batch
-        if selected is not None:
+        if rest and selected is not None:
             needed = frozenset[str]().union(*(columns_of(each) for each in rest))
             rows = batch.select([name for name in batch.schema.names if name in needed])
             # A constant has no column to count its rows by.
@@ -199,11 +202,14 @@ class Fused(Stateless):
             arrays[index] if index in arrays else evaluate(each, rows)
             for index, each in enumerate(outputs)
         ]
-        fields = [*self._schema, *(batch.schema.field(name) for name in hidden)]
+        schema = self._schemas.get(hidden)
+        if schema is None:
+            schema = pa.schema([*self._schema, *(batch.schema.field(name) for name in hidden)])
+            self._schemas[hidden] = schema
         by_arrow = any(isinstance(each, Call) for each in rest) or (
             selected is not None and bool(rest)
         )
-        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)), by_arrow
+        return pa.RecordBatch.from_arrays(columns, schema=schema), by_arrow
 
     def _inputs(self, expressions: Sequence[TypedExpression]) -> Inputs:
         """Return the columns that compilable `expressions` read, sorted by name."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.types as pat
 
 from millstream.operators.arrow_buffers import (
     array_of,
@@ -47,6 +46,7 @@ class _Variants:
 
     def __init__(self, inputs: Inputs, write: Callable[[tuple[bool, ...]], Source]) -> None:
         self.names = tuple(name for name, _ in inputs)
+        self._dtypes = [storage_dtype(type_) for _, type_ in inputs]
         self._write = write
         self._made: dict[tuple[bool, ...], tuple[Callable[..., Any], Source]] = {}
 
@@ -66,13 +66,14 @@ class _Variants:
             source = self._write(found)
             self._made[found] = load_generated(source.text, source.name), source
         arguments: list[Any] = []
-        for array, reads_validity, has_nulls in zip(arrays, found, nulls, strict=True):
-            if pat.is_boolean(array.type):
+        pairs = zip(arrays, self._dtypes, strict=True)
+        for (array, dtype), reads_validity in zip(pairs, found, strict=True):
+            if dtype is None:
                 arguments += bits_of(array)
             else:
-                arguments.append(values_of(array))
+                arguments.append(values_of(array, dtype))
             if reads_validity:
-                arguments += validity_of(array) if has_nulls else (_ALL_VALID, 0)
+                arguments += validity_of(array) if array.null_count else (_ALL_VALID, 0)
         return *self._made[found], arguments
 
     def _nearest(self, nulls: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -134,7 +135,7 @@ class Computation:
     def __init__(
         self, inputs: Inputs, outputs: Sequence[TypedExpression], *, selected: bool
     ) -> None:
-        self._types = [each.type for each in outputs]
+        self._types = [(each.type, storage_dtype(each.type)) for each in outputs]
         self._variants = _Variants(
             inputs, lambda nulls: compute_source(inputs, nulls, outputs, selected=selected)
         )
@@ -157,8 +158,7 @@ class Computation:
         if selected is not None:
             arguments.append(selected)
         made = []
-        for type_, may_be_null in zip(self._types, source.may_be_null, strict=True):
-            dtype = storage_dtype(type_)
+        for (type_, dtype), may_be_null in zip(self._types, source.may_be_null, strict=True):
             values = new_values(count, np.bool_ if dtype is None else dtype)
             valid = new_values(count, np.bool_) if may_be_null else None
             arguments += [values] if valid is None else [values, valid]
