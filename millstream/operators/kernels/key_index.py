@@ -44,6 +44,7 @@ FOLD_SHIFT = np.uint64(32)
 LAST_SHIFT = np.uint64(33)
 
 _ONE = np.uint64(1)
+_TWO = np.uint64(2)
 
 
 @kernel
@@ -113,13 +114,6 @@ def find_slots(
     """
     width = len(words)
     mask = np.uint64(len(table) - 1)
-    live_max = np.uint64(len(table) // 2)
-    capacity = np.uint64(len(keys))
-    used = meta[META_SLOTS_USED]
-    free_count = meta[META_FREE_SLOTS]
-    live = meta[META_LIVE]
-    added_count = meta[META_ADDED]
-    done = len(hashes)
     for row in range(begin, len(hashes)):
         hash_ = (hashes[row] * LAST_FACTOR) >> LAST_SHIFT
         position = hash_ & mask
@@ -138,28 +132,25 @@ def find_slots(
             entry = table[position]
         if insert:
             if found == FREE:
-                if live == live_max or (free_count == 0 and used == capacity):
-                    done = row
-                    break
-                if free_count > 0:
-                    free_count -= _ONE
-                    found = free[free_count]
+                if (meta[META_LIVE] + _ONE) * _TWO > len(table):
+                    return row
+                if meta[META_FREE_SLOTS] > 0:
+                    meta[META_FREE_SLOTS] -= _ONE
+                    found = free[meta[META_FREE_SLOTS]]
+                elif meta[META_SLOTS_USED] < len(keys):
+                    found = meta[META_SLOTS_USED]
+                    meta[META_SLOTS_USED] += _ONE
                 else:
-                    found = used
-                    used += _ONE
+                    return row
                 table[position] = (hash_ << HASH_SHIFT) | found
                 for column in range(width):
                     keys[found, column] = words[column, row]
-                added[added_count] = found
-                added_count += _ONE
-                live += _ONE
+                added[meta[META_ADDED]] = found
+                meta[META_ADDED] += _ONE
+                meta[META_LIVE] += _ONE
             flags[found] |= CHANGED
         slots[row] = found  # FREE is -1
-    meta[META_SLOTS_USED] = used
-    meta[META_FREE_SLOTS] = free_count
-    meta[META_LIVE] = live
-    meta[META_ADDED] = added_count
-    return done
+    return len(hashes)
 
 
 @kernel
