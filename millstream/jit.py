@@ -27,6 +27,9 @@ from millstream.errors import OptionError
 # Names of generated modules start with this, so that a traceback says where a frame is from.
 GENERATED_PREFIX = "millstream_generated_"
 
+# Nobody calls a kernel by its address, which needs a wrapper (`cfunc`).
+_OPTIONS: dict[str, object] = {"error_model": "numpy", "no_cfunc_wrapper": True}
+
 _choosing_place = threading.Lock()
 
 
@@ -83,9 +86,9 @@ def inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _njit(**options: bool) -> Any:
-    """Return Numba's decorator; nobody calls a kernel by its address, which needs a wrapper."""
+    """Return Numba's decorator with the options of all kernels and `options`."""
     njit: Any = numba.njit  # its stubs do not know all of its options
-    return njit(error_model="numpy", no_cfunc_wrapper=True, **options)
+    return njit(**_OPTIONS, **options)
 
 
 def load_generated(source: str, name: str) -> Callable[..., Any]:
@@ -99,7 +102,8 @@ def load_generated(source: str, name: str) -> Callable[..., Any]:
     source
         A module that defines the plain function `name` and what it needs; no decorator.
     """
-    digest = hashlib.sha256(source.encode()).hexdigest()[:32]
+    # Numba does not notice other options; a changed source has another name anyway.
+    digest = hashlib.sha256(f"{_OPTIONS}\n{source}".encode()).hexdigest()[:32]
     module_name = f"{GENERATED_PREFIX}{digest}"
     module = sys.modules.get(module_name)
     if module is None:
