@@ -72,7 +72,7 @@ def test_the_first_one_draws_plans_counts_rows_and_plots(
     assert mistake.startswith("notebook cell In[5]:2: no column 'dep_dely'; did you mean")
     assert f"{FLIGHTS_IN_JANUARY:,} rows in" in counted
     through = re.findall(r"Numba ([\d,]+), pyarrow [\d,]+, Python ([\d,]+)", counted)
-    assert len(through) == 3
+    assert len(through) == 4
     assert all(numba != "0" and python == "0" for numba, python in through)
 
 
