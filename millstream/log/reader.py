@@ -185,7 +185,8 @@ class PartitionReader:
         """Return rows from `position` on, and move it behind them.
 
         Small neighbouring frames come as one batch; the rows of one frame are views of the
-        file. In table topics, tombstones are left out: see `read_table`.
+        file, and a frame is cut only where it alone has more rows than a batch. In table topics,
+        tombstones are left out: see `read_table`.
 
         Parameters
         ----------
@@ -253,6 +254,10 @@ class PartitionReader:
             if wanted <= 0:
                 # What lies before `rest` was given out or left out, e.g. aborted rows.
                 self.position = max(self.position, start if until is None else min(start, until))
+                self._rest = rest
+                return
+            if rows and rest.num_rows > rows_max - rows:
+                # Cutting it would cost a copy now, and of every frame that follows.
                 self._rest = rest
                 return
             piece = rest.slice(0, wanted)

@@ -4,16 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from millstream.operators.operator import OperatorCounters
+
+SAMPLED_EVERY = 32
+"""Arrow takes longer to tell a batch's size than an operator may take for a small one."""
+
+
+@dataclass(slots=True)
+class _RowSize:
+    """What a row takes, as of the batch that was measured last."""
+
+    batches: int = 0
+    row_bytes: float = 0.0
+
+    def size_of(self, batch: pa.RecordBatch) -> int:
+        """Return about how many bytes a batch has."""
+        if self.batches % SAMPLED_EVERY == 0 and batch.num_rows:
+            self.row_bytes = batch.nbytes / batch.num_rows
+        self.batches += 1
+        return int(batch.num_rows * self.row_bytes)
 
 
 @dataclass(slots=True)
 class OperatorActivity:
-    """Beside an operator's own counters: what passed its doors, and how long it computed."""
+    """Beside an operator's own counters: about how many bytes passed, how long it computed."""
 
     busy_us: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    _in: _RowSize = field(default_factory=_RowSize)
+    _out: _RowSize = field(default_factory=_RowSize)
+
+    def came_in(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of input."""
+        self.bytes_in += self._in.size_of(batch)
+
+    def went_out(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of output."""
+        self.bytes_out += self._out.size_of(batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class OperatorInputs:
 
     def rows(self, index: int, rows: pa.RecordBatch) -> Iterator[None]:
         """Give rows to the operator, and its output to who takes it."""
-        self._activity.bytes_in += rows.nbytes
+        self._activity.came_in(rows)
         yield from self._emitted(self._operator.on_batch(index, rows))
 
     def watermark(self, index: int, watermark_us: int, idle: bool) -> Iterator[None]:
@@ -124,7 +124,7 @@ class OperatorInputs:
 
     def _emitted(self, output: Iterator[Emit]) -> Iterator[None]:
         while (emit := self._next(output)) is not None:
-            self._activity.bytes_out += emit.batch.nbytes
+            self._activity.went_out(emit.batch)
             for consumer in self._consumers.get(self._edges[emit.port], ()):
                 yield from consumer.rows(emit.batch)
 
