@@ -32,6 +32,7 @@ def open_log(path: Path | None, *, create: bool = False) -> Log:
         When nothing is there, unless `create`: a mistyped path would else look like an empty
         log.
     """
+    from millstream.dsl.topics import copy_hint
     from millstream.log import Log
 
     log = Log.default() if path is None else Log(path)
@@ -39,6 +40,7 @@ def open_log(path: Path | None, *, create: bool = False) -> Log:
         message = f"there is no log in {log.path!r}: the directory does not exist"
         if path is None:
             message += "; name another one with --log DIR or MILLSTREAM_LOG"
+        message += copy_hint()
         raise OptionError(message)
     return log
 

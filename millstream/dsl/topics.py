@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from millstream.dsl.run_context import current_overrides
@@ -26,6 +27,16 @@ def resolved_log(log: Log | None) -> Log:
     return LogOfDirectory.default()
 
 
+def copy_hint() -> str:
+    """Return the tail of a message on a log that is not there, for a job that Ray started."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return ""
+    return (
+        "; Ray runs a submitted job in a copy of its working directory, so give the log's whole "
+        "path"
+    )
+
+
 def topic_config(log: Log, name: str, location: str) -> TopicConfig:
     """Return the configuration of topic `name`.
 
@@ -40,7 +51,7 @@ def topic_config(log: Log, name: str, location: str) -> TopicConfig:
         if not names and not log.storage.exists(log.path):
             message = (
                 f"{location}: no topic {name!r}: the log's directory {log.path!r} does not exist; "
-                "name another one with --log, MILLSTREAM_LOG or log="
+                f"name another one with --log, MILLSTREAM_LOG or log={copy_hint()}"
             )
         raise UnknownTopicError(message)
     return log.topic(name).config

@@ -11,6 +11,7 @@ decided by the log, and a call may be carried out twice or although it raised.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import secrets
 import threading
@@ -36,6 +37,7 @@ from millstream.log import Log
 from millstream.runtime.attempt import Compiler
 from millstream.runtime.handle import JobHandle
 from millstream.runtime.hosts.attempts import Attempts, Outcome
+from millstream.runtime.hosts.grpc_probe import why_no_grpc
 from millstream.runtime.hosts.local import stop_on_signal
 from millstream.runtime.hosts.publisher import OnStatus
 from millstream.runtime.hosts.remote_fleet import (
@@ -61,6 +63,8 @@ HEALTH_CHECKS = {
     "health_check_failure_threshold": 3,
 }
 """Ray's own would take up to a minute to notice a node that is gone."""
+PROBE_TIMEOUT_S = 5.0
+"""For how long an address may keep silent."""
 STATUS_INTERVAL_S = 0.2
 FINISH_TIMEOUT_S = 60.0
 LINGER_S = 10.0
@@ -106,25 +110,56 @@ def connect(settings: RaySettings) -> None:
     """
     if ray.is_initialized():
         return
+    # What Ray says of itself is no part of a job's output, or of its live view.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
-    if address is None and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+    if address in {None, "", "local"} and not _is_submitted():
+        # Not one that happens to run on this machine: it may be somebody else's, or gone.
         ray.init(
+            address="local",
             include_dashboard=settings.dashboard,
             object_store_memory=OBJECT_STORE_BYTES,
             _system_config=HEALTH_CHECKS,
-            configure_logging=False,
             **options,
         )
+        _keep_token_to_oneself()
         return
+    _check_answers(address)
     if not _comes_with_the_job():
         # The cluster's other machines may not have this package, or another version of it.
         options["runtime_env"] = {"py_modules": [str(Path(__file__).resolve().parents[2])]}
     try:
         ray.init(address=address or "auto", **options)
-    except (ConnectionError, RuntimeError) as error:
-        message = f"no Ray can be reached at {address!r}: {error}; is it running? (ray status)"
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else _TOKEN_HINT
+        message = f"no Ray can be reached at {address!r}: {error}; is it running{token}?"
         raise OptionError(message) from error
+
+
+_TOKEN_HINT = ", or does it ask for a token (RAY_AUTH_MODE=token)"
+
+
+def _check_answers(address: str | None) -> None:
+    """Check that somebody answers at an address; Ray itself would try for two minutes.
+
+    Raises
+    ------
+    OptionError
+        When nobody does.
+    """
+    server = (address or "auto").removeprefix("ray://")
+    # "auto" is for Ray to look up, and what has a scheme, to understand or refuse.
+    if server == "auto" or "://" in server or os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    reason = why_no_grpc(server, PROBE_TIMEOUT_S)
+    if reason is not None:
+        message = f"no Ray can be reached at {address!r}: {reason}; is it running? (ray status)"
+        raise OptionError(message)
 
 
 def disconnect() -> None:
@@ -132,12 +167,26 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def _keep_token_to_oneself() -> None:
+    """Let nobody else read the token that Ray may just have made: it leaves it to the umask."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # there may be none, or it is somebody else's
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def _is_submitted() -> bool:
+    """Return `True` iff Ray itself started this process: `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def _comes_with_the_job() -> bool:
     """Return `True` iff the working directory of a submitted job holds the package."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-        return False
     spec = importlib.util.find_spec("millstream")
-    return spec is not None and str(spec.origin).startswith(os.getcwd())
+    if not _is_submitted() or spec is None or spec.origin is None:
+        return False
+    return Path(spec.origin).is_relative_to(Path.cwd())
 
 
 class WorkerActor:
