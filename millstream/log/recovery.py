@@ -51,25 +51,26 @@ class Recovery:
         LogError
             Where the disk refuses the sync; nothing was published then.
         """
-        floor = self._floor()
+        floor = self._floor() or LogEnd(0, 0, 0)
         bases = segment_bases(self.storage, self.directory)
         base = bases[-1] if bases else 0
-        if floor is not None and floor.segment_base > base:
+        if floor.segment_base > base and (floor.position or not bases):
             damage = Damage(f"{segment_file_name(floor.segment_base)} is missing")
             raise corrupt((self.name, self._path(base)), 0, floor.segment_base, damage)
-        floor_position = floor.position if floor and floor.segment_base == base else 0
         end = LogEnd(base, 0, base)
-        if bases or floor_position:
+        if bases or floor.position:
             file = self.storage.open_append(self._path(base))
             try:
-                end = self._mend(file, base, floor_position)
+                end = self._mend(file, base, floor)
             except OSError as error:
                 message = f"partition {self.name} cannot be recovered; the disk says: {error}"
                 raise LogError(message) from error
             finally:
                 file.close()
+        if floor.segment_base > base and end.offset == floor.offset:
+            end = floor  # a roll was under way: the next segment has no file yet
         written = self.control.written() if self.control.is_of_this_boot() else None
-        if written is not None and end < written:
+        if written is not None and end.offset < written.offset:
             self.control.count_cut()
         self.control.publish_written(end)
         self.control.publish_durable(end)
@@ -87,15 +88,19 @@ class Recovery:
             return self.control.written()
         return self.control.durable()
 
-    def _mend(self, file: AppendFile, base: int, floor: int) -> LogEnd:
+    def _mend(self, file: AppendFile, base: int, floor: LogEnd) -> LogEnd:
         """Cut the segment `base` at its first torn frame, and make the rest durable."""
         size = file.size_bytes
         source = (self.name, self._path(base))
-        if size < floor:
-            damage = Damage(f"the file has {size} bytes, of which {floor} were durable")
+        position = floor.position if floor.segment_base == base else 0
+        if size < position:
+            damage = Damage(f"the file has {size} bytes, of which {position} were durable")
             raise corrupt(source, size, base, damage)
         buffer = self.storage.map(source[1], size)
-        end = self._find_end(source, buffer, base, floor)
+        end = self._find_end(source, buffer, base, position)
+        if end.offset < floor.offset:
+            damage = Damage(f"the rows up to offset {floor.offset} were durable")
+            raise corrupt(source, end.position, end.offset, damage)
         if size > end.position:
             file.truncate(end.position)
         self._write_anew(source[1], buffer, end)

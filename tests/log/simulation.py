@@ -72,7 +72,7 @@ class Process:
         self.log = Log("/log", storage=self.storage, clock=self.clock)
         self.producers: dict[str, Producer] = {}
         self.pending: dict[str, list[Sent]] = defaultdict(list)
-        self.readers: dict[Place, PartitionReader] = {}
+        self.readers: dict[Place, tuple[PartitionReader, list[int]]] = {}
 
     def producer(self, topic: str) -> Producer:
         if topic not in self.producers:
@@ -92,6 +92,8 @@ class Simulation:
         self.taken: dict[str, int] = dict.fromkeys(OWNERS, 0)
         """Attempts to become an owner's next writer."""
         self.seen: dict[Place, dict[int, int]] = {place: {} for place in PLACES}
+        self.histories: list[tuple[Place, int, list[int]]] = []
+        """Of each reader: where it read, from which offset on, and all ids that it got."""
         self.lives = 0
         self.processes: dict[str, Process | None] = dict.fromkeys("pqr")
         self.counts: dict[str, int] = defaultdict(int)
@@ -121,6 +123,7 @@ class Simulation:
             self.processes[name] = None
         # In durability `os` what was seen may be taken back.
         self.seen["os", 0].clear()
+        self.histories = [each for each in self.histories if each[0][0] != "os"]
         for sent in self.sent:
             if sent.place[0] == "os":
                 sent.known = False
@@ -224,17 +227,25 @@ class Simulation:
 
     def append_in(self, transaction: Transaction, process: Process) -> None:
         topic, partition = place = self.random.choice(TRANSACTIONAL)
+        superseded = transaction.state == "aborted"
         producer = process.log.producer(topic, writer=transaction.writer)
         sent, batch = self.new_rows(process, place)
         transaction.sent.append(sent)
         producer.append(batch, partition=partition, transaction=transaction.number)
+        assert not superseded, "an append that should have been fenced"
 
     def commit(self, transaction: Transaction, process: Process) -> None:
         writer, number = transaction.writer, transaction.number
+        superseded = transaction.state == "aborted"
         participants = sorted({each.place for each in transaction.sent})
-        process.log.transactions.prepare(writer, number, participants)
-        transaction.state = "committing"
+        if self.random.random() < 0.5:
+            process.log.transactions.prepare(writer, number, participants)
+        else:
+            process.log.transactions.sync(participants)
+        if not superseded:
+            transaction.state = "committing"
         process.log.transactions.decide(writer, number, "commit")
+        assert not superseded, "a decision that should have been fenced"
         transaction.state = "committed"
         self.counts["commits"] += 1
 
@@ -254,21 +265,18 @@ class Simulation:
     def read(self, process: Process) -> None:
         """Read on in one partition; what comes must be what anybody saw there, and stay."""
         place = self.random.choice(PLACES)
-        reader = process.readers.get(place)
-        if reader is None:
+        if place not in process.readers:
             topic = process.log.topic(place[0])
-            known = [0, *self.seen[place]]
-            offset = min(self.random.choice(known), topic.durable_ends()[place[1]])
-            reader = process.readers[place] = topic.reader(place[1], offset=offset)
+            offset = self.random.randrange(0, topic.durable_ends()[place[1]] + 1)
+            process.readers[place] = topic.reader(place[1], offset=offset), []
+            self.histories.append((place, offset, process.readers[place][1]))
+        reader, history = process.readers[place]
         while (batch := reader.read(rows_max=self.random.randrange(1, 9))) is not None:
-            self.note(place, reader.position - batch.num_rows, batch)
-
-    def note(self, place: Place, offset: int, batch: pa.RecordBatch) -> None:
-        # Aborted rows leave gaps, but never inside what one frame gave.
-        ids = batch.column("id").to_pylist()
-        last = offset + len(ids) - 1
-        seen = self.seen[place]
-        assert seen.setdefault(last, ids[-1]) == ids[-1], f"{place} changed at offset {last}"
+            ids = batch.column("id").to_pylist()
+            history += ids
+            last = reader.position - 1  # aborted rows leave gaps before it
+            seen = self.seen[place].setdefault(last, ids[-1])
+            assert seen == ids[-1], f"{place} changed at offset {last}"
 
     def look_at_all(self, process: Process) -> None:
         """A transaction that shows in one partition shows in every one that is read later.
@@ -305,6 +313,10 @@ class Simulation:
             while (batch := reader.read(rows_max=1)) is not None:
                 there[reader.position - 1] = batch.column("id")[0].as_py()
             assert {offset: there.get(offset) for offset in seen} == seen, f"{place} lost rows"
+            for of, start, got in self.histories:
+                if of == place:
+                    whole = [each for offset, each in there.items() if offset >= start]
+                    assert got == whole[: len(got)], f"a reader of {place} left rows out"
         in_transactions = {id(sent) for each in self.transactions for sent in each.sent}
         for sent in self.sent:
             shown = _whole(sent, found)

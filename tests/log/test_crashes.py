@@ -301,9 +301,10 @@ class TestSyncsThatFail:
 
 
 @pytest.mark.parametrize("durability", ["fsync", "os"])
-def test_readers_are_not_disturbed_by_a_death_in_the_middle_of_a_roll(durability: str) -> None:
-    for fatal in range(1, 40):
-        disk = MemoryDisk(random.Random(fatal))
+def test_nobody_is_disturbed_by_a_death_in_the_middle_of_a_roll(durability: str) -> None:
+    for seed in range(120):
+        fatal = 1 + seed % 30
+        disk = MemoryDisk(random.Random(seed))
         options = {"durability": durability, "segment_bytes": 1_400}
         storage = disk.storage("a")
         partition = open_partition("/0", storage=storage, **options)
@@ -324,3 +325,16 @@ def test_readers_are_not_disturbed_by_a_death_in_the_middle_of_a_roll(durability
         assert seen == ([10, 30] if end == 30 else [10])
         for offset in range(end + 1):
             assert (reader.frames(offset).next() is None) == (offset == end)
+        if seed % 2:
+            disk.power_cut()
+        again = open_partition("/0", storage=disk.storage("c"), **options)
+        again.verify()
+        kept = again.written_end
+        assert kept in {10, 30}
+        assert kept >= end or (durability == "os" and seed % 2)
+        again.append(rows(kept, 2))
+        again.sync()
+        assert read_ids(again) == list(range(kept + 2))
+        if not seed % 2:
+            assert reader.durable_end == kept + 2
+            assert [frame.end_offset for frame in iter(cursor.next, None)][-1] == kept + 2

@@ -231,6 +231,30 @@ class LogMachine(RuleBasedStateMachine):
         self.log.transactions.decide(writer, number, outcome)
         self.decisions[key] = commit
 
+    @rule(
+        owner=st.sampled_from(["x", "y"]),
+        frames=st.lists(st.tuples(places, keys), max_size=4),
+        commit=st.booleans(),
+    )
+    def transact(
+        self, owner: str, frames: list[tuple[tuple[str, int], list[int]]], commit: bool
+    ) -> None:
+        """A whole transaction, as users write it."""
+        with self.log.transaction(owner) as transaction:
+            writer = transaction._writer
+            self.epochs[writer.owner_id] = writer.epoch
+            key = (writer.owner_id, writer.epoch, 1)
+            for place, keys in frames:
+                batch = self.new_rows(keys)
+                transaction.append(place[0], batch, partition=place[1])
+                self.add(place, batch, key)
+            if not commit:
+                transaction.abort()
+        self.decisions[key] = commit
+        if commit:
+            for place, _ in frames:
+                self.note_durable(place, self.model[place].end)
+
     @rule(target=readers, place=places, committed=st.booleans(), data=st.data())
     def open_reader(
         self, place: tuple[str, int], committed: bool, data: st.DataObject
@@ -247,18 +271,21 @@ class LogMachine(RuleBasedStateMachine):
         reader = self.onlooker.topic(place[0]).reader(place[1], offset=offset, isolation=isolation)
         return OpenReader(place, reader, committed, self.disk.boot_id)
 
-    @rule(each=readers, rows_max=st.integers(1, 5))
-    def read(self, each: OpenReader, rows_max: int) -> None:
+    @rule(each=readers, rows_max=st.integers(1, 5), until=st.none() | st.integers(0, 30))
+    def read(self, each: OpenReader, rows_max: int, until: int | None) -> None:
         if each.boot != self.disk.boot_id:  # it goes on where it stood before the power cut
             again = self.opened(each.place, each.reader.position, each.committed)
             each.reader, each.boot = again.reader, again.boot
         before = each.reader.position
-        expected = [row for row in self.visible(each.place, each.committed) if row[0] >= before]
-        batch = each.reader.read_table(rows_max)
+        end = self.stable_end(each.place) if each.committed else self.model[each.place].durable
+        bound = end if until is None else min(until, end)
+        expected = [
+            row for row in self.visible(each.place, each.committed) if before <= row[0] < bound
+        ]
+        batch = each.reader.read_table(rows_max, until=until)
         if batch is None:
             assert expected == []
-            end = self.stable_end(each.place) if each.committed else self.model[each.place].durable
-            assert each.reader.position == max(before, end)
+            assert max(before, bound) <= each.reader.position <= max(before, end)
             return
         rows = batch.to_pylist()
         assert 1 <= len(rows) <= rows_max
@@ -271,7 +298,7 @@ class LogMachine(RuleBasedStateMachine):
         offset = data.draw(st.integers(0, self.model[each.place].durable))
         if each.boot == self.disk.boot_id:
             each.reader.seek(offset)
-        self.read(each, 3)
+        self.read(each, 3, None)
 
     @rule()
     def look_at_the_table(self) -> None:
@@ -320,7 +347,7 @@ def test_the_log_and_its_model_agree() -> None:
     run_state_machine_as_test(
         LogMachine,
         settings=settings(
-            max_examples=80,
+            max_examples=200,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
