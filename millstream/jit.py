@@ -1,59 +1,27 @@
 """The way from a Python loop to machine code: Numba, with a cache on disk that is the user's own.
 
-Only kernel modules import this file, since it imports Numba. Numba's cache holds code that is
-run when it is loaded, so its folder belongs to the user alone (mode 0700); one that others may
-write is refused. The folder is `MILLSTREAM_CACHE`, or `~/.cache/millstream`.
+Only kernel modules import this file, since it imports Numba. Where the cache lies and who may
+write it: `millstream.storage_local.kernel_cache`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import stat
 import sys
-import tempfile
-import threading
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import config as numba_config
 
-from millstream.errors import OptionError
+from millstream.storage_local.kernel_cache import cache_directory, choosing_place, source_file
 
 # Names of generated modules start with this, so that a traceback says where a frame is from.
 GENERATED_PREFIX = "millstream_generated_"
 
 # Nobody calls a kernel by its address, which needs a wrapper (`cfunc`).
 _OPTIONS: dict[str, object] = {"error_model": "numpy", "no_cfunc_wrapper": True}
-
-_choosing_place = threading.Lock()
-
-
-@cache
-def cache_directory() -> Path:
-    """Return the folder of compiled kernels, created with mode 0700 where it is missing.
-
-    Raises
-    ------
-    OptionError
-        When the folder belongs to somebody else or others may write into it.
-    """
-    named = os.environ.get("MILLSTREAM_CACHE")
-    folder = Path(named) if named else Path.home() / ".cache" / "millstream"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        message = (
-            f"the kernel cache {folder} may be written by others; got mode "
-            f"{stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}; compiled kernels are run "
-            f"when loaded, so make it yours alone (chmod 700) or set MILLSTREAM_CACHE"
-        )
-        raise OptionError(message)
-    return folder
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +33,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     # Numba chooses the cache's place while it decorates; the user's own kernels keep theirs.
     # One thread at a time: what another one sets back meanwhile would be the wrong place.
     config: Any = numba_config  # its settings are made at run time
-    with _choosing_place:
+    with choosing_place:
         before = config.CACHE_DIR
         config.CACHE_DIR = str(cache_directory())
         try:
@@ -107,9 +75,7 @@ def load_generated(source: str, name: str) -> Callable[..., Any]:
     module_name = f"{GENERATED_PREFIX}{digest}"
     module = sys.modules.get(module_name)
     if module is None:
-        path = cache_directory() / f"{module_name}.py"
-        if not path.exists():
-            _write_whole(path, source)
+        path = source_file(module_name, source)
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -119,10 +85,3 @@ def load_generated(source: str, name: str) -> Callable[..., Any]:
         sys.modules[module_name] = module
     compiled: Callable[..., Any] = getattr(module, name)
     return compiled
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write `text` so that a process that looks at the same time sees all of it or nothing."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(path)

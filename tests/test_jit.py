@@ -18,6 +18,7 @@ from numba.core import config as numba_config
 
 from millstream import jit
 from millstream.errors import OptionError
+from millstream.storage_local import kernel_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = sorted(ROOT.glob("millstream/*/kernels/*.py"))
@@ -38,13 +39,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of the test's own."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("MILLSTREAM_CACHE", str(folder))
-    jit.cache_directory.cache_clear()
+    kernel_cache.cache_directory.cache_clear()
     yield folder
-    jit.cache_directory.cache_clear()
+    kernel_cache.cache_directory.cache_clear()
 
 
 def test_the_cache_is_made_for_the_user_alone(cache: Path) -> None:
-    assert jit.cache_directory() == cache
+    assert kernel_cache.cache_directory() == cache
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
@@ -53,14 +54,14 @@ def test_a_cache_that_others_may_write_is_refused(cache: Path, mode: int) -> Non
     cache.mkdir()
     cache.chmod(mode)
     with pytest.raises(OptionError, match=f"may be written by others; got mode {mode:04o}"):
-        jit.cache_directory()
+        kernel_cache.cache_directory()
 
 
 def test_a_cache_of_somebody_else_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.mkdir(mode=0o700)
     monkeypatch.setattr(os, "getuid", lambda: cache.stat().st_uid + 1)
     with pytest.raises(OptionError, match=f"owner {cache.stat().st_uid}"):
-        jit.cache_directory()
+        kernel_cache.cache_directory()
 
 
 def test_without_a_name_the_cache_is_in_the_home(
@@ -68,7 +69,7 @@ def test_without_a_name_the_cache_is_in_the_home(
 ) -> None:
     monkeypatch.delenv("MILLSTREAM_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert jit.cache_directory() == tmp_path / ".cache" / "millstream"
+    assert kernel_cache.cache_directory() == tmp_path / ".cache" / "millstream"
 
 
 def test_a_generated_function_is_compiled_and_kept(cache: Path) -> None:
@@ -138,7 +139,7 @@ def test_every_thread_finds_the_cache_in_its_place(monkeypatch: pytest.MonkeyPat
         each.start()
     for each in threads:
         each.join()
-    place = str(jit.cache_directory())
+    place = str(kernel_cache.cache_directory())
     assert found == [(place, place)] * 16
     assert config.CACHE_DIR == "", "the user's own kernels keep their place"
 

@@ -113,11 +113,8 @@ def room_of(path: Path) -> str:
 
 def may_reach_the_machine(path: Path) -> bool:
     inside = path.relative_to(PACKAGE).as_posix()
-    return inside.startswith(("runtime/hosts/", "cli/")) or inside in {
-        "clock.py",
-        "storage_local.py",
-        "jit.py",  # compiled kernels are cached on disk; they are no part of a job's state
-    }
+    edges = ("runtime/hosts/", "cli/", "storage_local/")
+    return inside.startswith(edges) or inside == "clock.py"
 
 
 def parse(path: Path) -> ast.Module:
