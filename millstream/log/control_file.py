@@ -27,6 +27,7 @@ _DURABLE = (192, 256)
 _SYNC_FAILED = 320
 _SYNC_UNDER_WAY = 328
 _CUTS = 336
+_SETTLED = 344
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
 
@@ -93,6 +94,15 @@ class ControlFile:
     def count_cut(self) -> None:
         """Count a cut; before the ends say so."""
         self._cells.write_word(_CUTS, self.cuts + 1)
+
+    @property
+    def settled(self) -> int:
+        """An offset before which every transaction is decided, as far as somebody found out."""
+        return self._cells.read_word(_SETTLED)
+
+    @settled.setter
+    def settled(self, offset: int) -> None:
+        self._cells.write_word(_SETTLED, offset)
 
     def written(self) -> LogEnd | None:
         """Return the written end; `None`: there is none (a new or damaged file)."""

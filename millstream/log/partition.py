@@ -198,6 +198,18 @@ class Partition:
         """Offset behind the last row that readers may see."""
         return self._segments.end().offset
 
+    @property
+    def settled_end(self) -> int:
+        """An offset before which every transaction is known to be decided.
+
+        Not the last such; it spares readers the way from the first row.
+        """
+        return max(self._control.settled, self.first_offset)
+
+    def note_settled(self, offset: int) -> None:
+        """Remember, for all processes of this boot, that all before `offset` is decided."""
+        self._control.settled = max(self._control.settled, offset)
+
     def frames(self, offset: int) -> FrameCursor:
         """Return a cursor over the frames from the one that holds the row of `offset` on.
 

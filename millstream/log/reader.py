@@ -52,7 +52,8 @@ class StableFrames:
         self._committed_only = isolation == "read_committed"
         self._stable_end = stable_end
         # Decisions are final: once what lies before the start is decided, it stays so.
-        self._is_settled = not self._committed_only or offset <= partition.first_offset
+        self._is_settled = not self._committed_only or offset <= partition.settled_end
+        self._noted = offset
         self._cursor = partition.frames(offset)
         self._held: Frame | None = None
         self.offset = offset
@@ -67,11 +68,13 @@ class StableFrames:
         while True:
             frame = self._held or self._cursor.next()
             if frame is None:
+                self._note_settled()
                 return None
             if frame.header.transaction and self._committed_only:
                 decision = self._decision(frame)
                 if decision == "undecided":
                     self._held = frame
+                    self._note_settled()
                     return None
                 if decision == "aborted":
                     self._pass(frame)
@@ -83,6 +86,12 @@ class StableFrames:
     def blocking(self) -> Frame | None:
         """Return the frame of the undecided transaction that stopped `next`, if one did."""
         return self._held
+
+    def _note_settled(self) -> None:
+        """Spare others the way to here; only a read-committed one knows that it is settled."""
+        if self._committed_only and self.offset > self._noted:
+            self._noted = self.offset
+            self._partition.note_settled(self.offset)
 
     def _pass(self, frame: Frame) -> None:
         self._held = None

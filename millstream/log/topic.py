@@ -186,7 +186,7 @@ class Topic:
         frames = self._stable.get(index)
         if frames is None:
             partition = self.partition(index)
-            first = partition.first_offset
+            first = partition.settled_end
             frames = self._stable[index] = StableFrames(
                 partition, self._transactions, first, "read_committed", lambda: first
             )

@@ -13,6 +13,8 @@ import pytest
 from millstream.errors import FencedError, LogError, TransactionError, UnknownTopicError
 from millstream.log import Log, epoch_cells
 from millstream.log.control_topic import ControlTopic
+from millstream.log.cursor import FrameCursor
+from millstream.log.partition import Partition
 from millstream.log.transaction import Transaction
 from millstream.log.transactions import Writer
 from millstream.storage_memory import MemoryDisk, MemoryStorage, SimulatedCrash
@@ -357,6 +359,39 @@ class TestLastStableOffset:
         reader.read(until=until)
         assert reader.position == until
         assert ids_of(reader.read()) == [3, 4][until == 4 :]
+
+    def test_what_one_reader_found_decided_spares_others_the_way(
+        self, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for each in range(20):
+            put(log, "a", [each])
+        writer = log.transactions.writer("job")
+        with log.producer("a", writer=writer) as producer:
+            producer.append(rows(20), transaction=1)
+        put(log, "a", [21])
+        partition = log.topic("a").partition(0)
+        assert partition.settled_end == 0
+        assert len(read(another(log).topic("a"))) == 20
+        assert partition.settled_end == 20
+        uncommitted = log.topic("a").reader(0, isolation="read_uncommitted")
+        assert len(ids_of(uncommitted.read())) == 22
+        assert uncommitted.read() is None
+        assert partition.settled_end == 20
+        late = another(log)
+        opened: list[int] = []
+        frames = Partition.frames
+
+        def noted(self: Partition, offset: int) -> FrameCursor:
+            opened.append(offset)
+            return frames(self, offset)
+
+        monkeypatch.setattr(Partition, "frames", noted)
+        assert read(late.topic("a"), offset=21) == []
+        assert late.topic("a").stable_ends() == [20]
+        assert sorted(opened)[-2:] == [20, 21]
+        assert 0 not in opened[1:]  # the first is the control topic's
+        memory(log).disk.power_cut()
+        assert another(log).topic("a").partition(0).settled_end == 0
 
     def test_aborted_rows_are_passed_over(self, log: Log) -> None:
         put(log, "a", [0])
