@@ -10,7 +10,7 @@ import pyarrow as pa
 from millstream.clock import ManualClock
 from millstream.log import Log, Topic
 from millstream.storage import Storage
-from millstream.storage_memory import MemoryDisk
+from millstream.storage_memory import MemoryDisk, MemoryStorage
 
 PATH = "/log"
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
@@ -49,3 +49,14 @@ def read(topic: Topic, partition: int = 0, offset: int = 0) -> list[int]:
     while (batch := reader.read()) is not None:
         found += ids_of(batch)
     return found
+
+
+def memory(log: Log) -> MemoryStorage:
+    """The disk in memory that a log lies on, as its process sees it."""
+    assert isinstance(log.storage, MemoryStorage)
+    return log.storage
+
+
+def another(log: Log) -> Log:
+    """The same log in another process."""
+    return log_on(memory(log).disk.storage("another"))
