@@ -117,6 +117,8 @@ class Coordinator:
     def start(self) -> list[WorkerPlan]:
         """Take a new epoch, which fences older attempts, and return the workers' plans.
 
+        There are none where the run has come to its end already.
+
         Raises
         ------
         CheckpointError
@@ -128,6 +130,10 @@ class Coordinator:
             create_topics(graph, log)
             self._writer = log.transactions.writer(owner_of(graph.name))
             found = read_manifest(log, graph.name)
+            if found is not None and self._has_finished(found):
+                self._manifest, self.restored = found, found.checkpoint
+                self.phase, self._flushed = Phase.DONE, True
+                return []
         begun = found
         if self.options.fresh and (found is None or found.run != self.options.run):
             begun = None
@@ -241,6 +247,10 @@ class Coordinator:
             for number in range(first, last + 1):
                 self._log.transactions.decide(self._writer, number, "abort")
 
+    def _has_finished(self, found: Manifest) -> bool:
+        run = self.options.run
+        return found.finished and run != "" and found.finished_run == run
+
     def _start_checkpoint(self) -> Command:
         assert self._manifest is not None
         number = self._manifest.checkpoint + 1
@@ -264,6 +274,8 @@ class Coordinator:
             first=self._first,
             finished=last and self._flushed,
         )
+        if manifest.finished:
+            manifest = msgspec.structs.replace(manifest, finished_run=self.options.run)
         self._commit(manifest)
         self._first = False
         self._manifest = manifest

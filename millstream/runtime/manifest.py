@@ -88,6 +88,9 @@ class Manifest(msgspec.Struct, frozen=True):
         The run was bounded and came to its end: the next one captures new ends.
     operators
         By operator: its files, oldest first.
+    finished_run
+        Which run came to its end, as its options name it: begun once more, by a host that did
+        not hear of that, it has nothing left to do.
     """
 
     job: str
@@ -98,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True):
     finished: bool
     sources: dict[str, SourceState]
     operators: dict[str, tuple[StateFile, ...]]
+    finished_run: str = ""
     version: int = VERSION
 
     def paths(self) -> set[str]:

@@ -250,35 +250,33 @@ class Worker:
         }
 
     def _read_sources(self, loaded: bool) -> bool:
-        """Read what is to be read next: tables until they are loaded, then both in turn."""
-        # First, for a source that has rows at any time must not keep the time of others back.
-        if loaded and self._advance_time():
+        """Read what is to be read next: tables until they are loaded, then both in turn.
+
+        Streams are read, and told of time, only if there is room for what that sets free.
+        """
+        room = loaded and self._has_room()
+        # Time first: a source that has rows at any moment must not keep that of others back.
+        if room and self._advance_time():
             return True
         self._turn += 1
         kinds = (True, False) if self._turn % 2 else (False, True)
-        for tables in kinds if loaded else (True,):
-            if self._read_some(tables=tables):
+        for tables in kinds:
+            if (tables or room) and self._read_some(tables=tables):
                 return True
-        if not loaded or not self._has_room():
+        if not room:
             return False
-        if self._advance_time() or any(
+        progressed = self._advance_time() or any(
             not each.busy and each.end_sources() for each in self._stages
-        ):
-            self._report_progress()
-            return True
+        )
         self._report_progress()
-        return False
+        return progressed
 
     def _advance_time(self) -> bool:
-        """Let one stage pass on what it knows of time, if there is room for what that sets free."""
-        return self._has_room() and any(
-            not each.busy and each.advance_time() for each in self._stages
-        )
+        """Let one stage pass on what it knows of time."""
+        return any(not each.busy and each.advance_time() for each in self._stages)
 
     def _read_some(self, *, tables: bool) -> bool:
-        """Read one batch of a table, or of a stream if every outlet has room for its rows."""
-        if not tables and not self._has_room():
-            return False
+        """Read one batch of a table, or of a stream."""
         # Every second turn tables come first; stages take turns in being asked first.
         first = self._turn // 2 % len(self._stages)
         for stage in (*self._stages[first:], *self._stages[:first]):

@@ -6,13 +6,13 @@ The oracle is the demo's row-by-row model, which shares no code with the engine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 import millstream as ms
-from millstream import col
+from millstream import col, lit
 from millstream.cli.demo.checks import hour_table
 from millstream.cli.demo.model import Hour, Outcome, late_departures
 from millstream.log import Log
@@ -34,6 +34,7 @@ ORIGINS = ("EWR", "JFK", "LGA", "a small airport with a long name")
 CARRIERS = ("AA", "B6", "UA", "WN")
 START_US = 1_356_998_400_000_000
 MINUTE_US = 60_000_000
+JOB = "late_flights"
 OUTPUTS = ("hours", "hours_late", "hours_cancelled")
 
 
@@ -77,11 +78,13 @@ def load(log: Log, random_: random.Random, *, count: int, partitions: int) -> No
 
 
 def sinks(log: Log, lateness: str) -> list[ms.Sink]:
-    """The job: a filter, a table join, windows by key, their late rows, a side output."""
+    """The job: filters, a union, a table join, windows by key, late rows, a side output."""
     flights = ms.stream("flights", time="scheduled", lateness=lateness, log=log)
     airlines = ms.table("airlines", key="carrier", log=log)
+    # United again, what was one batch is two: the second one rests where there is no room.
+    even, odd = flights.filter(col("dep_delay") > 15).branch(col("flight") % 2 == 0, lit(True))
     hours = (
-        flights.filter(col("dep_delay") > 15)
+        even.union(odd)
         .join(airlines, on="carrier")
         .key_by("origin")
         .window(ms.tumbling("1h"))
@@ -98,16 +101,16 @@ def sinks(log: Log, lateness: str) -> list[ms.Sink]:
 def compiler(log: Log, lateness: str) -> Callable[[int], JobGraph]:
     """The job, to be compiled for a parallelism."""
     roots = [each.node for each in sinks(log, lateness)]
-    return lambda parallelism: compile_job(roots, "late_flights", parallelism)
+    return lambda parallelism: compile_job(roots, JOB, parallelism)
 
 
-def expected(log: Log, lateness_us: int) -> Outcome:
-    """The model's outcome over what lies in the log."""
+def expected(log: Log, lateness_us: int, ends: Sequence[int] | None = None) -> Outcome:
+    """The model's outcome over what lies in the log, in each partition before its end."""
     source = log.topic("flights")
     partitions = []
     for index in range(source.partitions):
         reader, batches = source.reader(index), []
-        while (batch := reader.read()) is not None:
+        while (batch := reader.read(until=None if ends is None else ends[index])) is not None:
             batches.append(batch)
         partitions.append(plain_rows(pa.Table.from_batches(batches, FLIGHTS)))
     return late_departures(partitions, lateness_us)

@@ -141,6 +141,21 @@ def test_open_windows_move_with_their_keys_to_another_parallelism(
     assert rows_of(log, "windows", "key", "n") == [(key, 6) for key in "abcdefghi"]
 
 
+def test_a_run_that_came_to_its_end_is_not_run_again_by_a_host_that_did_not_hear_of_it() -> None:
+    bench = Bench()
+    log = event_log(bench)
+    put(log, "events", events(1))
+    sinks = windows(log)
+    run(bench, sinks, run="mine")
+    put(log, "events", events(21))
+    again = Played(bench, sinks, run="mine")
+    assert (again.workers, again.coordinator.finished) == ([], True)
+    again.finish()
+    assert results(log) == [(0, 1)]
+    run(bench, sinks, run="another")
+    assert results(log) == [(0, 1), (20, 1)]
+
+
 class TestFresh:
     def test_it_starts_over_and_leaves_nothing_of_the_old_state(self) -> None:
         bench = Bench()

@@ -119,6 +119,8 @@ class Attempts:
     def _run_attempt(self, coordinator: Coordinator, publisher: RunPublisher) -> list[WorkerResult]:
         """Run one attempt to its end; what it left undecided is decided when it failed."""
         plans = coordinator.start()
+        if coordinator.finished:
+            return []  # an earlier process of this run committed its end and died
         fleet: RemoteFleet | None = None
         try:
             workers = self._pool.workers(plans, self._failed_worker)

@@ -77,6 +77,7 @@ class RunPublisher:
         self._coordinator = coordinator
         self._statuses = statuses
         self._completed = 0
+        self._obeyed = None  # what was asked for holds for this attempt too
         self._change(
             state=JobState.RUNNING,
             attempt=self.record.attempt + 1,

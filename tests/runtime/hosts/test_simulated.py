@@ -11,10 +11,19 @@ import pytest
 from millstream.clock import ManualClock
 from millstream.log import Log, Topic
 from millstream.log.reader import PartitionReader
+from millstream.runtime.attempt import read_manifest
 from millstream.runtime.hosts.simulated import Faults, SimulationReport, run_simulated
 from millstream.runtime.options import RunOptions
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.runtime.late_flights import OUTPUTS, compiler, expected, load, outcome
+from tests.runtime.late_flights import (
+    JOB,
+    OUTPUTS,
+    compiler,
+    expected,
+    load,
+    make_flights,
+    outcome,
+)
 
 PATH = "/log"
 LATENESS = {"10m": 600_000_000, "24h": 86_400_000_000}
@@ -22,11 +31,15 @@ LATENESS = {"10m": 600_000_000, "24h": 86_400_000_000}
 
 @dataclass
 class Watcher:
-    """A reader of the output: what it saw once must be there for ever, in that order."""
+    """A reader of the output: what it saw once must be there for ever, in that order.
+
+    It also writes more rows while the job runs, which the run must not read.
+    """
 
     disk: MemoryDisk
     clock: ManualClock
     log: Log | None = None
+    more: list[pa.Table] = field(default_factory=list)
     readers: dict[tuple[str, int], PartitionReader] = field(default_factory=dict)
     seen: dict[tuple[str, int], list[pa.RecordBatch]] = field(default_factory=dict)
 
@@ -37,6 +50,10 @@ class Watcher:
             for name in OUTPUTS:
                 if name in self.log.topic_names():
                     self._look(self.log.topic(name))
+            if self.more and read_manifest(self.log, JOB) is not None:
+                # The ends of the run are captured: what comes from now on is not part of it.
+                with self.log.producer("flights") as producer:
+                    producer.append(self.more.pop())
         except SimulatedCrash:
             self.log = None  # the power was cut: look at everything again, from the beginning
             self.check()
@@ -63,9 +80,15 @@ class Watcher:
 
 
 def simulate(
-    seed: int, faults: Faults, parallelism: int, *, rows: int | None = None
+    seed: int,
+    faults: Faults,
+    parallelism: int,
+    *,
+    rows: int | None = None,
+    batch_rows: int | None = None,
+    interval_us: int | None = None,
 ) -> SimulationReport:
-    """One run; its output must be the model's."""
+    """One run; its output must be the model's. What is not given is chosen by the seed."""
     random_ = random.Random(seed)
     disk, clock = MemoryDisk(random.Random(seed + 1)), ManualClock()
     log = Log(PATH, storage=disk.storage("setup"), clock=clock)
@@ -75,11 +98,13 @@ def simulate(
     options = RunOptions(
         parallelism=parallelism,
         until="end",
-        checkpoint_interval_us=random_.choice((300, 3_000)) if rows is None else 300,
-        batch_rows=random_.choice((1, 3, 9)) if rows is None else 1,
+        run="simulated",
+        checkpoint_interval_us=interval_us or random_.choice((300, 3_000)),
+        batch_rows=batch_rows or random_.choice((1, 3, 9)),
         channel_bytes=1,  # one batch: the next one waits until it was taken
     )
-    watcher = Watcher(disk, clock)
+    ends = log.topic("flights").stable_ends()
+    watcher = Watcher(disk, clock, more=[make_flights(random_, 5) for _ in range(4)])
     report = run_simulated(
         compiler(log, lateness),
         disk,
@@ -93,23 +118,28 @@ def simulate(
     watcher()
     watcher.check()
     reader = Log(PATH, storage=disk.storage("reader"), clock=clock)
-    assert outcome(reader) == expected(reader, LATENESS[lateness])
+    assert outcome(reader) == expected(reader, LATENESS[lateness], ends)
     for name in OUTPUTS:
         topic = reader.topic(name)
         assert topic.stable_ends() == topic.durable_ends(), "a transaction was left open"
     return report
 
 
+def simulate_small(seed: int, faults: Faults, parallelism: int) -> SimulationReport:
+    """One run of few rows that are read one by one, with many checkpoints."""
+    return simulate(seed, faults, parallelism, rows=50, batch_rows=1, interval_us=300)
+
+
 @pytest.mark.parametrize("parallelism", [1, 2, 4])
 def test_a_run_without_faults_equals_the_model(parallelism: int) -> None:
-    for seed in range(5):
+    for seed in range(3):
         report = simulate(seed, Faults(count_max=0), parallelism)
         assert report.restores == []
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 4])
 def test_the_output_is_exactly_once_whatever_dies(parallelism: int) -> None:
-    reports = [simulate(seed, Faults(), parallelism) for seed in range(100, 124)]
+    reports = [simulate(seed, Faults(), parallelism) for seed in range(100, 108)]
     restores = [each for report in reports for each in report.restores]
     real = [
         each
@@ -123,32 +153,32 @@ def test_the_output_is_exactly_once_whatever_dies(parallelism: int) -> None:
 
 
 def test_the_same_seed_is_the_same_run() -> None:
-    for seed in (3, 103, 117):
+    for seed in (3, 103):
         assert simulate(seed, Faults(), 2).trace == simulate(seed, Faults(), 2).trace
     assert simulate(3, Faults(), 2).trace != simulate(4, Faults(), 2).trace
 
 
-@pytest.mark.parametrize(("parallelism", "stride"), [(1, 3), (2, 9), (4, 31)])
+@pytest.mark.parametrize(("parallelism", "stride"), [(1, 7), (2, 29), (4, 101)])
 def test_the_output_is_exactly_once_when_killed_at_every_step(
     parallelism: int, stride: int
 ) -> None:
-    seed, rows = 40 + parallelism, 50
-    undisturbed = simulate(seed, Faults(count_max=0), parallelism, rows=rows)
+    seed = 40 + parallelism
+    undisturbed = simulate_small(seed, Faults(count_max=0), parallelism)
     restored = 0
     for event in range(2, undisturbed.events, stride):
         faults = Faults(count_max=0, kill_at=event)
-        report = simulate(seed, faults, parallelism, rows=rows)
+        report = simulate_small(seed, faults, parallelism)
         assert report.faults == ["kill"]
         restored += any(each.completed >= 2 and each.rows_replayed for each in report.restores)
-    assert restored > 10
+    assert restored > 5
 
 
 @pytest.mark.parametrize("process", ["coordinator", "worker 0", "worker 1"])
 def test_the_output_is_exactly_once_when_a_process_dies_in_an_effect(process: str) -> None:
     begun_anew = 0
-    effects = simulate(50, Faults(count_max=0), 2, rows=50).effects[process]
-    for effect in range(1, effects, max(effects // 40, 1)):
+    effects = simulate_small(50, Faults(count_max=0), 2).effects[process]
+    for effect in range(1, effects, max(effects // 14, 1)):
         faults = Faults(count_max=0, crash_in=(process, effect))
-        report = simulate(50, faults, 2, rows=50)
+        report = simulate_small(50, faults, 2)
         begun_anew += any(each.completed for each in report.restores)
-    assert begun_anew > 4, effects
+    assert begun_anew > 2, effects
