@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import millstream as ms
+from millstream.errors import CheckpointError
 from millstream.log import Log
 from tests.runtime.kit import Bench, Played, event_log, events, put, rows_of, run
 
@@ -139,6 +140,45 @@ def test_open_windows_move_with_their_keys_to_another_parallelism(
         assert results(log) == []
     run(bench, sinks, parallelism=2)
     assert rows_of(log, "windows", "key", "n") == [(key, 6) for key in "abcdefghi"]
+
+
+def test_more_workers_than_partitions() -> None:
+    bench = Bench()
+    log = event_log(bench)
+    for number in range(12):
+        put(log, "events", events(number, key="abcdef"[number % 6]))
+    run(bench, windows(log, lateness="1m"), parallelism=16, batch_rows=1)
+    assert sum(n for _, n in results(log)) == 12
+    assert late(log) == []
+
+
+@pytest.mark.parametrize("until", ["end", None])
+def test_rows_of_a_topic_that_promises_nothing_across_power_cuts_are_missed_by_name(
+    until: str | None,
+) -> None:
+    # Where a power cut takes back rows that a checkpoint has counted, the run says so.
+    told = 0
+    for seed in range(20):
+        bench = Bench(seed)
+        log = event_log(bench, durability="os")
+        put(log, "events", events(1))
+        log.topic("events").partition(0).verify()
+        put(log, "events", events(2, 3))
+        sinks = [ms.stream("events", log=log).to("copy")]
+        running = Played(bench, sinks, until=until)
+        running.settle()
+        running.checkpoint()
+        bench.disk.power_cut()
+        after = bench.log()
+        kept = after.topic("events").durable_ends()[0]
+        sinks = [ms.stream("events", log=after).to("copy")]
+        if kept == 3:
+            run(bench, sinks)
+            continue
+        with pytest.raises(CheckpointError, match=f"offset 3, and now it ends at {kept}; a power"):
+            Played(bench, sinks, until=until)
+        told += 1
+    assert 0 < told < 20
 
 
 def test_a_run_that_came_to_its_end_is_not_run_again_by_a_host_that_did_not_hear_of_it() -> None:
