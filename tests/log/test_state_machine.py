@@ -347,7 +347,7 @@ def test_the_log_and_its_model_agree() -> None:
     run_state_machine_as_test(
         LogMachine,
         settings=settings(
-            max_examples=200,
+            max_examples=120,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
