@@ -8,7 +8,7 @@ import pytest
 
 from millstream import reality
 from millstream.errors import LockTimeoutError
-from millstream.storage_local import LocalStorage, read_boot_id
+from millstream.storage_local import LocalStorage, files, read_boot_id
 
 
 @pytest.fixture
@@ -169,3 +169,17 @@ class TestLocks:
             _ = 1 / 0
         with storage.lock(f"{tmp_path}/lock", timeout_us=0):
             pass
+
+
+def test_an_empty_folder_that_is_there_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever made it may have died before it synced the folder above.
+    synced: list[str] = []
+    monkeypatch.setattr(files, "sync_directory", synced.append)
+    (tmp_path / "log").mkdir()
+    LocalStorage().make_directory(str(tmp_path / "log"))
+    assert synced == [str(tmp_path)]
+    (tmp_path / "log" / "file").touch()
+    LocalStorage().make_directory(str(tmp_path / "log"))
+    assert synced == [str(tmp_path)]

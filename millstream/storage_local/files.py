@@ -189,6 +189,10 @@ class LocalStorage:
         while not os.path.isdir(path):
             missing.append(path)
             path = os.path.dirname(path)
+        with os.scandir(path) as entries:
+            if next(entries, None) is None:
+                # Perhaps made by a process that died before its entry was durable.
+                sync_directory(os.path.dirname(path))
         for each in reversed(missing):
             with contextlib.suppress(FileExistsError):  # another process was faster
                 os.mkdir(each)
