@@ -1,7 +1,10 @@
 """Channels between processes: Arrow Flight streams, straight from worker to worker.
 
     worker i: outlet ─▶ queue (bounded in bytes) ─▶ sender thread ══ DoPut ══▶ worker j: inlet
-                                                   one thread a peer, one stream an exchange
+
+Each channel (an exchange to one other worker) has a queue, a thread and a stream of its own:
+where one has no room, the others go on. If exchanges shared a queue, rows for a stage that
+waits would hold up those of the later stage that it waits for.
 
 A stream names its job, attempt, exchange, sender and receiver; its messages are numbered. A
 stream of another attempt is refused. A gap or a broken stream fails the attempt: nothing is
@@ -13,6 +16,7 @@ from __future__ import annotations
 import hmac
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -90,21 +94,27 @@ class FlightExchange:
         self._lock = threading.Lock()
         self._received: dict[tuple[str, int], _Received] = {}
         self._own: dict[str, MemoryChannel] = {}
-        self._peers: dict[int, _Peer] = {}
+        self._clients: dict[int, flight.FlightClient] = {}
+        self._senders: dict[tuple[str, int], _Sender] = {}
         self._server = _Server(self, host)
         self.location = f"grpc://{host}:{self._server.port}"
 
     def connect(self, locations: Sequence[str]) -> None:
-        """Make the threads that send to the other workers, whose exchanges are at `locations`."""
+        """Learn where the exchanges of all workers are."""
         for receiver, location in enumerate(locations):
             if receiver != self.worker:
-                self._peers[receiver] = _Peer(self, receiver, location, self._limit_bytes)
+                self._clients[receiver] = flight.FlightClient(location)
 
     def outlet(self, exchange: str, receiver: int) -> Outlet:
         """Return the sending end of a channel; to the worker itself it leads through memory."""
         if receiver == self.worker:
             return self._own_channel(exchange)
-        return self._peers[receiver].outlet(exchange)
+        with self._lock:
+            key = exchange, receiver
+            if key not in self._senders:
+                name = msgspec.structs.replace(self._name, exchange=exchange, receiver=receiver)
+                self._senders[key] = _Sender(self, self._clients[receiver], name, self._limit_bytes)
+            return self._senders[key]
 
     def inlet(self, exchange: str, sender: int) -> Inlet:
         """Return the receiving end of a channel."""
@@ -119,10 +129,6 @@ class FlightExchange:
             if key not in self._received:
                 self._received[key] = _Received(self._limit_bytes, self._wake)
             return self._received[key]
-
-    def name(self, exchange: str, receiver: int) -> StreamName:
-        """Return the name of a stream that leads from here."""
-        return msgspec.structs.replace(self._name, exchange=exchange, receiver=receiver)
 
     def check(self, name: StreamName) -> None:
         """Refuse a stream that is not from a worker of this attempt, or not for this one."""
@@ -149,18 +155,28 @@ class FlightExchange:
         self._wake()
 
     def close(self) -> None:
-        """End all threads and streams; what was not received is gone."""
+        """End all threads and streams; what was not received is gone.
+
+        A thread that waits for a worker that stands still is left behind: nothing can break off
+        its writing, which ends with the other worker's process.
+        """
+        deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
         self.closing = True
-        for peer in self._peers.values():
-            peer.close()
         with self._lock:
-            received = list(self._received.values())
+            received, senders = list(self._received.values()), list(self._senders.values())
+        # These first: another worker's sender may wait for them while it is closed itself.
         for each in received:
             each.abandon()
+        for sender in senders:
+            sender.wake()
+        for sender in senders:
+            sender.join(deadline_s)
         # The server waits for its streams, whose senders may hang in another process.
         closer = threading.Thread(target=self._server.shutdown, daemon=True)
         closer.start()
-        closer.join(CLOSE_TIMEOUT_S)
+        closer.join(max(deadline_s - time.monotonic(), 0))
+        for client in self._clients.values():
+            client.close()
 
     def _own_channel(self, exchange: str) -> MemoryChannel:
         with self._lock:
@@ -223,6 +239,9 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
                 try:
                     chunk = reader.read_chunk()
                 except StopIteration:
+                    if context.is_cancelled():
+                        # A sender that died: gRPC ends the stream as if it had been closed.
+                        exchange.fail(f"worker {name.sender} is gone, in the middle of a stream")
                     return
                 number, message = _decoded(chunk)
                 if number != received.expected:
@@ -235,112 +254,99 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no 
                 received.expected += 1
                 if not received.put(message):
                     return
-        except (pa.ArrowException, OSError) as error:
-            exchange.fail(f"the stream from worker {name.sender} ended early: {error}")
+        except Exception as error:
+            exchange.fail(f"the stream from worker {name.sender} broke: {error}")
 
 
-class _Peer:
-    """What is on its way to one other worker, and the thread that sends it."""
+class _Sender:
+    """The sending end of a channel to another worker, and the thread that sends."""
 
     def __init__(
-        self, exchange: FlightExchange, receiver: int, location: str, limit_bytes: int
+        self,
+        exchange: FlightExchange,
+        client: flight.FlightClient,
+        name: StreamName,
+        limit_bytes: int,
     ) -> None:
         self._exchange = exchange
-        self._receiver = receiver
-        self._location = location
+        self._client = client
+        self._name = name
         self._limit_bytes = limit_bytes
-        self._waiting: deque[tuple[str, Message]] = deque()
+        self._waiting: deque[Message] = deque()
+        # Each is written by one thread only, so that no lock is needed.
         self._queued_bytes = 0
         self._sent_bytes = 0
         self._ready = threading.Event()
-        self._client = flight.FlightClient(location)
-        self._writers: dict[str, tuple[pa.Schema, flight.FlightStreamWriter]] = {}
-        self._numbers: dict[str, int] = {}
-        name = f"send-{exchange.worker}-{receiver}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._number = 0
+        self._schema: pa.Schema | None = None
+        self._writer: flight.FlightStreamWriter | None = None
+        thread_name = f"send-{name.exchange}-{name.receiver}"
+        self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
         self._thread.start()
 
-    def outlet(self, exchange: str) -> Outlet:
-        """Return the sending end of one exchange's channel to the peer."""
-        return _PeerOutlet(self, exchange)
-
     def has_room(self) -> bool:
-        """Return `True` iff rows may be queued."""
         return self._queued_bytes - self._sent_bytes < self._limit_bytes
 
-    def queue(self, exchange: str, message: Message) -> None:
-        """Let the thread send a message."""
+    def send(self, message: Message) -> None:
         self._queued_bytes += message.size_bytes
-        self._waiting.append((exchange, message))
+        self._waiting.append(message)
         self._ready.set()
 
-    def close(self) -> None:
-        """End the thread and the streams; what waits is not sent."""
+    def wake(self) -> None:
+        """Let the thread see that the exchange is being closed."""
         self._ready.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
-        # Without it the receiver's thread would wait for more, and its server for the thread.
-        for _, writer in self._writers.values():
-            with suppress(pa.ArrowException, OSError):
-                writer.done_writing()
-        self._client.close()
+
+    def join(self, deadline_s: float) -> None:
+        """Wait for the thread's end, which ends its stream."""
+        self._thread.join(max(deadline_s - time.monotonic(), 0))
 
     def _run(self) -> None:
+        exchange = self._exchange
         try:
-            while not self._exchange.closing:
+            while not exchange.closing:
                 self._ready.wait()
                 self._ready.clear()
-                while self._waiting and not self._exchange.closing:
-                    exchange, message = self._waiting.popleft()
-                    self._send(exchange, message)
+                while self._waiting and not exchange.closing:
+                    message = self._waiting.popleft()
+                    self._send(message)
                     had_room = self.has_room()
                     self._sent_bytes += message.size_bytes
                     if not had_room:
-                        self._exchange.wake()
+                        exchange.wake()
         except Exception as error:
-            reason = f"the stream to worker {self._receiver} at {self._location}: {error}"
-            self._exchange.fail(reason)
+            exchange.fail(
+                f"the stream {self._name.exchange!r} to worker {self._name.receiver}: {error}"
+            )
+        if self._writer is not None:
+            # Without it the receiver's thread would wait for more, and its server for the thread.
+            with suppress(pa.ArrowException, OSError):
+                self._writer.done_writing()
 
-    def _send(self, exchange: str, message: Message) -> None:
-        number = self._numbers.get(exchange, 0)
-        self._numbers[exchange] = number + 1
+    def _send(self, message: Message) -> None:
+        number = self._number
+        self._number += 1
         if isinstance(message, Batch):
-            writer = self._writer(exchange, message.rows.schema)
+            writer = self._stream(message.rows.schema)
             writer.write_with_metadata(message.rows, _HEADER.pack(number, _ROWS, 0, 0))
         else:
-            writer = self._writer(exchange, None)
+            writer = self._stream(None)
             writer.write_metadata(pa.py_buffer(_encoded(number, message)))
 
-    def _writer(self, exchange: str, schema: pa.Schema | None) -> flight.FlightStreamWriter:
-        """Return a stream for rows of `schema`; `None`: any stream of the exchange will do.
+    def _stream(self, schema: pa.Schema | None) -> flight.FlightStreamWriter:
+        """Return a stream for rows of `schema`; `None`: any stream will do.
 
         A stream has one schema. Where rows of another come, the receiver has taken everything
         of the first stream before the next one begins.
         """
-        known, writer = self._writers.get(exchange, (None, None))
-        if writer is not None and (schema is None or schema.equals(known)):
+        writer = self._writer
+        if writer is not None and (schema is None or schema.equals(self._schema)):
             return writer
         if writer is not None:
             writer.close()
-        name = self._exchange.name(exchange, self._receiver)
-        descriptor = flight.FlightDescriptor.for_command(msgspec.json.encode(name))
-        schema = _NO_COLUMNS if schema is None else schema
-        writer, _ = self._client.do_put(descriptor, schema)
-        self._writers[exchange] = schema, writer
-        return writer
-
-
-class _PeerOutlet:
-    """The sending end of one exchange's channel to a peer."""
-
-    def __init__(self, peer: _Peer, exchange: str) -> None:
-        self._peer = peer
-        self._exchange = exchange
-
-    def has_room(self) -> bool:
-        return self._peer.has_room()
-
-    def send(self, message: Message) -> None:
-        self._peer.queue(self._exchange, message)
+        descriptor = flight.FlightDescriptor.for_command(msgspec.json.encode(self._name))
+        self._schema = _NO_COLUMNS if schema is None else schema
+        self._writer, _ = self._client.do_put(descriptor, self._schema)
+        return self._writer
 
 
 def _encoded(number: int, message: Message) -> bytes:
