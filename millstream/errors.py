@@ -106,6 +106,14 @@ class JobCancelledError(JobError):
     """Raised when a running job was cancelled; what it had not committed was taken back."""
 
 
+class ExchangeError(JobError):
+    """Raised when a stream from worker to worker broke, mostly because one of them is gone."""
+
+
+class ResourcesError(JobError, UserError):
+    """Raised when a cluster found no room for a job's workers in time."""
+
+
 class CheckpointError(JobError):
     """Raised when a checkpoint cannot be taken, or a file of it is missing or damaged."""
 

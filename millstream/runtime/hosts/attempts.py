@@ -6,7 +6,7 @@ attempt 1 ── a worker dies ──▶ decide what is open ── delay ──
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,9 @@ from millstream.runtime.restart import Restarts, RestartStrategy
 from millstream.runtime.result import RunResult, WorkerResult, run_result
 from millstream.runtime.worker import WorkerPlan
 
+PAUSE_US = 100_000
+"""Between two looks at what is asked of a run that waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -35,13 +38,23 @@ class Outcome:
 class WorkerPool(Protocol):
     """The processes that a run's workers live in."""
 
-    def workers(self, plans: Sequence[WorkerPlan], failed: int | None) -> list[RemoteWorker]:
+    def workers(
+        self, plans: Sequence[WorkerPlan], failed: int | None, on_wait: Callable[[str], None]
+    ) -> list[RemoteWorker]:
         """Return a worker for each plan, ready to begin.
 
         Parameters
         ----------
         failed
             The worker whose process is not to be used again.
+        on_wait
+            Called several times a second, while there is something to wait for, with what that
+            is; what it raises is passed on.
+
+        Raises
+        ------
+        ResourcesError
+            When there was no room for them in time.
         """
         ...
 
@@ -83,6 +96,7 @@ class Attempts:
         self._pool = pool
         self._patience = patience
         self._restarts = Restarts(strategy)
+        self._publisher: RunPublisher | None = None
         self._failures = 0
         self._failed_worker: int | None = None
 
@@ -96,45 +110,71 @@ class Attempts:
             self._pool.close()
 
     def _run(self) -> Outcome:
-        publisher: RunPublisher | None = None
         while True:
-            coordinator = Coordinator(self._compile_for, self._log, self._options)
-            publisher = publisher or self._publisher(coordinator)
             try:
-                workers = self._run_attempt(coordinator, publisher)
+                return self._attempted()
             except BaseException as error:
-                delay_us = self._restarts.on_failure(error, self._log.clock.monotonic_us())
-                if delay_us is None:
-                    cancelled = isinstance(error, JobCancelledError)
-                    publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, error)
-                    return Outcome(None, portable(error))
-                self._failures += 1
-                self._failed_worker = getattr(error, "worker", None)
-                publisher.over(JobState.RESTARTING, error)
-                self._log.clock.sleep_us(delay_us)
-                continue
-            publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
-            return Outcome(self._result(workers, coordinator, publisher), None)
+                outcome = self._failed(error)
+                if outcome is not None:
+                    return outcome
+
+    def _attempted(self) -> Outcome:
+        """Run one attempt to its end."""
+        coordinator = Coordinator(self._compile_for, self._log, self._options)
+        publisher = self._publisher = self._publisher or self._new_publisher(coordinator)
+        try:
+            workers = self._run_attempt(coordinator, publisher)
+        except _StoppedEarlyError:
+            workers = []
+        publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
+        return Outcome(self._result(workers, coordinator, publisher), None)
 
     def _run_attempt(self, coordinator: Coordinator, publisher: RunPublisher) -> list[WorkerResult]:
-        """Run one attempt to its end; what it left undecided is decided when it failed."""
+        """Run one attempt; what it left undecided is decided when it failed."""
         plans = coordinator.start()
         if coordinator.finished:
             return []  # an earlier process of this run committed its end and died
+
+        def on_wait(reason: str) -> None:
+            publisher.waits(coordinator, reason)
+            if coordinator.stopping:
+                raise _StoppedEarlyError
+
         fleet: RemoteFleet | None = None
         try:
-            workers = self._pool.workers(plans, self._failed_worker)
+            workers = self._pool.workers(plans, self._failed_worker, on_wait)
             fleet = RemoteFleet(workers, self._log.clock, self._patience)
             fleet.start()
             publisher.attempt(coordinator, fleet.statuses)
             drive(coordinator, fleet, self._log.clock, publisher.on_turn)
-            return fleet.results()
+            return fleet.results(complete=not coordinator.durable)
         finally:
             if fleet is not None:
                 fleet.abandon()
             coordinator.close()
 
-    def _publisher(self, coordinator: Coordinator) -> RunPublisher:
+    def _failed(self, error: BaseException) -> Outcome | None:
+        """Return how the run ended with this error; `None`: another attempt is to follow."""
+        publisher, clock = self._publisher, self._log.clock
+        delay_us = self._restarts.on_failure(error, clock.monotonic_us())
+        if publisher is None or delay_us is None:
+            if publisher is not None:
+                cancelled = isinstance(error, JobCancelledError)
+                publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, error)
+            return Outcome(None, portable(error))
+        self._failures += 1
+        self._failed_worker = getattr(error, "worker", None)
+        publisher.over(JobState.RESTARTING, error)
+        try:
+            until_us = clock.monotonic_us() + delay_us
+            while (left_us := until_us - clock.monotonic_us()) > 0:
+                publisher.on_turn(clock.monotonic_us())
+                clock.sleep_us(min(left_us, PAUSE_US))
+        except JobCancelledError as cancelled_error:
+            return self._failed(cancelled_error)
+        return None
+
+    def _new_publisher(self, coordinator: Coordinator) -> RunPublisher:
         return RunPublisher(
             self._log,
             coordinator.graph.name,
@@ -155,6 +195,10 @@ class Attempts:
             finished=coordinator.finished,
             restarts=self._failures,
         )
+
+
+class _StoppedEarlyError(Exception):
+    """Raised where a run that waits for its processes was asked to stop."""
 
 
 def portable(error: BaseException) -> BaseException:

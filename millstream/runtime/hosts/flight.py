@@ -25,7 +25,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import flight
 
-from millstream.errors import JobError
+from millstream.errors import ExchangeError
 from millstream.runtime.channels import Inlet, Outlet
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
@@ -82,7 +82,7 @@ class FlightExchange:
         token: str,
         limit_bytes: int,
         wake: Callable[[], None],
-        on_failure: Callable[[JobError], None],
+        on_failure: Callable[[ExchangeError], None],
         host: str = "127.0.0.1",
     ) -> None:
         self.worker = worker
@@ -148,7 +148,7 @@ class FlightExchange:
         """Report a broken stream, unless the exchange is being closed."""
         if not self.closing:
             message = f"the exchange of worker {self.worker} broke: {reason}"
-            self._on_failure(JobError(message))
+            self._on_failure(ExchangeError(message))
 
     def wake(self) -> None:
         """Say that there is room again."""

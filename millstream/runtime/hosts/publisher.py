@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from millstream.errors import JobCancelledError
+from millstream.errors import FencedError, JobCancelledError
 from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.control import JobControl, JobRecord, JobState, Request
@@ -71,6 +71,21 @@ class RunPublisher:
         self._status_due_us = 0
         self._completed = 0
         self._obeyed: Request | None = None
+        self._go_on_from(self._control.record() if self._control is not None else None)
+
+    def waits(self, coordinator: Coordinator, reason: str) -> None:
+        """Say what the next attempt waits for, and obey; to be called several times a second.
+
+        Raises
+        ------
+        JobCancelledError
+            When the run was asked to end at once.
+        """
+        self._coordinator, self._statuses = coordinator, list
+        if reason != self.record.reason:
+            self._change(reason=reason)
+            self._note("waiting", reason)
+        self.on_turn(self._log.clock.monotonic_us())
 
     def attempt(self, coordinator: Coordinator, statuses: Callable[[], list[WorkerStatus]]) -> None:
         """Speak of a new attempt from now on."""
@@ -83,6 +98,7 @@ class RunPublisher:
             attempt=self.record.attempt + 1,
             epoch=coordinator.epoch,
             restored=coordinator.restored,
+            reason=None,
         )
         if coordinator.restored is None:
             self._note("started", f"began anew on {self.record.parallelism} workers")
@@ -113,8 +129,19 @@ class RunPublisher:
         if self._on_status is not None and state.is_over:
             self._on_status(self._statuses())
         with suppress(OSError):  # a full disk must not hide why the run ended
-            self._change(state=state, reason=reason)
+            if not isinstance(error, FencedError):  # else another run speaks of the job now
+                self._change(state=state, reason=reason)
             self._note(state.value, reason or f"job {self.record.job!r} {state.value}", error)
+
+    def _go_on_from(self, before: JobRecord | None) -> None:
+        """Count on where an earlier process of the same run died."""
+        if before is not None and before.run == self.record.run:
+            self.record = msgspec.structs.replace(
+                self.record,
+                started_us=before.started_us,
+                attempt=before.attempt,
+                checkpoints=before.checkpoints,
+            )
 
     def _change(self, **changes: object) -> None:
         coordinator, now_us = self._coordinator, self._log.clock.now_us()

@@ -1,4 +1,6 @@
-"""The Ray host: one actor a worker, one actor that coordinates; the only module that imports Ray.
+"""The Ray host: one actor a worker, one actor that coordinates.
+
+Ray is imported here and in `ray_pool`, and nowhere else.
 
     driver ── submits ──▶ coordinator actor ── polls ──▶ worker actor 0 … P−1
                                │                            ╚══ Arrow Flight ══╝
@@ -13,9 +15,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import secrets
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +23,9 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    GetTimeoutError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-)
+from ray.exceptions import GetTimeoutError, RayActorError
 
-from millstream.errors import JobError, MillstreamError, OptionError
+from millstream.errors import OptionError
 from millstream.log import Log
 from millstream.runtime.attempt import Compiler
 from millstream.runtime.handle import JobHandle
@@ -40,18 +33,11 @@ from millstream.runtime.hosts.attempts import Attempts, Outcome
 from millstream.runtime.hosts.grpc_probe import why_no_grpc
 from millstream.runtime.hosts.local import stop_on_signal
 from millstream.runtime.hosts.publisher import OnStatus
-from millstream.runtime.hosts.remote_fleet import (
-    Patience,
-    RemoteWorker,
-    WorkerDeadError,
-    WorkerUnreachableError,
-)
-from millstream.runtime.hosts.worker_actor import Answer, WorkerProcess
-from millstream.runtime.messages import Command
+from millstream.runtime.hosts.ray_pool import RayPool
+from millstream.runtime.hosts.remote_fleet import Patience
 from millstream.runtime.options import RunOptions
 from millstream.runtime.restart import RestartStrategy
-from millstream.runtime.result import RunResult, WorkerResult
-from millstream.runtime.worker import WorkerPlan
+from millstream.runtime.result import RunResult
 
 NAMESPACE = "millstream"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
@@ -66,7 +52,6 @@ HEALTH_CHECKS = {
 PROBE_TIMEOUT_S = 5.0
 """For how long an address may keep silent."""
 STATUS_INTERVAL_S = 0.2
-FINISH_TIMEOUT_S = 60.0
 LINGER_S = 10.0
 """For how long a coordinator whose job is over answers those who still ask."""
 
@@ -189,167 +174,6 @@ def _comes_with_the_job() -> bool:
     return Path(spec.origin).is_relative_to(Path.cwd())
 
 
-class WorkerActor:
-    """The process of one worker, in one attempt after another; see `WorkerProcess`."""
-
-    def __init__(self) -> None:
-        self._process: WorkerProcess | None = None
-
-    def prepare(self, plan: WorkerPlan, log_path: str, token: str) -> str:
-        """Become the worker of a plan, and return where the other workers send to."""
-        if self._process is not None:
-            self._process.close()
-        self._process = WorkerProcess(plan, log_path, token, ray.util.get_node_ip_address())
-        return self._process.location()
-
-    def begin(self, locations: Sequence[str]) -> None:
-        """Connect to the other workers and start."""
-        assert self._process is not None
-        self._process.begin(locations)
-
-    def poll(self, received: int, commands: Sequence[tuple[int, Command]], wait_s: float) -> Answer:
-        """Obey commands and return reports."""
-        assert self._process is not None
-        return self._process.poll(received, commands, wait_s)
-
-    def finish(self) -> WorkerResult | None:
-        """Stop, and return what the worker came to."""
-        assert self._process is not None
-        return self._process.finish()
-
-
-class _RayWorker:
-    """A worker actor as its coordinator calls it."""
-
-    def __init__(self, actor: Any, location: str, patience: Patience) -> None:
-        self.location = location
-        self._actor = actor
-        self._patience = patience
-
-    def begin(self, locations: Sequence[str]) -> None:
-        _answer(self._actor.begin.remote(locations), self._patience.answer_s)
-
-    def poll(self, received: int, commands: Sequence[tuple[int, Command]], wait_s: float) -> Answer:
-        answer: Answer = _answer(
-            self._actor.poll.remote(received, commands, wait_s), self._patience.answer_s
-        )
-        return answer
-
-    def finish(self) -> WorkerResult | None:
-        result: WorkerResult | None = _answer(self._actor.finish.remote(), FINISH_TIMEOUT_S)
-        return result
-
-
-class RayPool:
-    """An actor a worker; those that live are used again by the next attempt.
-
-    Parameters
-    ----------
-    log_path, settings
-        Of the run.
-    """
-
-    def __init__(self, log_path: str, settings: RaySettings) -> None:
-        self._log_path = log_path
-        self._settings = settings
-        self._actors: dict[int, Any] = {}
-
-    def workers(self, plans: Sequence[WorkerPlan], failed: int | None) -> list[RemoteWorker]:
-        """Return a worker for each plan, in an actor of its own."""
-        if failed is not None:
-            self._end(failed)
-        token = secrets.token_hex(16)
-        known = set(self._actors)
-        prepared = [self._prepare(plan, token) for plan in plans]
-        workers: list[RemoteWorker] = []
-        for plan, reference in zip(plans, prepared, strict=True):
-            patience = self._settings.patience
-            again = plan.worker in known
-            try:
-                wait_s = patience.answer_s if again else self._settings.start_timeout_s
-                location = _answer(reference, wait_s)
-            except (WorkerDeadError, WorkerUnreachableError) as error:
-                if not again:
-                    raise self._no_room(len(plans), error) from error
-                self._end(plan.worker)
-                location = self._prepared_anew(plan, token, len(plans))
-            workers.append(_RayWorker(self._actors[plan.worker], location, patience))
-        return workers
-
-    def close(self) -> None:
-        """End all actors."""
-        for worker in list(self._actors):
-            self._end(worker)
-
-    def _prepare(self, plan: WorkerPlan, token: str) -> Any:
-        if plan.worker not in self._actors:
-            actor = ray.remote(WorkerActor).options(
-                num_cpus=self._cpus(plan.graph.parallelism),
-                max_restarts=0,
-                max_task_retries=0,
-                max_concurrency=4,
-            )
-            self._actors[plan.worker] = actor.remote()
-        return self._actors[plan.worker].prepare.remote(plan, self._log_path, token)
-
-    def _prepared_anew(self, plan: WorkerPlan, token: str, count: int) -> str:
-        try:
-            reference = self._prepare(plan, token)
-            return str(_answer(reference, self._settings.start_timeout_s))
-        except (WorkerDeadError, WorkerUnreachableError) as error:
-            raise self._no_room(count, error) from error
-
-    def _cpus(self, count: int) -> float:
-        """Return how many processors a worker asks for: one, or an even share of fewer."""
-        if self._settings.worker_cpus is not None:
-            return self._settings.worker_cpus
-        total = ray.cluster_resources().get("CPU", 1.0)
-        return min(1.0, int(100 * total / count) / 100)
-
-    def _no_room(self, count: int, error: Exception) -> JobError:
-        free, total = ray.available_resources(), ray.cluster_resources()
-        message = (
-            f"Ray started no worker within {self._settings.start_timeout_s:g} s ({error}); each "
-            f"of {count} needs {self._cpus(count):g} CPU, and of {total.get('CPU', 0):g} there are "
-            f"{free.get('CPU', 0):g} free; end other jobs, add nodes, or lower worker_cpus"
-        )
-        return JobError(message)
-
-    def _end(self, worker: int) -> None:
-        actor = self._actors.pop(worker, None)
-        if actor is not None:
-            with suppress(Exception):  # it may be dead, or Ray itself may be
-                ray.kill(actor)
-
-
-def _answer(reference: Any, timeout_s: float) -> Any:
-    """Return the result of a call to a worker, with errors as the fleet knows them."""
-    try:
-        return ray.get(reference, timeout=timeout_s)
-    except GetTimeoutError as error:
-        message = f"no answer within {timeout_s:g} s"
-        raise WorkerUnreachableError(message) from error
-    except ActorUnavailableError as error:
-        raise WorkerUnreachableError(str(error)) from error
-    except OutOfMemoryError as error:
-        message = f"out of memory: {error}"
-        raise WorkerDeadError(message) from error
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, MillstreamError):
-            raise cause from None
-        message = f"a call failed: {cause!r}"
-        raise WorkerDeadError(message) from error
-    except (ActorDiedError, RayActorError) as error:
-        raise WorkerDeadError(_why_dead(error)) from error
-
-
-def _why_dead(error: RayActorError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
-    return " ".join(telling[:2]) or " ".join(lines[:2])
-
-
 class CoordinatorActor:
     """Runs a job's attempts, one after another, until it is over.
 
@@ -392,7 +216,9 @@ class CoordinatorActor:
             Log(self._log_path),
             self._options,
             host="ray",
-            pool=RayPool(self._log_path, settings),
+            pool=RayPool(
+                self._log_path, settings.worker_cpus, settings.start_timeout_s, settings.patience
+            ),
             patience=settings.patience,
             strategy=settings.restart,
         )

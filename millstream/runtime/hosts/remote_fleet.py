@@ -2,7 +2,8 @@
 
 One thread a worker asks it again and again; there is at most one call on its way to each, so
 that nothing queues up before a worker that is slow. A worker that is dead, does not answer in
-time, or answers but stands still, is reported as failed.
+time, or answers but stands still, is reported as failed. A stream that broke is mostly a
+consequence: the others wait a moment for the cause.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from millstream.clock import Clock
-from millstream.errors import JobError
+from millstream.errors import ExchangeError, JobError
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.hosts.worker_actor import Answer
 from millstream.runtime.hosts.worker_thread import WorkerFailed
@@ -25,6 +26,10 @@ from millstream.runtime.result import WorkerResult
 
 POLL_S = 0.1
 RETRY_PAUSE_US = 50_000
+CAUSE_S = 2.0
+"""How long, at most, a broken stream waits for the reason."""
+
+T = TypeVar("T")
 
 
 class WorkerUnreachableError(Exception):
@@ -66,10 +71,13 @@ class Patience:
         For an answer.
     advance_s
         For progress, while there is something to do.
+    begin_s
+        For a worker's first step: it reads its state before that.
     """
 
     answer_s: float = 5.0
     advance_s: float = 30.0
+    begin_s: float = 600.0
 
 
 class RemoteFleet:
@@ -106,7 +114,7 @@ class RemoteFleet:
         """Connect the workers to each other and let them begin."""
         locations = [each.worker.location for each in self._pollers]
         for each in self._pollers:
-            each.worker.begin(locations)
+            each.begin(locations)
         for each in self._pollers:
             each.start()
 
@@ -118,9 +126,10 @@ class RemoteFleet:
     def next_report(self, timeout_s: float) -> Report | WorkerFailed | None:
         """Return the next report, or `None`: none came in time."""
         try:
-            return self._reports.get(timeout=timeout_s)
+            report = self._reports.get(timeout=timeout_s)
         except queue.Empty:
             return None
+        return self._cause(report) if _is_broken_stream(report) else report
 
     def post(self, report: Report | WorkerFailed) -> None:
         """Take a report from a poller."""
@@ -130,17 +139,46 @@ class RemoteFleet:
         """Return each worker's newest status."""
         return [each.status for each in self._pollers]
 
-    def results(self) -> list[WorkerResult]:
-        """Stop the workers in good order and return what they came to."""
+    def results(self, *, complete: bool) -> list[WorkerResult]:
+        """Stop the workers in good order and return what they came to.
+
+        Parameters
+        ----------
+        complete
+            Whether one that cannot be asked any more is an error: where rows are kept in its
+            memory. Else all that it did is committed, and only its counters are missing.
+        """
         self.closing.set()
         for each in self._pollers:
             each.join()
-        results = [each.worker.finish() for each in self._pollers]
+        results = []
+        for each in self._pollers:
+            try:
+                results.append(each.finish())
+            except JobError:
+                if complete:
+                    raise
         return [each for each in results if each is not None]
 
     def abandon(self) -> None:
         """Poll the workers no more; what they still write is refused by the log."""
         self.closing.set()
+
+    def _cause(self, broken: Report | WorkerFailed) -> Report | WorkerFailed:
+        """Return the failure that broke a stream, if one is reported soon."""
+        until_us = self._clock.monotonic_us() + int(CAUSE_S * 1e6)
+        while (left_us := until_us - self._clock.monotonic_us()) > 0:
+            try:
+                report = self._reports.get(timeout=left_us / 1e6)
+            except queue.Empty:
+                break
+            if isinstance(report, WorkerFailed) and not _is_broken_stream(report):
+                return report
+        return broken
+
+
+def _is_broken_stream(report: Report | WorkerFailed) -> bool:
+    return isinstance(report, WorkerFailed) and isinstance(report.error, ExchangeError)
 
 
 class _Poller:
@@ -154,8 +192,15 @@ class _Poller:
         self._commands: deque[tuple[int, Command]] = deque()
         self._numbers = 0
         self._received = 0
-        self._liveness = Liveness(int(fleet.patience.advance_s * 1e6))
+        patience = fleet.patience
+        self._liveness = Liveness(int(patience.advance_s * 1e6), int(patience.begin_s * 1e6))
         self._thread = threading.Thread(target=self._run, name=f"poll-{index}", daemon=True)
+
+    def begin(self, locations: Sequence[str]) -> None:
+        self._insist(lambda: self.worker.begin(locations))
+
+    def finish(self) -> WorkerResult | None:
+        return self._insist(self.worker.finish)
 
     def start(self) -> None:
         self._thread.start()
@@ -175,16 +220,19 @@ class _Poller:
             commands = tuple(self._commands)
             try:
                 answer = self.worker.poll(self._received, commands, POLL_S)
-            except WorkerDeadError as error:
-                self._fail(f"died: {error}")
-                return
             except WorkerUnreachableError as error:
-                silent_us = fleet.clock.monotonic_us() - answered_us
-                if silent_us >= fleet.patience.answer_s * 1e6:
-                    self._fail(f"did not answer for {silent_us / 1e6:.1f} s ({error})")
+                silent = self._too_silent(answered_us, error)
+                if silent is not None:
+                    self._fail(silent)
                     return
                 fleet.clock.sleep_us(RETRY_PAUSE_US)
                 continue
+            except WorkerDeadError as error:
+                self._fail(f"died: {error}")
+                return
+            except Exception as error:
+                self._fail(f"cannot be asked: {error}")
+                return
             answered_us = fleet.clock.monotonic_us()
             for _ in commands:
                 self._commands.popleft()
@@ -199,18 +247,40 @@ class _Poller:
                 continue  # repeated: its number had not come back yet
             self._received = number
             self._fleet.post(report)
-        if self._liveness.stands_still(answer.turns, answer.status, now_us):
-            self._fail(
-                f"answers but has not advanced for {self._fleet.patience.advance_s:g} s "
-                "while rows wait for it"
-            )
-            return True
-        return False
+        reason = self._liveness.stands_still(answer.turns, answer.status, now_us)
+        if reason is not None:
+            patience = self._fleet.patience
+            waited_s = patience.advance_s if answer.turns else patience.begin_s
+            self._fail(f"answers but {reason} for {waited_s:g} s")
+        return reason is not None
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Call until it gets through; it may be carried out more than once."""
+        clock = self._fleet.clock
+        start_us = clock.monotonic_us()
+        while True:
+            try:
+                return call()
+            except WorkerUnreachableError as error:
+                silent = self._too_silent(start_us, error)
+                if silent is not None:
+                    raise self._error(silent) from error
+                clock.sleep_us(RETRY_PAUSE_US)
+            except WorkerDeadError as error:
+                reason = f"died: {error}"
+                raise self._error(reason) from error
+
+    def _too_silent(self, since_us: int, error: Exception) -> str | None:
+        silent_us = self._fleet.clock.monotonic_us() - since_us
+        if silent_us < self._fleet.patience.answer_s * 1e6:
+            return None
+        return f"did not answer for {silent_us / 1e6:.1f} s ({error})"
 
     def _fail(self, what: str) -> None:
-        if self._fleet.closing.is_set():
-            return
+        if not self._fleet.closing.is_set():
+            self._fleet.post(WorkerFailed(self.index, self._error(what)))
+
+    def _error(self, what: str) -> JobError:
         status = self.status
         where = f" (process {status.pid} on {status.node})" if status.pid else ""
-        message = f"worker {self.index}{where} {what}"
-        self._fleet.post(WorkerFailed(self.index, JobError(message, worker=self.index)))
+        return JobError(f"worker {self.index}{where} {what}", worker=self.index)

@@ -1,7 +1,10 @@
 """A worker as a process of its own: what its coordinator calls, however often it calls.
 
-Calls may be carried out twice, or although they raised. So commands and reports are numbered:
-a command is obeyed once, a report is repeated until its number comes back.
+    attempt 1: prepare ─▶ begin ─▶ poll … ─▶ attempt 2: prepare ─▶ begin ─▶ poll … ─▶ finish
+
+Calls may be carried out twice, late, or although they raised. So each names its attempt, and
+commands and reports are numbered: a command is obeyed once, a report is repeated until its
+number comes back.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from millstream.errors import JobError
+from millstream.errors import ExchangeError, JobError, OptionError
 from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.hosts.drive import job_error
@@ -63,7 +66,7 @@ class WorkerProcess:
                 f"worker {plan.worker} on {host} does not see the log {log_path!r}: a job on "
                 "several machines needs its log on a file system that all of them share"
             )
-            raise JobError(message)
+            raise OptionError(message)
         self._plan = plan
         self._host = host
         self._log_path = log_path
@@ -150,7 +153,7 @@ class WorkerProcess:
             return None
         return replace(result, status=replace(result.status, pid=os.getpid(), node=self._host))
 
-    def _on_failure(self, error: JobError) -> None:
+    def _on_failure(self, error: ExchangeError) -> None:
         self._post(WorkerFailed(self._plan.worker, error))
 
     def _post(self, report: Report | WorkerFailed) -> None:
@@ -161,3 +164,65 @@ class WorkerProcess:
             self._number += 1
             self._waiting.append((self._number, report))
             self._something.notify_all()
+
+
+class WorkerHost:
+    """What a process does for its coordinator: hold the worker of one attempt after another.
+
+    Calls of an attempt that is over are refused: one of them may come late, and its commands
+    and numbers mean nothing to the worker that is there now.
+
+    Parameters
+    ----------
+    host
+        The address that other workers reach this process at.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._attempt = 0
+        self._process: WorkerProcess | None = None
+        self._preparing = threading.Lock()
+
+    def prepare(self, attempt: int, plan: WorkerPlan, log_path: str, token: str) -> str:
+        """Become the worker of a plan, and return where the other workers send to.
+
+        Parameters
+        ----------
+        attempt
+            Counted by the coordinator; the second call with the same one changes nothing.
+        """
+        with self._preparing:
+            if attempt < self._attempt:
+                raise self._late(attempt)
+            if attempt > self._attempt:
+                before, self._process, self._attempt = self._process, None, attempt
+                if before is not None:
+                    before.close()
+            if self._process is None:
+                self._process = WorkerProcess(plan, log_path, token, self._host)
+            return self._process.location()
+
+    def begin(self, attempt: int, locations: Sequence[str]) -> None:
+        """Connect to the other workers and start."""
+        self._of(attempt).begin(locations)
+
+    def poll(
+        self, attempt: int, received: int, commands: Sequence[tuple[int, Command]], wait_s: float
+    ) -> Answer:
+        """Obey commands and return reports."""
+        return self._of(attempt).poll(received, commands, wait_s)
+
+    def finish(self, attempt: int) -> WorkerResult | None:
+        """Stop, and return what the worker came to."""
+        return self._of(attempt).finish()
+
+    def _of(self, attempt: int) -> WorkerProcess:
+        process = self._process
+        if attempt != self._attempt or process is None:
+            raise self._late(attempt)
+        return process
+
+    def _late(self, attempt: int) -> JobError:
+        message = f"a call of attempt {attempt} came in attempt {self._attempt}"
+        return JobError(message)
