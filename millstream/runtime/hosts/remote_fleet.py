@@ -158,6 +158,10 @@ class RemoteFleet:
             except JobError:
                 if complete:
                     raise
+                continue
+            if results[-1] is None and complete:
+                message = f"worker {each.index} could not give its result at the end"
+                raise JobError(message, worker=each.index)
         return [each for each in results if each is not None]
 
     def abandon(self) -> None:
