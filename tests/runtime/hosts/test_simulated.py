@@ -171,9 +171,9 @@ def test_the_output_is_exactly_once_when_killed_at_every_step(
         # Another seed each time: other rows, and another order of everything.
         report = simulate_small(40 + event, Faults(count_max=0, kill_at=event), parallelism)
         killed += report.faults == ["kill"]  # or it was over before
-        restored += any(each.completed >= 2 and each.rows_replayed for each in report.restores)
+        restored += any(each.completed and each.rows_replayed for each in report.restores)
     assert killed > len(events) * 3 // 4
-    assert restored > 2
+    assert restored > 5
 
 
 @pytest.mark.parametrize("process", ["coordinator", "worker 0", "worker 1"])
