@@ -37,23 +37,23 @@ def passes_over(
 ) -> Passes:
     """Run `job` over all of `topic` until `seconds` were measured; return what was found.
 
-    A first pass, which is not counted, compiles the kernels and tells how long one takes; the
-    checkpoint interval is then chosen so that each pass completes several. Every pass starts
-    over and writes a topic of its own, which is removed after it.
+    Two passes are not counted: the first compiles the kernels, the second tells how long one
+    takes; the checkpoint interval is then chosen so that each pass completes several. Every pass
+    starts over and writes a topic of its own, which is removed after it.
     """
     rows = sum(log.topic(topic).stable_ends())
     interval_us = 1_000_000
     measured: list[tuple[float, int, int]] = []
     spent = 0.0
-    while spent < seconds or len(measured) < 4:
+    while spent < seconds or len(measured) < 5:
         elapsed, result = one_pass(log, job, interval_us)
         counters = result.counters.values()
         measured.append((elapsed, result.checkpoints, sum(each.rows_python for each in counters)))
-        if len(measured) == 1:
+        if len(measured) == 2:
             interval_us = max(int(elapsed * 1e6 / (3 * CHECKPOINTS_MIN)), 10_000)
-        else:
+        elif len(measured) > 2:
             spent += elapsed
-    counted = measured[1:]
+    counted = measured[2:]
     return Passes(
         rows_per_second=rows / statistics.median(elapsed for elapsed, _, _ in counted),
         checkpoints=min(checkpoints for _, checkpoints, _ in counted),
