@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from millstream.errors import (
+    CheckpointError,
     FencedError,
     JobCancelledError,
     OptionError,
@@ -43,6 +44,9 @@ class RestartStrategy:
             raise OptionError(message)
 
 
+_FINAL = (UserError, CheckpointError, FencedError, JobCancelledError)
+
+
 class Restarts:
     """The failures of a run so far.
 
@@ -61,12 +65,10 @@ class Restarts:
     def on_failure(self, error: BaseException, now_us: int) -> int | None:
         """Return how long to wait before the next attempt, or `None`: the job has failed.
 
-        What the user must put right, a cancelled run, and an attempt that was superseded, are not
-        tried again.
+        What the user must put right, state that cannot be restored, a cancelled run, and an
+        attempt that was superseded, are not tried again.
         """
-        if isinstance(error, UserError | FencedError | JobCancelledError) or not isinstance(
-            error, Exception
-        ):
+        if isinstance(error, _FINAL) or not isinstance(error, Exception):
             return None
         strategy = self._strategy
         self._failed_us.append(now_us)
