@@ -11,7 +11,8 @@ Batches are `pyarrow.RecordBatch`es. Beside the columns of the schema they may c
 ones, whose names start with an underscore:
 
 - `_stamp` (int64, microseconds): the watermark of the row's source partition just before
-  the row. Carried from the source to the first timed operator, which decides lateness by it.
+  the row. Carried from the source to the first timed operator, which decides lateness by it;
+  rows that come out late there keep it.
 - `_weight` (int64): the signed weight of the row in a changelog, as in DBSP's Z-sets
   (insert +1, delete -1). Absent where every row weighs +1.
 """
