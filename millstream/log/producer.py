@@ -15,7 +15,7 @@ from millstream.log.partition import Partition
 from millstream.log.topic_config import APPEND, OPERATION_FIELD, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
 
-FRAME_ROWS_MAX = 65_536
+FRAME_ROWS_MAX = 131_072
 
 
 class Producer:

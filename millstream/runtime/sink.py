@@ -15,7 +15,7 @@ from millstream.log.transactions import Participant
 from millstream.runtime.background import Background, Done, Pending
 from millstream.runtime.graph import SinkNode
 
-FRAME_ROWS = 65_536
+FRAME_ROWS = 131_072
 FRAME_BYTES = 8 * 1024 * 1024
 
 
