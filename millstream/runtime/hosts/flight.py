@@ -34,7 +34,8 @@ _HEADER = struct.Struct("<qBqB")
 """Number of the message in its channel, kind, and what a message without rows says."""
 _ROWS, _WATERMARK, _BARRIER, _END = range(4)
 _NO_COLUMNS = pa.schema([])
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
+"""Less than a coordinator waits for an answer: the process is to be used again."""
 
 
 class StreamName(msgspec.Struct, frozen=True):
