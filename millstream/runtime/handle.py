@@ -61,8 +61,7 @@ class JobHandle:
 
     def metrics(self) -> dict[str, object]:
         """Return the status as plain data: dicts, lists, numbers and text."""
-        metrics: dict[str, object] = msgspec.to_builtins(self.status())
-        return metrics
+        return msgspec.json.decode(msgspec.json.encode(self.status()), type=dict[str, object])
 
     def stop(self) -> None:
         """Ask the job to end after one more checkpoint; open windows stay open in it.
