@@ -310,10 +310,7 @@ class _Sender:
                 while self._waiting and not exchange.closing:
                     message = self._waiting.popleft()
                     self._send(message)
-                    had_room = self.has_room()
-                    self._sent_bytes += message.size_bytes
-                    if not had_room:
-                        exchange.wake()
+                    self._sent(message.size_bytes)
         except Exception as error:
             exchange.fail(
                 f"the stream {self._name.exchange!r} to worker {self._name.receiver}: {error}"
@@ -322,6 +319,13 @@ class _Sender:
             # Without it the receiver's thread would wait for more, and its server for the thread.
             with suppress(pa.ArrowException, OSError):
                 self._writer.done_writing()
+
+    def _sent(self, size_bytes: int) -> None:
+        self._sent_bytes += size_bytes
+        # Asked after the count has changed: a worker that found no room before is woken.
+        waiting_bytes = self._queued_bytes - self._sent_bytes
+        if waiting_bytes < self._limit_bytes <= waiting_bytes + size_bytes:
+            self._exchange.wake()
 
     def _send(self, message: Message) -> None:
         number = self._number
