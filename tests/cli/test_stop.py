@@ -98,9 +98,12 @@ def test_a_stop_does_not_wait_for_the_next_checkpoint(log: Log) -> None:
     with started(directory, "run", path) as process:
         wait_until(lambda: any(written(log)), process)
         assert copied(log) == 0
+        before = sum(written(log))
         end = stop(process)
     assert (end.code, end.out) == (0, ""), end
-    assert FRAME_ROWS <= copied(log) == sum(written(log))
+    # What was written before the last checkpoint is committed; what a fast job wrote behind it,
+    # while that one was being completed, is not.
+    assert before <= log.topic("copy").to_arrow().num_rows <= sum(written(log))
     end = run(directory, "run", path, "--until", "end")
     assert end.code == 0, end
     assert sorted(log.topic("copy").to_arrow()["n"].to_pylist()) == list(range(rows))
