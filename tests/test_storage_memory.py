@@ -360,7 +360,7 @@ class TestRefusals:
 CALLS = st.sampled_from(["append", "append", "append", "sync", "cut", "write", "remove", "power"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     seed=st.integers(0, 2**32),
     calls=st.lists(st.tuples(CALLS, st.sampled_from("ab"), st.integers(1, 1_500)), max_size=25),

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.dsl.binding import bind
@@ -232,7 +232,6 @@ def same(ours: object, theirs: object) -> bool:
     return ours == theirs
 
 
-@settings(deadline=None)
 @given(batch=rows(), pair=numbers() | texts() | times() | fields() | conditions())
 def test_an_expression_means_what_sql_means(
     oracle: duckdb.DuckDBPyConnection, batch: pa.RecordBatch, pair: Pair

@@ -94,7 +94,7 @@ def frame_of(content: bytes, schema: pa.Schema) -> Frame:
     return frames[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(batches())
 def test_what_is_written_is_what_is_read(batch: pa.RecordBatch) -> None:
     content = segment_of(batch)
@@ -107,7 +107,7 @@ def test_what_is_written_is_what_is_read(batch: pa.RecordBatch) -> None:
     assert plain.to_pylist() == batch.to_pylist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches(), st.data())
 def test_the_columns_asked_for_are_those_of_the_batch(
     batch: pa.RecordBatch, data: st.DataObject
@@ -121,7 +121,7 @@ LAST_IS_EMPTY = pa.record_batch(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches())
 @example(LAST_IS_EMPTY)
 def test_pyarrows_own_message_has_the_same_body(batch: pa.RecordBatch) -> None:

@@ -187,7 +187,7 @@ def keys(draw: st.DrawFn) -> tuple[list[pa.DataType], list[list[Any]]]:
     return [COLUMNS[name][0] for name in names], draw(st.lists(values, max_size=12))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(keys(), st.integers(0, 3), st.booleans())
 def test_against_the_reference_in_any_layout(
     key: tuple[list[pa.DataType], list[list[Any]]], before: int, encoded: bool
@@ -228,7 +228,7 @@ def test_what_cannot_be_a_key(type_: pa.DataType) -> None:
         key_hashes([pa.nulls(1, type_)])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 6), max_size=50), st.integers(7, 9))
 def test_rows_are_split_in_their_order(destinations: list[int], count: int) -> None:
     found = split_rows(np.array(destinations, dtype=np.int64), count)

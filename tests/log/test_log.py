@@ -296,7 +296,7 @@ class TestCrashes:
         assert deleted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=300))
 def test_no_name_leads_out_of_the_log(name: str) -> None:
     log = memory_log()
@@ -308,7 +308,7 @@ def test_no_name_leads_out_of_the_log(name: str) -> None:
     assert log.topic(name).name == name
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_a_description_is_understood_or_refused(content: bytes) -> None:
     with pytest.raises(MillstreamError):

@@ -164,7 +164,7 @@ class TestPlaces:
                     producer.append(rows(4), partition=partition)
         assert [read(topic, index) for index in range(3)] == [[], [], [1, 2, 3]]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=40),
         st.sampled_from([2, 3, 64]),

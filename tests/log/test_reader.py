@@ -86,7 +86,7 @@ class TestReading:
         assert ids_of(reader.read()) == [10]
         assert (reader.at_end(), reader.position) == (True, 11)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         frames=st.lists(st.integers(1, 6), min_size=1, max_size=8),
         calls=st.lists(

@@ -349,7 +349,6 @@ def test_the_log_and_its_model_agree() -> None:
         settings=settings(
             max_examples=120,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

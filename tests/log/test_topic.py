@@ -54,7 +54,7 @@ class TestLatest:
         topic = log.create_topic("t", SCHEMA, key=["id"], table=True)
         assert topic.latest().equals(SCHEMA.empty_table())
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.lists(
             st.tuples(

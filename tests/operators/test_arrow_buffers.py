@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.operators import arrow_buffers as buffers
@@ -36,7 +36,6 @@ def bits(bitmap: buffers.Bitmap, count: int) -> list[bool]:
 
 
 @pytest.mark.parametrize("type_", NUMBER_TYPES, ids=str)
-@settings(deadline=None)
 @given(data=st.data())
 def test_numbers_are_seen_in_place(type_: pa.DataType, data: st.DataObject) -> None:
     day = 86_400_000 if type_ == pa.date64() else 1
@@ -51,7 +50,6 @@ def test_numbers_are_seen_in_place(type_: pa.DataType, data: st.DataObject) -> N
         assert values.ctypes.data >= array.buffers()[1].address
 
 
-@settings(deadline=None)
 @given(array=sliced(st.booleans(), pa.bool_()))
 def test_booleans_and_validity_are_bits(array: pa.Array) -> None:
     valid = [each is not None for each in array.to_pylist()]
@@ -68,7 +66,6 @@ def test_booleans_and_validity_are_bits(array: pa.Array) -> None:
 
 
 @pytest.mark.parametrize("type_", TEXT_TYPES, ids=str)
-@settings(deadline=None)
 @given(data=st.data())
 def test_strings_are_offsets_and_bytes(type_: pa.DataType, data: st.DataObject) -> None:
     array = data.draw(sliced(st.text(max_size=5), pa.string())).cast(type_)
@@ -80,7 +77,6 @@ def test_strings_are_offsets_and_bytes(type_: pa.DataType, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("type_", NUMBER_TYPES, ids=str)
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=20))
 def test_arrays_come_back(type_: pa.DataType, rows: list[tuple[int, bool]]) -> None:
     dtype = buffers.storage_dtype(type_)
@@ -100,7 +96,6 @@ def test_arrays_come_back(type_: pa.DataType, rows: list[tuple[int, bool]]) -> N
         assert buffers.values_of(whole).ctypes.data == values.ctypes.data
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=20))
 def test_booleans_come_back_from_bytes(rows: list[tuple[bool, bool]]) -> None:
     values, valid = (np.array([row[i] for row in rows], dtype=np.bool_) for i in range(2))

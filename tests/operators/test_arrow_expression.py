@@ -20,7 +20,7 @@ TYPES = list({each.type: None for each in SCHEMA})
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=str)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_value_is_what_the_model_says(type_: pa.DataType, data: st.DataObject) -> None:
     expression = data.draw(expressions(type_))

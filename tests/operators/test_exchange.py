@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.log.key_hash import key_groups
@@ -27,7 +27,6 @@ def batch_of(rows: list[tuple[str | None, int | None]]) -> pa.RecordBatch:
     ).slice(1)
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(ROW, max_size=50),
     keys=st.sampled_from([("text",), ("number",), ("text", "number"), ("_stamp",)]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.operators.expression import Call, Column, Constant, columns_of, substitute
@@ -28,7 +28,6 @@ def test_columns_are_replaced_once_not_again() -> None:
     assert substitute(ONE, {"a": B}) == ONE
 
 
-@settings(deadline=None)
 @given(data=st.data(), batch=batches)
 def test_substituting_is_computing_the_column_first(
     data: st.DataObject, batch: pa.RecordBatch

@@ -73,7 +73,6 @@ configs = st.builds(
 # Every example compiles kernels of its own. So that they are found in the cache the next time,
 # the examples are always the same, and a failing one is shown as it was found.
 @settings(
-    deadline=None,
     max_examples=12,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

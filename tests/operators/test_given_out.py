@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.log.key_hash import key_groups
@@ -33,7 +33,6 @@ def restored(texts: list[str | None], owned: range = range(4096)) -> GivenOut:
     return again
 
 
-@settings(deadline=None)
 @given(
     noted=st.lists(st.lists(st.integers(0, 199), min_size=1, max_size=5), max_size=4),
     watermark_us=st.integers(-100, 100),
@@ -52,7 +51,6 @@ def test_what_lies_between_two_groups_was_given_out_like_them(
     assert again.restored_max_us == (watermark_us if groups else NEVER)
 
 
-@settings(deadline=None)
 @given(
     edges=st.sets(st.integers(1, 4095), max_size=5),
     owned=st.tuples(st.integers(0, 4096), st.integers(0, 4096)).map(

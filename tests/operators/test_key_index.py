@@ -187,7 +187,7 @@ def apply(index: KeyIndex, model: Model, action: str, argument: Any) -> None:
         model.mark()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(history=histories())
 def test_slots_are_those_of_a_dictionary(
     history: tuple[list[pa.DataType], list[tuple[str, Any]]],

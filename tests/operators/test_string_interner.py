@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.operators.kernels.strings import INTERNED, UNKNOWN
@@ -23,7 +23,6 @@ def words_of(interner: StringInterner, array: pa.Array, insert: bool = True) -> 
     return [int(word) for word in words]
 
 
-@settings(deadline=None)
 @given(batches=st.lists(st.lists(st.none() | STRINGS, max_size=20), max_size=4))
 def test_words_are_equal_iff_the_strings_are(batches: list[list[bytes | None]]) -> None:
     interner = StringInterner()

@@ -121,7 +121,7 @@ def ordered(rows: Sequence[Row]) -> list[list[tuple[str, Any]]]:
     return [sorted(row.items()) for row in rows]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     how=st.sampled_from(["inner", "left"]),
     pair=st.booleans(),

@@ -111,7 +111,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     keys=st.sampled_from(KEYS),
     size=SIZES,
@@ -168,7 +168,7 @@ def test_results_are_those_of_the_model_whatever_interrupts(
     assert sum(each.operator.counters.state_keys for each in workers.drivens) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     keys=st.sampled_from(KEYS),
     allowed=st.sampled_from([0, 5]),
@@ -209,7 +209,7 @@ def check_late(found: list[Row], expected: Sequence[Row]) -> None:
     assert sorted(map(repr, found)) == sorted(map(repr, ours))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 60), max_size=8))
 def test_any_split_into_batches_gives_the_same_rows(seed: int, cuts: list[int]) -> None:
     rows = rows_of(seed, 60, range(-50, 100))
@@ -302,7 +302,6 @@ def test_a_sum_beyond_int64_is_an_error_that_says_how_large_it_is(
         driven.end()
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30))
 def test_sums_on_the_way_may_be_beyond_int64(values: list[int]) -> None:
     while abs(rest := -sum(values)) > 2**62:
@@ -310,7 +309,6 @@ def test_sums_on_the_way_may_be_beyond_int64(values: list[int]) -> None:
     assert small("sum", pa.int64(), values).rows()[0]["result"] == sum(values)
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=10))
 def test_means_of_large_integers_are_exact(values: list[int]) -> None:
     found = small("mean", pa.uint64(), values).rows()[0]["result"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.errors import CheckpointError
@@ -48,7 +48,6 @@ def test_the_ends_of_time_pass_as_they_are(watermark_us: int) -> None:
     assert WindowAggregate(config()).output_watermark(watermark_us) == watermark_us
 
 
-@settings(deadline=None)
 @given(
     watermark_us=st.integers(-40, 40)
     | st.integers(WATERMARK_MIN, WATERMARK_MIN + 50)

@@ -81,7 +81,7 @@ def sorted_rows(table: pa.Table | None) -> list[tuple[str, ...]]:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(0, 200),

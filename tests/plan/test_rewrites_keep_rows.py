@@ -112,7 +112,7 @@ def run_compiled(sinks: list[nodes.Sink], batch: pa.RecordBatch) -> list[pa.Tabl
 
 # Every example compiles kernels of its own, so a failing one is shown as it was found: to
 # shrink it would take minutes.
-@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     batch=batches(),
     steps=st.lists(st.tuples(st.sampled_from(NAMES), NUMBERS), max_size=6),

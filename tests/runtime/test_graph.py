@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.log.key_hash import key_groups
@@ -14,7 +14,6 @@ from millstream.runtime.graph import KEY_GROUPS, key_groups_of_worker, partition
 PARALLELISM = st.integers(1, 64) | st.sampled_from([1000, 4095, 4096])
 
 
-@settings(deadline=None)
 @given(PARALLELISM)
 def test_every_key_group_has_one_owner(parallelism: int) -> None:
     owned = [key_groups_of_worker(worker, parallelism) for worker in range(parallelism)]
@@ -22,7 +21,6 @@ def test_every_key_group_has_one_owner(parallelism: int) -> None:
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_every_partition_has_one_reader(parallelism: int, partitions: int) -> None:
     read = [partitions_of_worker(each, parallelism, partitions) for each in range(parallelism)]

@@ -60,7 +60,7 @@ class Story:
         self.written += len(seconds)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_no_row_is_lost_or_counted_twice_and_no_window_is_given_out_twice(
     seed: int, parallelisms: list[int]

@@ -227,7 +227,7 @@ class Simulated:
         )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     job=jobs(),
     topics=TOPICS,

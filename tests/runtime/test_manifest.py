@@ -64,7 +64,7 @@ MANIFESTS = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(MANIFESTS)
 def test_it_is_read_as_it_was_written(manifest: Manifest) -> None:
     assert decode_manifest(encode_manifest(manifest), "job") == manifest

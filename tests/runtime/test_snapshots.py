@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.errors import CheckpointError
@@ -125,7 +125,6 @@ def test_a_missing_file_is_named() -> None:
         max_size=20,
     )
 )
-@settings(deadline=None)
 def test_no_two_parts_have_one_file(parts: list[tuple[int, int, str, int]]) -> None:
     assert len({state_path("job", *each) for each in parts}) == len(parts)
 

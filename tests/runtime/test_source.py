@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.errors import JobError
@@ -198,7 +198,6 @@ class TestTime:
             assert batch.column("time").null_count == 1
             assert watermark_s(reading) == (10, False)
 
-    @settings(deadline=None)
     @given(
         st.sampled_from(["s", "ms", "us", "ns"]),
         st.sampled_from([None, "UTC", "Europe/Berlin"]),

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.windows import lateness
@@ -32,7 +32,6 @@ def row_by_row(times: Sequence[int | None], lateness_us: int, greatest_us: int) 
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@settings(deadline=None)
 @given(
     times=st.lists(TIMES, max_size=30),
     cuts=st.lists(st.integers(0, 30), max_size=5),

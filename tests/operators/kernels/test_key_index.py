@@ -49,7 +49,7 @@ class Table:
         )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     hash_of=st.lists(st.integers(0, 9) | st.integers(2**31 - 3, 2**31 - 1), min_size=8, max_size=8),
     steps=st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, 7))), max_size=12),
@@ -95,7 +95,6 @@ def test_flags_say_what_came() -> None:
     assert table.flags[1] == 0
 
 
-@settings(deadline=None)
 @given(hashes=st.lists(st.integers(0, 12), max_size=8))
 def test_entries_can_all_be_found_in_a_new_table(hashes: list[int]) -> None:
     before = Table(16, 8)
@@ -107,7 +106,6 @@ def test_entries_can_all_be_found_in_a_new_table(hashes: list[int]) -> None:
     assert after.find(keys, hashes, insert=False)[1] == slots
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(*[st.integers(0, 2**64 - 1)] * 3), min_size=1, max_size=20))
 def test_a_hash_depends_on_every_word_and_its_place(rows: list[tuple[int, ...]]) -> None:
     words = np.array(rows, dtype=np.uint64).T.copy()

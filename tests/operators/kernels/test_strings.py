@@ -18,7 +18,6 @@ ALL = np.zeros(0, dtype=np.bool_)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-@settings(deadline=None)
 @given(strings=st.lists(st.binary(max_size=9), max_size=12))
 def test_a_short_string_is_its_length_and_bytes(dtype: type, strings: list[bytes]) -> None:
     # The last string ends where the buffer ends, so nothing may be read behind it.
@@ -34,7 +33,6 @@ def test_a_short_string_is_its_length_and_bytes(dtype: type, strings: list[bytes
             assert int(word) == int.from_bytes(string, "little") | len(string) << 56
 
 
-@settings(deadline=None)
 @given(
     strings=st.lists(st.binary(min_size=8, max_size=30), min_size=1, max_size=10),
     size=st.sampled_from([4, 8, 64]),

@@ -115,7 +115,7 @@ class TestResults:
         result = run(log, [counted.agg(n=ms.count()).to("windows")])
         assert result.counters["window-key"].rows_out == 3
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
     @given(
         job=jobs(),
         topics=TOPICS,
