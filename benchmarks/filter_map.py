@@ -12,13 +12,13 @@ rates taken in the same run over the same data, in rows of input a second:
 
 Beside it stands a chain of `pyarrow.compute` calls over the same columns in memory. The job
 runs at P=1 in this process with checkpoints on and warm kernels, pass after pass over the topic
-until ten seconds have been measured; the median pass counts.
+until ten seconds have been measured; the parts of the bound take turns with it, and of each the
+median counts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import millstream as ms
-from benchmarks.harness import Figure, Figures, compared, main, scratch_directory, seconds_of
+from benchmarks.harness import Figure, Figures, compared, main, scratch_directory
 from benchmarks.jobs import Passes, passes_over
 from millstream import col
 
@@ -113,7 +113,11 @@ def checksum(batches: list[pa.RecordBatch]) -> None:
 
 
 def write_plainly(batches: list[pa.RecordBatch], path: Path) -> None:
-    """Write the buffers of the output one after another into a file, and sync it."""
+    """Write the buffers of the output one after another into a file, and sync it.
+
+    The file of the run before is there until then; see `passes_over`.
+    """
+    path.unlink(missing_ok=True)
     with path.open("wb", buffering=0) as file:
         for batch in batches:
             for column in batch.columns:
@@ -121,7 +125,6 @@ def write_plainly(batches: list[pa.RecordBatch], path: Path) -> None:
                     if buffer is not None:
                         file.write(buffer)
         os.fsync(file.fileno())
-    path.unlink()
 
 
 def job(output: str) -> ms.Sink:
@@ -144,24 +147,21 @@ def run(quick: bool) -> Figures:
         with log.producer("events") as producer:
             for index in range(batch_count):
                 producer.append(make_batch(index))
-        measured = passes_over(log, job, "events", seconds=seconds)
         sample = [make_batch(index) for index in range(min(batch_count, 400))]
-        sample_rows = BATCH_ROWS * len(sample)
-        numba_pass(sample[:1])
         # As many bytes as a pass of the job writes: a short burst would stay in memory.
         output = arrow_chain(sample) * (batch_count // len(sample))
-        output_rows = BATCH_ROWS * len(sample) * (batch_count // len(sample))
-
-        def rate(work: Callable[[], object], rows: int = sample_rows) -> float:
-            return rows / seconds_of(work)
-
-        parts = {
-            "numba_pass": rate(lambda: numba_pass(sample)),
-            "checksum": rate(lambda: checksum(sample)),
-            "plain_write": rate(lambda: write_plainly(output, directory / "plain"), output_rows),
+        sample_rows = BATCH_ROWS * len(sample)
+        peers = {
+            "numba_pass": lambda: numba_pass(sample),
+            "checksum": lambda: checksum(sample),
+            "plain_write": lambda: write_plainly(output, directory / "plain"),
+            "arrow_chain": lambda: arrow_chain(sample),
         }
-        chain = rate(lambda: arrow_chain(sample))
-    return figures_of(measured, parts, chain)
+        peer_rows = dict.fromkeys(peers, sample_rows)
+        peer_rows["plain_write"] *= batch_count // len(sample)
+        measured = passes_over(log, job, "events", peers, seconds=seconds)
+    rates = {name: peer_rows[name] / taken for name, taken in measured.peers.items()}
+    return figures_of(measured, rates, rates.pop("arrow_chain"))
 
 
 def figures_of(measured: Passes, parts: dict[str, float], chain: float) -> Figures:
