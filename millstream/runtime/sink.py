@@ -10,12 +10,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from millstream.log.producer import Producer
+from millstream.log.producer import FRAME_ROWS_MAX, Producer
 from millstream.log.transactions import Participant
 from millstream.runtime.background import Background, Done, Pending
 from millstream.runtime.graph import SinkNode
 
-FRAME_ROWS = 131_072
 FRAME_BYTES = 8 * 1024 * 1024
 
 
@@ -72,11 +71,13 @@ class LogSink:
         FencedError, LogError
             Where an earlier append failed.
         """
+        if self._rows + rows.num_rows > FRAME_ROWS_MAX:
+            self._append(transaction)  # the rows beyond would make a small frame of their own
         self._gathered.append(_as_sunk(rows, self.node))
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
         self.rows_written += rows.num_rows
-        if self._rows >= FRAME_ROWS or self._bytes >= FRAME_BYTES:
+        if self._rows >= FRAME_ROWS_MAX or self._bytes >= FRAME_BYTES:
             self._append(transaction)
 
     def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:

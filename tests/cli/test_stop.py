@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from millstream.log import Log
-from millstream.runtime.sink import FRAME_ROWS
+from millstream.log.producer import FRAME_ROWS_MAX
 from tests.cli.process_kit import ended, run, started, stop, wait_until
 
 HOUR_US = 3_600_000_000
@@ -93,7 +93,7 @@ def test_a_job_is_stopped_in_good_order_and_goes_on(
 
 def test_a_stop_does_not_wait_for_the_next_checkpoint(log: Log) -> None:
     path, directory = script(log, "1h"), Path(log.path)
-    rows = 4 * FRAME_ROWS  # enough for a partition to be written to before a checkpoint
+    rows = 4 * FRAME_ROWS_MAX  # enough for a partition to be written to before a checkpoint
     append(log, 0, rows)
     with started(directory, "run", path) as process:
         wait_until(lambda: any(written(log)), process)

@@ -7,6 +7,7 @@ import pytest
 import millstream as ms
 from millstream.errors import FencedError
 from millstream.log import Log
+from millstream.log.producer import FRAME_ROWS_MAX
 from millstream.runtime.attempt import read_manifest
 from millstream.runtime.coordinator import MANIFESTS_KEPT, Coordinator, Phase
 from millstream.runtime.manifest import Manifest, PartitionState
@@ -19,7 +20,6 @@ from millstream.runtime.messages import (
     StartCheckpoint,
 )
 from millstream.runtime.options import RunOptions
-from millstream.runtime.sink import FRAME_ROWS
 from tests.runtime.kit import (
     Bench,
     Played,
@@ -231,7 +231,7 @@ class TestClose:
         running.tick(running.coordinator.options.checkpoint_interval_us)
         (worker,) = running.workers
         worker.step()
-        put(log, "events", events(*[4] * FRAME_ROWS))
+        put(log, "events", events(*[4] * FRAME_ROWS_MAX))
         while worker.step():
             pass
         log.topic("copy").partition(0).sync()

@@ -11,10 +11,11 @@ import pytest
 
 from millstream.errors import LogError
 from millstream.log import Log
+from millstream.log.producer import FRAME_ROWS_MAX
 from millstream.log.transactions import Writer
 from millstream.runtime.background import AtOnce, Background
 from millstream.runtime.graph import Edge, SinkNode
-from millstream.runtime.sink import FRAME_ROWS, LogSink, MemorySink
+from millstream.runtime.sink import LogSink, MemorySink
 from millstream.storage_memory import MemoryStorage
 from tests.runtime.kit import EVENTS, Bench, event_log, events, rows_of
 
@@ -95,11 +96,22 @@ def test_rows_are_gathered_until_the_flush_of_their_transaction() -> None:
 def test_enough_rows_for_a_frame_are_appended_at_once() -> None:
     log = event_log(Bench())
     filled, _ = sink(log)
-    half = events(*[1] * (FRAME_ROWS // 2))
+    half = events(*[1] * (FRAME_ROWS_MAX // 2))
     filled.append(half, 5)
     assert transactions(log) == []
     filled.append(half, 5)
-    assert transactions(log) == [(5, FRAME_ROWS)]
+    assert transactions(log) == [(5, FRAME_ROWS_MAX)]
+
+
+def test_rows_that_would_not_fit_a_frame_begin_the_next() -> None:
+    log = event_log(Bench())
+    filled, _ = sink(log)
+    most = FRAME_ROWS_MAX // 2 + 1
+    filled.append(events(*[1] * most), 5)
+    filled.append(events(*[2] * most), 5)
+    assert transactions(log) == [(5, most)]
+    filled.flush(5)
+    assert transactions(log) == [(5, most), (5, most)]
 
 
 def test_nobody_sees_rows_before_their_transaction_is_committed() -> None:
@@ -156,7 +168,7 @@ class TestBesideTheWorker:
     ) -> None:
         log, beside = event_log(Bench()), Beside()
         filled, _ = sink(log, beside)
-        filled.append(events(*[1] * FRAME_ROWS), 5)
+        filled.append(events(*[1] * FRAME_ROWS_MAX), 5)
         if more_rows:
             filled.append(events(2), 5)
         flushed = filled.flush(5)
@@ -169,9 +181,9 @@ class TestBesideTheWorker:
     def test_an_append_that_failed_is_told_to_the_worker_with_its_next_rows(self) -> None:
         log, beside = event_log(Bench()), Beside()
         filled, _ = sink(log, beside)
-        filled.append(events(*[1] * FRAME_ROWS), 5)
+        filled.append(events(*[1] * FRAME_ROWS_MAX), 5)
         assert isinstance(log.storage, MemoryStorage)
         log.storage.fail("append", OSError(errno.ENOSPC, "No space left on device"))
         beside.run()
         with pytest.raises(LogError, match="No space left"):
-            filled.append(events(*[1] * FRAME_ROWS), 5)
+            filled.append(events(*[1] * FRAME_ROWS_MAX), 5)
