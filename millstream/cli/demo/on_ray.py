@@ -47,7 +47,7 @@ def run_and_kill(directory: Path, script: Path, arguments: list[str], name: str)
 
 def _say(text: str) -> None:
     """Print a line, above the live view where there is one."""
-    notes.print(Padding(text, (0, 0, 0, 3)), markup=False, soft_wrap=True)
+    notes.print(Padding(text, (0, 0, 0, 3)), markup=False)
 
 
 class WorkerKiller:
@@ -66,6 +66,7 @@ class WorkerKiller:
         self._killed_us = 0
         self._before: JobRecord | None = None
         self._attempt = 1
+        self._told = False
         self._thread = threading.Thread(target=self._watch, name="killer", daemon=True)
 
     def start(self) -> None:
@@ -78,7 +79,9 @@ class WorkerKiller:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.is_set():
+        over = False
+        while not over and not self._told:
+            over = self._over.is_set()  # then once more: the job's end may be the first news
             record = self._control.record()
             if record is not None:
                 if self._before is None:
@@ -112,4 +115,4 @@ class WorkerKiller:
                 f"process in its place; {elapsed_s:.1f} s after the kill its first results were "
                 "committed"
             )
-            self._over.set()
+            self._told = True
