@@ -139,9 +139,10 @@ def test_a_run_without_faults_equals_the_model(parallelism: int) -> None:
 
 @pytest.mark.parametrize("parallelism", [1, 2, 4])
 def test_the_output_is_exactly_once_whatever_dies(parallelism: int) -> None:
-    reports = [simulate(seed, Faults(), parallelism) for seed in range(100, 106)]
+    # A few of the seeds that `nightly` runs by the thousand; most of them with few rows.
+    reports = [simulate(seed, Faults(), parallelism) for seed in range(100, 103)]
     faults = Faults(every_events=60)
-    reports += [simulate(seed, faults, parallelism, rows=60) for seed in range(200, 240)]
+    reports += [simulate(seed, faults, parallelism, rows=60) for seed in range(200, 215)]
     restores = [each for report in reports for each in report.restores]
     real = [
         each
