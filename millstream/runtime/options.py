@@ -9,6 +9,8 @@ BATCH_ROWS = 65_536
 """The most rows that a source reads at once, where nothing else is said."""
 CHANNEL_BYTES = 32 * 1024 * 1024
 """The most bytes that wait in one channel between two workers."""
+SEND_ROWS = 8_192
+"""So many rows a busy worker gathers before it sends them to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class RunOptions:
         The most that a source reads at once.
     channel_bytes
         A channel to another worker takes no more while this much waits in it.
+    send_rows
+        A busy worker gathers so many rows before it sends them to others, but not for long.
     """
 
     parallelism: int = 1
@@ -41,3 +45,4 @@ class RunOptions:
     batch_rows: int = BATCH_ROWS
     batch_bytes: int = 8 * 1024 * 1024
     channel_bytes: int = CHANNEL_BYTES
+    send_rows: int = SEND_ROWS

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 
@@ -71,6 +72,8 @@ class StageRunner:
         Number of the checkpoint, and so of the transaction, that rows belong to now.
     clock
         By which operators' computing is timed.
+    send_rows
+        As in `RunOptions`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class StageRunner:
         channels: Channels,
         transaction: int,
         clock: Clock,
+        send_rows: int,
     ) -> None:
         self.stage = stage
         self.transaction = transaction
@@ -106,7 +110,10 @@ class StageRunner:
         ]
         self._sends = {
             each.name: SendInput(
-                each, [channels.outlet(each.name, receiver) for receiver in range(parallelism)]
+                each,
+                [channels.outlet(each.name, receiver) for receiver in range(parallelism)],
+                clock,
+                send_rows,
             )
             for each in stage.sends
         }
@@ -187,6 +194,13 @@ class StageRunner:
                 return True
         return False
 
+    def send_gathered(self) -> bool:
+        """Send what waits for more to be sent with; return `False` when nothing does."""
+        waiting = [each for each in self._sends.values() if each.holds_rows]
+        if waiting:
+            self._start(chain.from_iterable(each.send() for each in waiting))
+        return bool(waiting)
+
     def request_checkpoint(self, checkpoint: int) -> None:
         """Align at once where there are no inlets: the barrier starts here."""
         if not self._inlets:
@@ -208,6 +222,9 @@ class StageRunner:
         """Take the stage's part of a checkpoint if it is aligned, and pass the barrier on."""
         checkpoint = self._aligned
         if checkpoint is None or self.busy:
+            return None
+        self.send_gathered()  # it belongs before the barrier
+        if self.busy:
             return None
         full = self._taken % FULL_SNAPSHOT_EVERY == 0
         since = None if full else self._last_checkpoint

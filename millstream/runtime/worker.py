@@ -137,6 +137,7 @@ class Worker:
                 channels,
                 plan.checkpoint + 1,
                 log.clock,
+                plan.options.send_rows,
             )
             for stage in graph.stages
         ]
@@ -187,7 +188,7 @@ class Worker:
             if self._try_barrier(stage) or stage.take_message(batches=loaded):
                 self._report_progress()
                 return True
-        return self._read_sources(loaded)
+        return self._read_sources(loaded) or self._send_gathered()
 
     def status(self) -> WorkerStatus:
         """Return how far the worker is."""
@@ -270,6 +271,10 @@ class Worker:
         )
         self._report_progress()
         return progressed
+
+    def _send_gathered(self) -> bool:
+        """Send what waits in a stage for more to be sent with: there is no more now."""
+        return any(not each.busy and each.send_gathered() for each in self._stages)
 
     def _advance_time(self) -> bool:
         """Let one stage pass on what it knows of time."""

@@ -24,12 +24,12 @@ SINK = SinkNode("sink", "rows", OUT, EVENTS, kind="memory")
 class Played:
     """A second stage with an inlet from each of two workers."""
 
-    def __init__(self, stage: Stage, limit_bytes: int = 10**6) -> None:
+    def __init__(self, stage: Stage, limit_bytes: int = 10**6, send_rows: int = 1) -> None:
         self.channels = Channels(limit_bytes)
         self.sinks = {each.name: MemorySink(each) for each in stage.sinks}
         operators = {each.name: each.config.build() for each in stage.operators}
         self.stage = StageRunner(
-            stage, 0, 2, operators, {}, self.sinks, self.channels.of(0), 5, ManualClock()
+            stage, 0, 2, operators, {}, self.sinks, self.channels.of(0), 5, ManualClock(), send_rows
         )
 
     def send(self, sender: int, *messages: Message, exchange: str = "in") -> None:
@@ -120,9 +120,9 @@ COUNT = WindowAggregateConfig(
 NEXT = ExchangeNode("next", Edge("hours"), ("key",), COUNT.output_schemas[0])
 
 
-def counting(limit_bytes: int = 10**6) -> Played:
+def counting(limit_bytes: int = 10**6, send_rows: int = 1) -> Played:
     hours = OperatorNode("hours", COUNT, (Edge("in"),))
-    return Played(Stage(1, (), (IN,), (hours,), (NEXT,), ()), limit_bytes)
+    return Played(Stage(1, (), (IN,), (hours,), (NEXT,), ()), limit_bytes, send_rows)
 
 
 def test_the_watermark_is_the_least_of_the_senders_and_follows_the_rows_it_made() -> None:
@@ -165,6 +165,32 @@ def test_a_barrier_waits_for_output_that_rests_and_follows_it() -> None:
     rows_left = part.snapshots["hours"].rows
     assert isinstance(rows_left, pa.Table)
     assert rows_left.num_rows == 4
+
+
+def test_a_barrier_follows_the_rows_that_were_gathered() -> None:
+    played = counting(limit_bytes=1, send_rows=1000)
+    for sender in range(2):
+        played.send(sender, Batch(events(1)), Watermark(12 * SECOND_US, False), Barrier(5))
+    played.take_all()
+    assert [*played.sent("next", 0), *played.sent("next", 1)] == []
+    assert played.stage.try_barrier() is not None
+    received = [*played.sent("next", 0), *played.sent("next", 1)]
+    assert sorted(map(str, map(type, received))) == sorted(
+        map(str, [Batch, Watermark, Watermark, Barrier, Barrier])
+    )
+    assert played.sent("next", 0) == []
+    assert isinstance(received[-1], Barrier)
+
+
+def test_gathered_rows_are_sent_when_there_is_nothing_else_to_do() -> None:
+    played = counting(send_rows=1000)
+    for sender in range(2):
+        played.send(sender, Batch(events(1)), Watermark(12 * SECOND_US, False))
+    played.take_all()
+    assert played.stage.send_gathered()
+    received = [*played.sent("next", 0), *played.sent("next", 1)]
+    assert sum(each.rows.num_rows for each in received if isinstance(each, Batch)) == 1
+    assert not played.stage.send_gathered()
 
 
 def test_state_is_written_whole_first_and_then_every_so_often() -> None:

@@ -123,6 +123,7 @@ class TestResults:
         parallelism=st.integers(1, 4),
         batch_rows=st.sampled_from([1, 3, 1000]),
         channel_bytes=st.sampled_from([1, 1_000_000]),
+        send_rows=st.sampled_from([1, 5, 1000]),
     )
     def test_any_job_gives_what_the_model_gives(
         self,
@@ -132,6 +133,7 @@ class TestResults:
         parallelism: int,
         batch_rows: int,
         channel_bytes: int,
+        send_rows: int,
     ) -> None:
         with tempfile.TemporaryDirectory() as directory:
             case, own = Case(topics, Model(job)), Log(directory)
@@ -144,6 +146,7 @@ class TestResults:
                     parallelism=parallelism,
                     batch_rows=batch_rows,
                     channel_bytes=channel_bytes,
+                    send_rows=send_rows,
                 )
                 case.check(Log(directory))
 
