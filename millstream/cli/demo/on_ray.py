@@ -16,7 +16,7 @@ from millstream.dsl.execution import ray_host
 from millstream.log import Log
 from millstream.runtime.control import JobControl, JobRecord, JobState
 
-BATCH_ROWS = 64
+BATCH_ROWS = 128
 """Few rows at a time, so that the job lasts long enough to be hit in the middle."""
 CHECKPOINT_INTERVAL = "200ms"
 CHECKPOINTS_BEFORE = 2
