@@ -127,6 +127,12 @@ def submit(
     """
     location, overrides = user_location(), current_overrides()
     host = checked_host(overrides.on or on, location)
+    if detach and host == "local":
+        message = (
+            f'{location}: detach=True is for on="ray": a job that runs in this process ends with '
+            'it; give on="ray", or leave detach out'
+        )
+        raise OptionError(message)
     prepared = _prepared(
         sinks, location, overrides, name, parallelism, until, fresh, log, checkpoint_interval
     )

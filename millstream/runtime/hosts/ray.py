@@ -35,6 +35,7 @@ from millstream.runtime.hosts.local import stop_on_signal
 from millstream.runtime.hosts.publisher import OnStatus
 from millstream.runtime.hosts.ray_pool import RayPool
 from millstream.runtime.hosts.remote_fleet import Patience
+from millstream.runtime.hosts.unpicklable import find_unpicklable
 from millstream.runtime.options import RunOptions
 from millstream.runtime.restart import RestartStrategy
 from millstream.runtime.result import RunResult
@@ -42,13 +43,15 @@ from millstream.runtime.result import RunResult
 NAMESPACE = "millstream"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Of a Ray that is started here: rows never pass through it."""
-HEALTH_CHECKS = {
+RAY_TIMING = {
     "health_check_initial_delay_ms": 1_000,
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1_000,
     "health_check_failure_threshold": 3,
+    "kill_worker_timeout_milliseconds": 500,
 }
-"""Ray's own would take up to a minute to notice a node that is gone."""
+"""Ray's own would take up to a minute to notice a node that is gone, and leave a worker that
+stands still its processors for five seconds after it was to end."""
 PROBE_TIMEOUT_S = 5.0
 """For how long an address may keep silent."""
 STATUS_INTERVAL_S = 0.2
@@ -109,7 +112,7 @@ def connect(settings: RaySettings) -> None:
             address="local",
             include_dashboard=settings.dashboard,
             object_store_memory=OBJECT_STORE_BYTES,
-            _system_config=HEALTH_CHECKS,
+            _system_config=RAY_TIMING,
             **options,
         )
         _keep_token_to_oneself()
@@ -279,7 +282,9 @@ def submit_job(
         When Ray cannot be reached, or the job cannot be sent to it.
     """
     graph = compile_for(options.parallelism)
-    actor = start_job(compile_for, log, options, settings, graph.name)
+    # Before Ray is started: that takes seconds, and this is the user's to put right.
+    job = pickled(compile_for, graph.name)
+    actor = start_job(job, log, options, settings, graph.name)
 
     def ended() -> RunResult | None:
         outcome = wait_for(actor, STATUS_INTERVAL_S)
@@ -294,22 +299,35 @@ def submit_job(
     return JobHandle(log, graph.name, options.run, "ray", graph.parallelism, ended)
 
 
-def start_job(
-    compile_for: Compiler, log: Log, options: RunOptions, settings: RaySettings, name: str
-) -> Any:
-    """Start a job's coordinator on Ray and return its actor.
+def pickled(compile_for: Compiler, name: str) -> bytes:
+    """Return a job as it is sent to Ray.
 
     Raises
     ------
     OptionError
-        When Ray cannot be reached, or the job cannot be sent to it.
+        When something in it cannot be pickled; names that, and where the job holds it.
+    """
+    try:
+        return bytes(cloudpickle.dumps(compile_for))
+    except Exception as error:
+        culprit = find_unpicklable(compile_for, cloudpickle.dumps)
+        where = f"{culprit.location}: " if culprit is not None and culprit.location else ""
+        message = (
+            f"{where}job {name!r} cannot be sent to Ray, for what it holds cannot be pickled: "
+            f'{culprit or error}; leave it out, or run in this process: on="local"'
+        )
+        raise OptionError(message) from error
+
+
+def start_job(job: bytes, log: Log, options: RunOptions, settings: RaySettings, name: str) -> Any:
+    """Start the coordinator of a job, as `pickled`, on Ray and return its actor.
+
+    Raises
+    ------
+    OptionError
+        When Ray cannot be reached.
     """
     connect(settings)
-    try:
-        job = cloudpickle.dumps(compile_for)
-    except Exception as error:
-        message = f"job {name!r} cannot be sent to Ray: {error}; what it holds must be picklable"
-        raise OptionError(message) from error
     actor = ray.remote(CoordinatorActor).options(
         name=f"{name}-{options.run}",
         namespace=NAMESPACE,
