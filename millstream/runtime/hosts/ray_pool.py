@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ from millstream.runtime.worker import WorkerPlan
 FINISH_TIMEOUT_S = 60.0
 LOOK_S = 0.2
 """Between two looks at a process that is to start."""
+SOON_S = 2.0
+"""How long a process may take to start before that is worth a word."""
 
 
 class WorkerActor(WorkerHost):
@@ -151,7 +154,7 @@ class RayPool:
         self, plan: WorkerPlan, call: Any, deadline_s: float, on_wait: Callable[[str], None]
     ) -> str:
         """Return where a worker is, whose process Ray is to start."""
-        count = plan.graph.parallelism
+        count, start_s = plan.graph.parallelism, time.monotonic()
         while not ray.wait([call], timeout=LOOK_S)[0]:
             if self._share(count) < self._cpus:
                 # A node is gone: what its workers asked for is nowhere to be had any more.
@@ -164,7 +167,8 @@ class RayPool:
                     "run fewer workers (parallelism)"
                 )
                 raise ResourcesError(message)
-            on_wait(f"Ray is to start worker {plan.worker}: {room}")
+            if time.monotonic() - start_s >= SOON_S:
+                on_wait(f"Ray is to start worker {plan.worker}: {room}")
         try:
             return str(_answer(call, self._patience.answer_s))
         except (WorkerDeadError, WorkerUnreachableError) as error:
@@ -172,11 +176,10 @@ class RayPool:
             raise JobError(message, worker=plan.worker) from error
 
     def _share(self, count: int) -> float:
-        """Return how many processors a worker asks for: one, or an even share of fewer."""
+        """Return how many processors a worker asks for: as it is told, else an even share."""
         if self._worker_cpus is not None:
             return self._worker_cpus
-        total = ray.cluster_resources().get("CPU", 1.0)
-        return min(1.0, int(100 * total / count) / 100)
+        return even_share(_cpus_of_nodes(), count)
 
     def _room(self, count: int) -> str:
         free, total = ray.available_resources(), ray.cluster_resources()
@@ -190,6 +193,43 @@ class RayPool:
         if actor is not None:
             with suppress(Exception):  # it may be dead, or Ray itself may be
                 ray.kill(actor)
+
+
+def even_share(cpus: Sequence[float], count: int) -> float:
+    """Return the most processors, one at most, of which `count` workers can have as many each.
+
+    Parameters
+    ----------
+    cpus
+        Of each node: a worker does not lie across two.
+
+    Examples
+    --------
+    >>> even_share([2, 1], 3), even_share([2, 1], 4), even_share([2], 3)
+    (1.0, 0.66, 0.66)
+    """
+    shares = {1.0} | {_rounded_down(each / part) for each in cpus for part in range(1, count + 1)}
+    fitting = (
+        share
+        for share in shares
+        if 0 < share <= 1 and sum(_places(each, share) for each in cpus) >= count
+    )
+    # Where a hundredth is too much for so many, they ask for none; where there are no
+    # processors at all, there is something to wait for.
+    return max(fitting, default=0.0 if sum(cpus) else 1.0)
+
+
+def _places(cpus: float, share: float) -> int:
+    return int(round(cpus * 100) // round(share * 100))
+
+
+def _rounded_down(share: float) -> float:
+    return int(share * 100) / 100
+
+
+def _cpus_of_nodes() -> list[float]:
+    nodes = [each for each in ray.nodes() if each["Alive"]]
+    return [float(each["Resources"].get("CPU", 0)) for each in nodes]
 
 
 class _ShrunkError(Exception):
@@ -206,8 +246,7 @@ def _answer(reference: Any, timeout_s: float) -> Any:
     except ActorUnavailableError as error:
         raise WorkerUnreachableError(str(error)) from error
     except OutOfMemoryError as error:
-        message = f"out of memory: {error}"
-        raise WorkerDeadError(message) from error
+        raise WorkerDeadError(why_out_of_memory(error)) from error
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, MillstreamError):
@@ -215,10 +254,26 @@ def _answer(reference: Any, timeout_s: float) -> Any:
         message = f"a call failed: {cause!r}"
         raise WorkerDeadError(message) from error
     except (ActorDiedError, RayActorError) as error:
-        raise WorkerDeadError(_why_dead(error)) from error
+        raise WorkerDeadError(why_dead(error)) from error
 
 
-def _why_dead(error: RayActorError) -> str:
+def why_dead(error: RayActorError) -> str:
+    """Return why a process died, in a line: Ray adds advice about Ray."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
-    return " ".join(telling[:2]) or " ".join(lines[:2])
+    said = " ".join(telling[:2]) or " ".join(lines[:2])
+    said, *advice = _ADVICE.split(said, maxsplit=1)
+    # Ray learns of it as the end of a connection, and so knows no more than this.
+    return said.rstrip() + (f" {_KILLED}" if advice else "")
+
+
+def why_out_of_memory(error: OutOfMemoryError) -> str:
+    """Return why Ray killed a process: the first of fifty lines, and what can be done."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return (
+        f"out of memory: {said}; run fewer workers a machine (parallelism), or give it more memory"
+    )
+
+
+_ADVICE = re.compile(r"(?:Some common causes include|There are some potential root causes)")
+_KILLED = "(it was killed, maybe by the kernel for want of memory: see dmesg; or it crashed)"
