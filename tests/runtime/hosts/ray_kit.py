@@ -44,3 +44,16 @@ def end(pid: int, number: int) -> None:
     """Send a signal to a process, if it is there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def processes_below(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        children = [int(each) for each in file.read().split()]
+    return children + [each for child in children for each in processes_below(child)]
+
+
+def resident_bytes(pid: int) -> int:
+    """How much memory a process has."""
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -4,162 +4,84 @@ from __future__ import annotations
 
 import random
 import signal
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from millstream.errors import JobError
-from millstream.log import Log
-from millstream.runtime.control import JobRecord, JobState
-from millstream.runtime.handle import JobHandle
+from millstream.runtime.control import JobRecord
 from millstream.runtime.hosts.remote_fleet import Patience
-from millstream.runtime.options import RunOptions
-from millstream.runtime.restart import RestartStrategy
-from tests.runtime.hosts.ray_kit import end, own_network
-from tests.runtime.late_flights import OUTPUTS, compiler, expected, load, outcome
+from tests.runtime.hosts.ray_driver import CHECKPOINT_INTERVAL_US
+from tests.runtime.hosts.ray_jobs import FedJob, seeded
+from tests.runtime.hosts.ray_kit import end
 
-ray_host: Any = pytest.importorskip("millstream.runtime.hosts.ray")
-
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
-
-ROWS = 12_000
-LATENESS_US = 600_000_000
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_address")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster() -> Iterator[None]:
-    import ray
-
-    with own_network():
-        ray_host.connect(ray_host.RaySettings())
-        yield
-        ray.shutdown()
+KILLS_MAX = 4
+"""The first one mostly finds rows in flight; these lie there for some milliseconds only."""
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Log:
-    made = Log(tmp_path / "log")
-    load(made, random.Random(7), count=ROWS, partitions=4)
-    return made
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    chooser, job = seeded("one worker"), FedJob(tmp_path / "log")
+    handle = job.submit(1)
+    after_killed_workers(job, chooser)
+    job.end_well(handle)
+    assert job.rows_taken_back() > 0, "nothing had to be done again"
 
 
-def submit(log: Log, parallelism: int, *, rows: int = 20, **settings: Any) -> JobHandle:
-    options = RunOptions(
-        parallelism=parallelism,
-        until="end",
-        run=f"run-{parallelism}",
-        checkpoint_interval_us=100_000,
-        batch_rows=rows,
-    )
-    settings.setdefault("restart", RestartStrategy(first_delay_us=1_000))
-    handle: JobHandle = ray_host.submit_job(
-        compiler(log, "10m"), log, options, ray_host.RaySettings(**settings)
-    )
-    return handle
+def test_a_job_loses_a_worker_its_coordinator_and_a_worker_that_stands_still(
+    tmp_path: Path,
+) -> None:
+    chooser, job = seeded("two workers"), FedJob(tmp_path / "log")
+    handle = job.submit(2, patience=Patience(answer_s=2.0))
+    before = after_killed_workers(job, chooser)
 
-
-def wait_until(handle: JobHandle, holds: Callable[[JobRecord], bool]) -> JobRecord:
-    """Wait until the job's record says so."""
-    deadline = time.monotonic() + 60
-    while not holds(record := handle.status()):
-        assert time.monotonic() < deadline, record
-        assert not record.state.is_over, record
-        time.sleep(0.02)
-    return record
-
-
-def mid_run(record: JobRecord, attempt: int | None = None) -> bool:
-    """Two checkpoints are done, and rows are on their way."""
-    read = sum(each.rows_read for each in record.workers)
-    return (
-        record.state is JobState.RUNNING
-        and attempt in {None, record.attempt}
-        and record.checkpoints >= 2
-        and 0 < read < ROWS
-        and all(each.pid for each in record.workers)
-    )
-
-
-def check(log: Log) -> None:
-    """The output is the model's, and nothing is left open."""
-    reader = Log(log.path)
-    assert outcome(reader) == expected(reader, LATENESS_US)
-    for name in OUTPUTS:
-        topic = reader.topic(name)
-        assert topic.stable_ends() == topic.durable_ends(), "a transaction was left open"
-
-
-@pytest.mark.parametrize("parallelism", [1, 2, 4])
-def test_killed_workers_are_replaced(log: Log, parallelism: int) -> None:
-    handle = submit(log, parallelism)
-    before = wait_until(handle, mid_run)
-    end(random.Random(parallelism).choice(before.workers).pid, signal.SIGKILL)
-    after = wait_until(handle, lambda record: record.attempt >= 2)
-    assert after.restored is not None
-    assert after.restored >= (before.checkpoint or 0)
-    result = handle.wait(60)
-    assert result is not None
-    assert result.restarts >= 1
-    assert result.restored is not None
-    check(log)
-
-
-def test_a_killed_coordinator_comes_back(log: Log) -> None:
-    handle = submit(log, 2)
-    before = wait_until(handle, mid_run)
+    job.wait_for_rows_in_flight()
     end(before.pid, signal.SIGKILL)
-    after = wait_until(handle, lambda record: record.pid != before.pid and bool(record.epoch))
-    assert after.restored is not None
-    assert handle.wait(60) is not None
-    check(log)
+    after = restored(job, before)
+    assert after.pid != before.pid
 
-
-def test_a_stopped_worker_is_given_up_and_its_rows_are_never_seen(log: Log) -> None:
-    handle = submit(log, 2, patience=Patience(answer_s=1.0))
-    before = wait_until(handle, mid_run)
-    pid = before.workers[0].pid
-    end(pid, signal.SIGSTOP)
+    before = job.wait_mid_run(attempt=after.attempt)
+    stopped = chooser.choice(before.workers)
+    job.wait_for_rows_in_flight()
+    end(stopped.pid, signal.SIGSTOP)
     try:
-        after = wait_until(handle, lambda record: record.attempt >= 2)
-        assert after.restored is not None
+        after = restored(job, before)
     finally:
-        end(pid, signal.SIGCONT)
-    assert handle.wait(60) is not None
-    check(log)
+        end(stopped.pid, signal.SIGCONT)
+    reason = job.journal("restarting")[-1].message
+    assert reason.startswith(f"worker {stopped.worker} (process {stopped.pid} on "), reason
+    assert "did not answer for 2." in reason
+
+    job.wait_mid_run(attempt=after.attempt)
+    job.end_well(handle)
+    assert job.rows_taken_back() > 0, "nothing had to be done again"
 
 
-def test_a_job_that_always_fails_is_failed_with_the_reason(log: Log) -> None:
-    handle = submit(log, 2, restart=RestartStrategy(failures_max=1, first_delay_us=1_000))
-    for attempt in (1, 2):
-        record = wait_until(handle, partial(mid_run, attempt=attempt))
-        end(record.workers[1].pid, signal.SIGKILL)
-    with pytest.raises(JobError, match=r"worker 1 .* died"):
-        handle.wait(60)
-    assert handle.status().state is JobState.FAILED
-    assert "worker 1" in str(handle.status().reason)
-    for name in OUTPUTS:
-        topic = Log(log.path).topic(name)
-        assert topic.stable_ends() == topic.durable_ends(), "a transaction was left open"
+def after_killed_workers(job: FedJob, chooser: random.Random) -> JobRecord:
+    """Kill workers at random moments until one had written rows that are to be taken back.
+
+    Each time two checkpoints were completed before, and the job goes on from the newest.
+    """
+    before, kills = job.wait_mid_run(), 0
+    while kills == 0 or (job.rows_taken_back() == 0 and kills < KILLS_MAX):
+        job.wait_for(chooser.uniform(0, 2 * CHECKPOINT_INTERVAL_US / 1e6))
+        job.wait_for_rows_in_flight()
+        worker = chooser.choice(before.workers)
+        end(worker.pid, signal.SIGKILL)
+        kills += 1
+        after = restored(job, before)
+        reason = job.journal("restarting")[-1].message
+        assert reason.startswith(f"worker {worker.worker} (process {worker.pid} on "), reason
+        assert " died: " in reason
+        assert "it was killed, maybe by the kernel for want of memory" in reason
+        before = job.wait_mid_run(attempt=after.attempt)
+    return before
 
 
-@pytest.mark.parametrize("how", ["stop", "drain", "cancel"])
-def test_a_job_ends_as_it_is_told(log: Log, how: str) -> None:
-    handle = submit(log, 2)
-    wait_until(handle, mid_run)
-    getattr(handle, how)()
-    if how == "cancel":
-        with pytest.raises(JobError, match="was cancelled"):
-            handle.wait(60)
-    else:
-        result = handle.wait(60)
-        assert result is not None
-        assert result.finished is (how == "drain")
-    for name in OUTPUTS:
-        topic = Log(log.path).topic(name)
-        assert topic.stable_ends() == topic.durable_ends(), "a transaction was left open"
-    states = {"stop": JobState.STOPPED, "drain": JobState.FINISHED, "cancel": JobState.CANCELLED}
-    assert handle.status().state is states[how]
+def restored(job: FedJob, before: JobRecord) -> JobRecord:
+    """Wait for the next attempt; return how it began: from a checkpoint of the one before."""
+    after = job.wait_until(lambda record: bool(record.epoch > before.epoch and record.workers))
+    assert after.restored is not None
+    assert after.restored >= (before.checkpoint or 0) >= 2
+    return after
