@@ -147,7 +147,9 @@ def _print_facts(record: JobRecord) -> None:
     checkpoint = "none"
     if record.checkpoint is not None:
         when = "" if record.checkpoint_us is None else f", at {time_text(record.checkpoint_us)}"
-        checkpoint = f"{record.checkpoint}{when}; {record.checkpoints} in this run"
+        size = record.checkpoint_bytes
+        kept = "" if size is None else f", {bytes_text(size)} of state"
+        checkpoint = f"{record.checkpoint}{when}{kept}; {record.checkpoints} in this run"
     for name, value in (
         ("job", record.job),
         ("state", state),

@@ -1,4 +1,4 @@
-"""The live view of a running job: what each worker read, how fast, how far behind it is."""
+"""The live view of a running job: how each worker gets on, and what holds the job back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
 
 from millstream.cli.compilation import CompilationWatch
-from millstream.cli.console import notes, plain_table, time_text
+from millstream.cli.console import (
+    bytes_text,
+    duration_text,
+    notes,
+    plain_table,
+    table_width,
+    time_text,
+)
 from millstream.clock import Clock, SystemClock
 from millstream.runtime.activity import WorkerStatus
+from millstream.runtime.control import JobRecord
 
 RATE_INTERVAL_US = 1_000_000
 """A rate is taken over at least this long, so that it can be read."""
@@ -23,27 +33,53 @@ REFRESH_PER_SECOND = 8
 COMPILING = "compiling kernels, only this once: the next run finds them on disk"
 
 
-@dataclass(slots=True)
-class _Rate:
-    """Rows a second of one worker, of the whole run and lately."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What one worker had read by a moment, and how it had spent its time."""
 
-    start_us: int
-    since_us: int
-    since_rows: int = 0
+    at_us: int
     rows: int = 0
-    recent: float | None = None
+    busy_us: int = 0
+    backpressured_us: int = 0
+    idle_us: int = 0
 
-    def update(self, rows: int, now_us: int) -> None:
-        """Take note of how many rows were read by now."""
-        self.rows = rows
-        elapsed_us = now_us - self.since_us
-        if elapsed_us >= RATE_INTERVAL_US:
-            self.recent = (rows - self.since_rows) * 1_000_000 / elapsed_us
-            self.since_us, self.since_rows = now_us, rows
+    def since(self, before: _Done) -> _Done:
+        """Return what was done between two moments; `at_us` is then a duration."""
+        return _Done(
+            self.at_us - before.at_us,
+            self.rows - before.rows,
+            self.busy_us - before.busy_us,
+            self.backpressured_us - before.backpressured_us,
+            self.idle_us - before.idle_us,
+        )
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast one worker is, over the whole run and lately."""
+
+    start: _Done
+    since: _Done
+    now: _Done
+    recent: _Done | None = None
+
+    def update(self, now: _Done) -> None:
+        """Take note of what was done by now."""
+        self.now = now
+        if now.at_us - self.since.at_us >= RATE_INTERVAL_US:
+            self.recent, self.since = now.since(self.since), now
+
+    def whole(self, until_us: int) -> _Done:
+        """Return what was done since the run began; nothing may be read any more at its end."""
+        return _Done(until_us, *self._counts()).since(self.start)
+
+    def _counts(self) -> tuple[int, int, int, int]:
+        now = self.now
+        return now.rows, now.busy_us, now.backpressured_us, now.idle_us
 
 
 class LiveView:
-    """Shows worker statuses as they come, inside `with`.
+    """Shows a run's records as they come, inside `with`.
 
     A terminal is redrawn eight times a second; what is not one gets the last state only.
 
@@ -59,8 +95,9 @@ class LiveView:
         self._title = title
         self._console = console
         self._clock = clock or SystemClock()
+        self._record: JobRecord | None = None
         self._statuses: Sequence[WorkerStatus] = ()
-        self._rates: dict[int, _Rate] = {}
+        self._paces: dict[int, _Pace] = {}
         self._ended_us: int | None = None
         self._compilation = CompilationWatch()
         # What is left on the screen is printed at the end, like any other line.
@@ -89,59 +126,129 @@ class LiveView:
         if any(each.rows_read for each in self._statuses) or (self._statuses and kind is None):
             self._console.print(self._render())
 
-    def update(self, statuses: Sequence[WorkerStatus]) -> None:
-        """Take the workers' newest statuses: the callback of a run."""
+    def update(self, record: JobRecord) -> None:
+        """Take the run's newest record: the callback of a run."""
         self._compilation.start()
+        self._record = record
+        # While the next attempt waits for processes, what the last one did is still of interest.
+        self._statuses = record.workers or self._statuses
         now_us = self._clock.monotonic_us()
-        for status in statuses:
-            rate = self._rates.get(status.worker)
-            if rate is None or status.rows_read < rate.rows:
-                # The first one of this run, or of another one in the same script.
-                rate = self._rates[status.worker] = _Rate(now_us, now_us)
-            rate.update(status.rows_read, now_us)
-        self._statuses = list(statuses)
+        for status in record.workers:
+            done = _Done(
+                now_us, status.rows_read, status.busy_us, status.backpressured_us, status.idle_us
+            )
+            pace = self._paces.get(status.worker)
+            if pace is None or done.rows < pace.now.rows:
+                # The first one of this run, of another attempt or of another run in the script.
+                began = _Done(now_us)
+                pace = self._paces[status.worker] = _Pace(began, began, began)
+            pace.update(done)
 
-    def _rate_of(self, status: WorkerStatus) -> float:
-        """Return rows a second: lately while the job runs, of the whole run at its end."""
-        rate = self._rates[status.worker]
-        if self._ended_us is None and rate.recent is not None:
-            return rate.recent
-        until_us = self._ended_us or self._clock.monotonic_us()
-        return status.rows_read * 1_000_000 / max(until_us - rate.start_us, 1)
+    def _pace_of(self, status: WorkerStatus) -> _Done:
+        """Return what a worker did: lately while the job runs, in the whole run at its end."""
+        pace = self._paces[status.worker]
+        if self._ended_us is None and pace.recent is not None:
+            return pace.recent
+        return pace.whole(self._ended_us or self._clock.monotonic_us())
 
     def _render(self) -> RenderableType:
         if not self._statuses:
-            return f"{self._title}: starting"
+            return f"{self._title}: {self._waiting() or 'starting'}"
+        table = self._table(watermarks=True)
+        if table_width(table).maximum > self._console.width:
+            table = self._table(watermarks=False)  # the least one stands below
+        parts: list[RenderableType] = [table]
+        parts += [each for each in (self._waiting(), self._held_by(), self._checkpoint()) if each]
+        if self._compilation.running:
+            parts.append(COMPILING)
+        return Group(*parts)
+
+    def _table(self, *, watermarks: bool) -> Table:
         table = plain_table(self._title)
-        for heading in ("worker", "rows read", "rows/s", "lag (rows)"):
+        # One column for three shares, so that it fits a terminal of 80 columns.
+        for heading in ("worker", "rows read", "rows/s", "lag", SHARES, "keys", "state"):
             table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("watermark (UTC)", no_wrap=True)
         statuses = self._statuses
-        for each in statuses:
-            table.add_row(*_cells(f"{each.worker}", each, self._rate_of(each)))
-        if len(statuses) > 1:
-            table.add_section()
-            table.add_row(*_cells("all", _total(statuses), sum(map(self._rate_of, statuses))))
-        return Group(table, COMPILING) if self._compilation.running else table
+        paces = [self._pace_of(each) for each in statuses]
+        rows = [
+            _cells(f"{each.worker}", [each], [pace])
+            for each, pace in zip(statuses, paces, strict=True)
+        ]
+        if len(rows) > 1:
+            rows.append(_cells("all", statuses, paces))
+        if watermarks:
+            table.add_column("watermark (UTC)", no_wrap=True)
+        for row in rows:
+            if row[0] == "all":
+                table.add_section()
+            table.add_row(*(row if watermarks else row[:-1]))
+        return table
+
+    def _waiting(self) -> str | None:
+        """Say what the next attempt waits for, or why there is to be one."""
+        record = self._record
+        if record is None or not record.reason or record.state.is_over:
+            return None
+        return escape(f"{record.state.value}: {record.reason}")
+
+    def _held_by(self) -> str | None:
+        """Say where most time is spent, and whose watermark holds back the others."""
+        record = self._record
+        if record is None:
+            return None
+        slowest, holding = record.slowest_operator(), record.holding_partition()
+        parts = []
+        if slowest is not None:
+            parts.append(f"slowest operator: {slowest}")
+        watermark = _watermark_text(record.workers)
+        if holding is not None and watermark != NO_TIME:
+            parts.append(f"watermark: {watermark}, held by {holding}")
+        return escape("; ".join(parts)) or None
+
+    def _checkpoint(self) -> str | None:
+        """Say how long ago the newest checkpoint was, and how much state it holds."""
+        record = self._record
+        if record is None or record.checkpoint_us is None:
+            return None
+        age = duration_text(self._clock.now_us() - record.checkpoint_us)
+        size = bytes_text(record.checkpoint_bytes or 0)
+        return f"checkpoint {record.checkpoint}: {age} ago, {size} of state"
 
 
-def _cells(name: str, status: WorkerStatus, rate: float) -> tuple[str, ...]:
+NO_TIME = time_text(None)
+
+SHARES = "busy/held/idle"
+"""Held: by a worker downstream that has no room."""
+
+
+def _cells(name: str, statuses: Sequence[WorkerStatus], paces: Sequence[_Done]) -> tuple[str, ...]:
+    """Return the row of one worker, or of all."""
+    operators = [operator for each in statuses for operator in each.operators.values()]
     return (
         name,
-        f"{status.rows_read:,}",
-        f"{rate:,.0f}",
-        f"{status.lag_rows:,}",
-        time_text(status.watermark_us),
+        f"{sum(each.rows_read for each in statuses):,}",
+        f"{sum(each.rows * 1_000_000 / max(each.at_us, 1) for each in paces):,.0f}",
+        f"{sum(each.lag_rows for each in statuses):,}",
+        _shares_text(paces),
+        f"{sum(each.state_keys for each in operators):,}",
+        bytes_text(sum(each.state_bytes for each in operators)),
+        _watermark_text(statuses),
     )
 
 
-def _total(statuses: Sequence[WorkerStatus]) -> WorkerStatus:
-    """Return the whole job's status: its watermark is the least of its workers'."""
+def _watermark_text(statuses: Sequence[WorkerStatus]) -> str:
+    """Return the least watermark."""
     watermarks = [each.watermark_us for each in statuses if each.watermark_us is not None]
-    return WorkerStatus(
-        len(statuses),
-        rows_read=sum(each.rows_read for each in statuses),
-        rows_written=sum(each.rows_written for each in statuses),
-        watermark_us=min(watermarks, default=None),
-        lag_rows=sum(each.lag_rows for each in statuses),
-    )
+    return time_text(min(watermarks, default=None))
+
+
+def _shares_text(paces: Sequence[_Done]) -> str:
+    """Return which shares of the time were spent working, held up, and without rows."""
+    spent = [
+        sum(each.busy_us for each in paces),
+        sum(each.backpressured_us for each in paces),
+        sum(each.idle_us for each in paces),
+    ]
+    if not any(spent):
+        return "–"
+    return "/".join(f"{each * 100 / sum(spent):.0f}" for each in spent) + " %"

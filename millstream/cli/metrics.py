@@ -37,6 +37,7 @@ JOB_METRICS = {
     "attempt": "The present attempt, counted from 1.",
     "checkpoint": "Number of the newest completed checkpoint.",
     "checkpoint_us": "When it was completed, in microseconds since 1970 UTC.",
+    "checkpoint_bytes": "State that a restore from it would read.",
     "checkpoints": "Checkpoints completed in this run.",
 }
 

@@ -16,12 +16,12 @@ from millstream.runtime.options import BATCH_ROWS, RunOptions
 
 if TYPE_CHECKING:
     from millstream.log import Log
-    from millstream.runtime.activity import WorkerStatus
+    from millstream.runtime.control import JobRecord
     from millstream.runtime.handle import JobHandle
     from millstream.runtime.result import RunResult
 
 Host = Literal["local", "ray"]
-OnStatus = Callable[[Sequence["WorkerStatus"]], None]
+OnStatus = Callable[["JobRecord"], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from millstream.log import Log
-    from millstream.runtime.activity import WorkerStatus
+    from millstream.runtime.control import JobRecord
     from millstream.runtime.result import RunResult
 
 
@@ -35,7 +35,7 @@ class RunOverrides:
     batch_rows
         The most rows that a source reads at once.
     on_status
-        Called with the workers' statuses a few times a second while a job runs.
+        Called with the run's record a few times a second while a job runs.
     results
         The result of each run is appended here, for whoever set the options.
     """
@@ -48,7 +48,7 @@ class RunOverrides:
     log: Log | None = None
     on: Literal["local", "ray"] | None = None
     batch_rows: int | None = None
-    on_status: Callable[[Sequence[WorkerStatus]], None] | None = None
+    on_status: Callable[[JobRecord], None] | None = None
     results: list[RunResult] = field(default_factory=list)
 
 

@@ -52,8 +52,8 @@ class JobRecord(msgspec.Struct, frozen=True):
         `"local"` or `"ray"`, and where its coordinator is.
     epoch, attempt
         Of the present attempt; attempts are counted from 1.
-    checkpoint
-        The newest completed one, and when that was.
+    checkpoint, checkpoint_us, checkpoint_bytes
+        The newest completed one, when that was, and how much state a restore would read.
     reason
         Why it failed or restarts.
     """
@@ -72,6 +72,7 @@ class JobRecord(msgspec.Struct, frozen=True):
     restored: int | None = None
     checkpoint: int | None = None
     checkpoint_us: int | None = None
+    checkpoint_bytes: int | None = None
     checkpoints: int = 0
     reason: str | None = None
     workers: tuple[WorkerStatus, ...] = ()

@@ -110,6 +110,11 @@ class Coordinator:
         return None if self._manifest is None else self._manifest.checkpoint
 
     @property
+    def checkpoint_bytes(self) -> int | None:
+        """How much state it holds, those of earlier attempts included."""
+        return None if self._manifest is None else self._manifest.size_bytes()
+
+    @property
     def epoch(self) -> int:
         """The attempt's epoch."""
         return self._writer.epoch

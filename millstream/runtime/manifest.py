@@ -104,6 +104,10 @@ class Manifest(msgspec.Struct, frozen=True):
     finished_run: str = ""
     version: int = VERSION
 
+    def size_bytes(self) -> int:
+        """Return how much state a restore would read."""
+        return sum(each.size_bytes for files in self.operators.values() for each in files)
+
     def paths(self) -> set[str]:
         """Return the files that the checkpoint needs."""
         return {

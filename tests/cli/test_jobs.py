@@ -77,6 +77,7 @@ def test_a_job_is_described(log: Log, millstream: Command) -> None:
         workers=WORKERS,
         checkpoint=12,
         checkpoint_us=1_356_998_400_000_000,
+        checkpoint_bytes=2_048,
         checkpoints=5,
         attempt=3,
     )
@@ -88,7 +89,7 @@ def test_a_job_is_described(log: Log, millstream: Command) -> None:
         "state running",
         "on ray, process 321 on host",
         "attempt 3, epoch 4",
-        "checkpoint 12, at 2013-01-01 00:00:00; 5 in this run",
+        "checkpoint 12, at 2013-01-01 00:00:00, 2.0 KiB of state; 5 in this run",
         "slowest operator window",
         "watermark held by flights/0",
         "0 1,000 10 7 60% 10% 30% 2013-01-01 00:00:00",
@@ -177,7 +178,8 @@ def scrape(url: str) -> dict[str, float]:
 
 
 def test_metrics_are_served_over_http(log: Log) -> None:
-    publish(log, "hours", JobState.RUNNING, workers=WORKERS, checkpoint=12, attempt=3)
+    done = {"checkpoint": 12, "checkpoint_us": 1_000, "checkpoint_bytes": 2_000}
+    publish(log, "hours", JobState.RUNNING, workers=WORKERS, attempt=3, **done)
     publish(log, "days", JobState.FAILED)
     with started(Path(log.path), "jobs", "metrics", "--port", "0") as process:
         assert process.stderr is not None
@@ -189,13 +191,23 @@ def test_metrics_are_served_over_http(log: Log) -> None:
         assert found['millstream_job_state{job="hours",state="failed"}'] == 0
         assert found['millstream_job_state{job="days",state="failed"}'] == 1
         assert found['millstream_job_checkpoint{job="hours"}'] == 12
+        assert found['millstream_job_checkpoint_us{job="hours"}'] == 1_000
+        assert found['millstream_job_checkpoint_bytes{job="hours"}'] == 2_000
         assert 'millstream_job_checkpoint{job="days"}' not in found
         assert found['millstream_job_attempt{job="hours"}'] == 3
         assert found['millstream_worker_rows_read{job="hours",worker="1"}'] == 1_001
-        assert found['millstream_worker_lag_rows{job="hours",worker="0"}'] == 7
+        for name, value in {
+            "lag_rows": 7,
+            "busy_us": 600_000,
+            "backpressured_us": 100_000,
+            "idle_us": 300_000,
+            "watermark_us": 1_356_998_400_000_000,
+        }.items():
+            assert found[f'millstream_worker_{name}{{job="hours",worker="0"}}'] == value
         where = '{job="hours",operator="window",worker="0"}'
         assert found[f"millstream_operator_rows_late{where}"] == 2
         assert found[f"millstream_operator_state_bytes{where}"] == 2_048
+        assert found[f"millstream_operator_state_keys{where}"] == 4
         # Each scrape looks anew.
         publish(log, "hours", JobState.FINISHED, workers=WORKERS, checkpoint=13)
         found = scrape(url)

@@ -154,7 +154,7 @@ def run_job(
     options
         Of the run.
     on_status
-        Called a few times a second, and once at the end, with the workers' statuses.
+        Called a few times a second, and once at the end, with the run's record.
 
     Raises
     ------

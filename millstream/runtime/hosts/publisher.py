@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -22,7 +22,7 @@ from millstream.runtime.journal import Journal, JournalRecord
 PUBLISH_INTERVAL_US = 500_000
 STATUS_INTERVAL_US = 200_000
 
-OnStatus = Callable[[Sequence[WorkerStatus]], None]
+OnStatus = Callable[[JobRecord], None]
 
 
 class RunPublisher:
@@ -33,7 +33,7 @@ class RunPublisher:
     log, job, run, host, parallelism
         Of the run.
     on_status
-        Called with the workers' statuses a few times a second.
+        Called with the run's record a few times a second.
     visible
         `False` for a run that only collects rows: it leaves nothing in the log.
     """
@@ -116,7 +116,8 @@ class RunPublisher:
         if now_us >= self._status_due_us:
             self._status_due_us = now_us + STATUS_INTERVAL_US
             if self._on_status is not None:
-                self._on_status(self._statuses())
+                self._look()
+                self._on_status(self.record)
             if self._control is not None:
                 self._obey(self._control.requested(self.record.run))
         if now_us >= self._publish_due_us:
@@ -126,12 +127,12 @@ class RunPublisher:
     def over(self, state: JobState, error: BaseException | None = None) -> None:
         """Publish how the run ended, or why it restarts."""
         reason = None if error is None else str(error) or type(error).__name__
-        if self._on_status is not None and state.is_over:
-            self._on_status(self._statuses())
         with suppress(OSError):  # a full disk must not hide why the run ended
             if not isinstance(error, FencedError):  # else another run speaks of the job now
                 self._change(state=state, reason=reason)
             self._note(state.value, reason or f"job {self.record.job!r} {state.value}", error)
+        if self._on_status is not None and state.is_over:
+            self._on_status(self.record)
 
     def _go_on_from(self, before: JobRecord | None) -> None:
         """Count on where an earlier process of the same run died."""
@@ -144,9 +145,16 @@ class RunPublisher:
             )
 
     def _change(self, **changes: object) -> None:
+        self._look(**changes)
+        if self._control is not None:
+            self._control.publish(self.record)
+
+    def _look(self, **changes: object) -> None:
+        """Bring the record up to date."""
         coordinator, now_us = self._coordinator, self._log.clock.now_us()
         if coordinator is not None:
             changes["checkpoint"] = coordinator.checkpoint
+            changes["checkpoint_bytes"] = coordinator.checkpoint_bytes
             changes["workers"] = tuple(self._statuses())
             if coordinator.checkpoints > self._completed:
                 changes["checkpoint_us"] = now_us
@@ -155,8 +163,6 @@ class RunPublisher:
                 )
                 self._completed = coordinator.checkpoints
         self.record = msgspec.structs.replace(self.record, updated_us=now_us, **changes)
-        if self._control is not None:
-            self._control.publish(self.record)
 
     def _note(self, event: str, message: str, error: BaseException | None = None) -> None:
         """Write into the job's journal."""

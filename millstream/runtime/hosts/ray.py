@@ -265,9 +265,8 @@ def run_job(
                 handle.stop()
                 asked = False
             result = handle.wait(STATUS_INTERVAL_S)
-            record = handle.status()
-            if on_status is not None and record.workers:
-                on_status(record.workers)
+            if on_status is not None:
+                on_status(handle.status())
     return result
 
 

@@ -19,8 +19,7 @@ from millstream import col
 from millstream.errors import FencedError, JobError, LogError
 from millstream.log import Log
 from millstream.log.producer import Producer
-from millstream.runtime.activity import WorkerStatus
-from millstream.runtime.control import JobControl, JobState
+from millstream.runtime.control import JobControl, JobRecord, JobState
 from millstream.runtime.coordinator import Coordinator
 from millstream.runtime.hosts import worker_thread
 from millstream.runtime.hosts.local import run_job, stop_on_signal
@@ -58,7 +57,7 @@ def copying(log: Log) -> list[ms.Sink]:
 def run(
     log: Log,
     ends: Sequence[ms.Sink],
-    on_status: Callable[[Sequence[WorkerStatus]], None] | None = None,
+    on_status: Callable[[JobRecord], None] | None = None,
     **options: Any,
 ) -> RunResult:
     given: dict[str, Any] = {
@@ -87,15 +86,15 @@ def state(log: Log) -> JobState | None:
 
 class TestResults:
     def test_a_bounded_run_reads_to_the_end_and_finishes(self, log: Log) -> None:
-        seen: list[int] = []
-        result = run(
-            log, copying(log), lambda given: seen.append(sum(each.rows_read for each in given))
-        )
+        seen: list[JobRecord] = []
+        result = run(log, copying(log), seen.append)
         assert copied(log) == list(range(20))
         assert (result.finished, result.restored) == (True, None)
         assert (result.rows_read, result.rows_written) == (20, 20)
         assert result.checkpoints >= 1
-        assert seen[-1] == 20
+        assert sum(each.rows_read for each in seen[-1].workers) == 20
+        assert seen[-1].checkpoint_us is not None
+        assert seen[-1].state is JobState.FINISHED
         assert state(log) is JobState.FINISHED
         again = run(log, copying(log))
         assert (again.rows_read, copied(log)) == (0, list(range(20)))
@@ -153,8 +152,8 @@ class TestResults:
 
 class TestStops:
     def stop_when_copied(self, log: Log, *, signals: int = 1) -> Callable[..., None]:
-        def on_status(statuses: Sequence[WorkerStatus]) -> None:
-            if sum(each.rows_written for each in statuses) >= 20:
+        def on_status(record: JobRecord) -> None:
+            if sum(each.rows_written for each in record.workers) >= 20:
                 for _ in range(signals):
                     signal.raise_signal(signal.SIGINT)
 
@@ -167,8 +166,8 @@ class TestStops:
         before = signal.getsignal(number)
         asked: list[int] = []
 
-        def on_status(statuses: Sequence[WorkerStatus]) -> None:
-            if not asked and sum(each.rows_written for each in statuses) >= 20:
+        def on_status(record: JobRecord) -> None:
+            if not asked and sum(each.rows_written for each in record.workers) >= 20:
                 asked.append(1)
                 signal.raise_signal(number)
 
@@ -234,7 +233,7 @@ class TestStops:
     def test_in_another_thread_signals_stay_as_they_are(self, log: Log) -> None:
         handlers: list[object] = []
 
-        def on_status(statuses: Sequence[WorkerStatus]) -> None:
+        def on_status(record: JobRecord) -> None:
             handlers.append(signal.getsignal(signal.SIGINT))
 
         thread = threading.Thread(target=lambda: run(log, copying(log), on_status))
@@ -269,8 +268,8 @@ class TestTwoRunsAtOnce:
     def test_collecting_fences_nobody(self, log: Log) -> None:
         asked: list[int] = []
 
-        def on_status(statuses: Sequence[WorkerStatus]) -> None:
-            if not asked and sum(each.rows_written for each in statuses) >= 20:
+        def on_status(record: JobRecord) -> None:
+            if not asked and sum(each.rows_written for each in record.workers) >= 20:
                 asked.append(ms.stream("events", log=Log(log.path)).collect().num_rows)
                 signal.raise_signal(signal.SIGINT)
 
@@ -375,7 +374,7 @@ class TestFailures:
             run_job(collecting(ms.stream("events", log=log)), log, options)
 
     def test_what_the_callback_raises_ends_the_run(self, log: Log) -> None:
-        def on_status(statuses: Sequence[WorkerStatus]) -> None:
+        def on_status(record: JobRecord) -> None:
             message = "no more"
             raise RuntimeError(message)
 

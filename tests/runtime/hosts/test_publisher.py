@@ -94,7 +94,7 @@ def test_a_run_that_only_collects_tells_its_caller_and_leaves_nothing_in_the_log
     coordinator = started(log)
     before = bench.content()
     heard: list[int] = []
-    told = publisher(log, lambda given: heard.append(given[0].rows_read), visible=False)
+    told = publisher(log, lambda given: heard.append(given.workers[0].rows_read), visible=False)
     told.attempt(coordinator, statuses)
     for turn in range(4):
         told.on_turn(turn * PUBLISH_INTERVAL_US)
