@@ -18,9 +18,9 @@ from millstream.jit import kernel
 def count_values(slots: Any, valid: Any, state: Any, count: int) -> None:
     """Add 1 to field `count` of each row's slot whose value is not null."""
     every = len(valid) == 0
-    for row in range(len(slots)):
+    for row in range(np.uint64(len(slots))):
         if every or valid[row]:
-            state[slots[row], count] += 1
+            state[np.uint64(slots[row]), count] += 1
 
 
 @kernel
@@ -51,11 +51,12 @@ def fold_integers(
         it is exact in any order; extremes.
     """
     every = len(valid) == 0
-    for row in range(len(slots)):
+    for row in range(np.uint64(len(slots))):
         if every or valid[row]:
-            slot = slots[row]
+            slot = np.uint64(slots[row])
             value = values[row]
             before = state[slot, count]
+            state[slot, count] = before + 1
             if total >= 0:
                 low = state[slot, total]
                 after = low + value
@@ -63,11 +64,15 @@ def fold_integers(
                 sign = value >> 63 if flip == 0 else 0
                 state[slot, total] = after
                 state[slot, total + 1] += sign + carry
-            if least >= 0 and (before == 0 or (value ^ flip) < (state[slot, least] ^ flip)):
-                state[slot, least] = value
-            if greatest >= 0 and (before == 0 or (value ^ flip) > (state[slot, greatest] ^ flip)):
-                state[slot, greatest] = value
-            state[slot, count] = before + 1
+            # Written back in any case: whether a value is the least is hard to predict.
+            if least >= 0:
+                kept = state[slot, least]
+                taken = (before == 0) | ((value ^ flip) < (kept ^ flip))
+                state[slot, least] = value if taken else kept
+            if greatest >= 0:
+                kept = state[slot, greatest]
+                taken = (before == 0) | ((value ^ flip) > (kept ^ flip))
+                state[slot, greatest] = value if taken else kept
 
 
 @kernel
@@ -89,11 +94,12 @@ def fold_floats(
     ZAMM 54, 1974). `floats` is `state` seen as float64; the rest is as in `fold_integers`.
     """
     every = len(valid) == 0
-    for row in range(len(slots)):
+    for row in range(np.uint64(len(slots))):
         if every or valid[row]:
-            slot = slots[row]
+            slot = np.uint64(slots[row])
             value = values[row]
             before = state[slot, count]
+            state[slot, count] = before + 1
             if total >= 0:
                 sum_ = floats[slot, total]
                 after = sum_ + value
@@ -101,17 +107,16 @@ def fold_floats(
                 lost = (sum_ - after) + value if larger else (value - after) + sum_
                 floats[slot, total] = after
                 # An infinite sum has lost nothing; inf - inf would make the loss NaN.
-                if np.isfinite(after):
-                    floats[slot, total + 1] += lost
+                floats[slot, total + 1] += lost if np.isfinite(after) else 0.0
+            # Written back in any case: whether a value is the least is hard to predict.
             if least >= 0:
                 kept = floats[slot, least]
-                if before == 0 or value < kept or np.isnan(kept):
-                    floats[slot, least] = value
+                taken = (before == 0) | (value < kept) | np.isnan(kept)
+                floats[slot, least] = value if taken else kept
             if greatest >= 0:
                 kept = floats[slot, greatest]
-                if before == 0 or value > kept or np.isnan(value):
-                    floats[slot, greatest] = value
-            state[slot, count] = before + 1
+                taken = (before == 0) | (value > kept) | np.isnan(value)
+                floats[slot, greatest] = value if taken else kept
 
 
 @kernel
