@@ -30,6 +30,7 @@ from millstream.operators.operator import (
     StateSnapshot,
 )
 from millstream.operators.window_restored import Restored
+from millstream.windows.assignment import Assignment, assign
 from millstream.windows.lateness import late_rows
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
@@ -168,9 +169,21 @@ class WindowAssigner:
         self._config = config
 
     def assign(
-        self, batch: pa.RecordBatch, watermark_us: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Return each row's window start, and whether it is late by its stamp or the watermark.
+        self, batch: pa.RecordBatch, watermark_us: int, closed_until_us: int, given_out: GivenOut
+    ) -> Assignment:
+        """Return each row's window start, and whether it is late.
+
+        Parameters
+        ----------
+        batch
+            At least one row.
+        watermark_us
+            Rows of a window that it closed are late, whatever their stamp.
+        closed_until_us
+            Rows of windows that end by then are late, whatever was allowed.
+        given_out
+            Rows of windows that were given out before the restore are late, if these may lie
+            beyond the watermark.
 
         Raises
         ------
@@ -183,38 +196,25 @@ class WindowAssigner:
             raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
         times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
         self._check_ends(times)
-        starts = config.window.starts_of(times, new_values(len(times), np.int64))
         # Results of windows come without stamps, and before the watermark that made them: but for
         # those of an input that was idle and came back. No window is given out twice for them.
-        stamps = np.full(len(times), WATERMARK_MIN)
+        stamps = None
         if STAMP_COLUMN in batch.schema.names:
             stamps = values_of(batch.column(STAMP_COLUMN))
-        scratch = new_values(len(times), np.int64)
-        return starts, late_rows(starts, stamps, config.span_us, watermark_us, scratch)
-
-    def given_out(
-        self, batch: pa.RecordBatch, starts: npt.NDArray[np.int64], given_out: GivenOut
-    ) -> npt.NDArray[np.bool_]:
-        """Return which rows are of windows that were given out before the restore."""
-        keys = [batch.column(name) for name in self._config.key_columns]
+        found = assign(config.window, times, stamps, config.span_us, watermark_us, closed_until_us)
+        if given_out.restored_max_us <= watermark_us:
+            return found
+        keys = [batch.column(name) for name in config.key_columns]
         until = given_out.until(keys, batch.num_rows)
-        scratch = new_values(len(starts), np.int64)
-        return late_rows(starts, until, self._config.span_us, WATERMARK_MIN, scratch)
-
-    def ended(
-        self, starts: npt.NDArray[np.int64], closed_until_us: int
-    ) -> npt.NDArray[np.bool_] | np.bool_:
-        """Return which windows end at or before `closed_until_us`."""
-        size_us = self._config.window.size_us
-        if closed_until_us < WATERMARK_MIN + size_us:
-            return np.bool_(False)
-        ended: npt.NDArray[np.bool_] = starts <= closed_until_us - size_us
-        return ended
+        scratch = new_values(len(times), np.int64)
+        late = late_rows(found.starts_us, until, config.span_us, WATERMARK_MIN, scratch)
+        late |= found.late
+        return Assignment(found.starts_us, late, int(np.count_nonzero(late)))
 
     def _check_ends(self, times: npt.NDArray[np.int64]) -> None:
         """Refuse times so near the ends of int64 that their windows may lie beyond."""
         size_us = self._config.window.size_us
-        for time_us in (int(times.min()), int(times.max())) if len(times) else ():
+        for time_us in (int(times.min()), int(times.max())):
             if not WATERMARK_MIN + size_us <= time_us <= WATERMARK_MAX - 2 * size_us:
                 message = (
                     f"a row's window is out of the range of times: column "
@@ -263,12 +263,15 @@ class WindowAggregate:
         assert input_index == 0
         self.counters.rows_in += batch.num_rows
         self.counters.rows_numba += batch.num_rows
-        starts, late, late_count = self._assign(batch)
-        if late_count:
-            self.counters.rows_late += late_count
-            yield from self._pieces(1, late_batch(batch, self._late_schema, late))
-            batch = batch.filter(pa.array(~late))
-            starts = starts[~late]
+        if batch.num_rows == 0:
+            return
+        found = self._assign(batch)
+        starts = found.starts_us
+        if found.late_count:
+            self.counters.rows_late += found.late_count
+            yield from self._pieces(1, late_batch(batch, self._late_schema, found.late))
+            batch = batch.filter(pa.array(~found.late))
+            starts = starts[~found.late]
         if batch.num_rows and self.config.partial:
             self._state.merge(batch, starts)
         elif batch.num_rows:
@@ -323,19 +326,15 @@ class WindowAggregate:
         self._state.restore(parts, key_groups)
         self._count_state()
 
-    def _assign(
-        self, batch: pa.RecordBatch
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int]:
-        """Return each row's window start, whether it is late, and how many are."""
+    def _assign(self, batch: pa.RecordBatch) -> Assignment:
+        """Return each row's window start, and whether it is late."""
         if self.config.partial:
             # Combined rows had their lateness decided before they were combined.
             starts = np.asarray(batch.column(WINDOW_START).view(pa.int64()))
-            return starts, np.zeros(len(starts), dtype=np.bool_), 0
-        starts, late = self._assigner.assign(batch, self._watermark_us)
-        if self._given_out.restored_max_us > self._watermark_us:
-            late |= self._assigner.given_out(batch, starts, self._given_out)
-        late |= self._assigner.ended(starts, self._closed_until_us)
-        return starts, late, int(np.count_nonzero(late))
+            return Assignment(starts, np.zeros(len(starts), dtype=np.bool_), 0)
+        return self._assigner.assign(
+            batch, self._watermark_us, self._closed_until_us, self._given_out
+        )
 
     def _close(self, start_max_us: int | None) -> Iterator[Emit]:
         """Emit and forget the windows that start at or before `start_max_us` (`None`: all).

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from millstream.log.key_hash import KEY_GROUPS
@@ -111,16 +110,15 @@ class WindowCombine:
         """
         self.counters.rows_in += batch.num_rows
         self.counters.rows_numba += batch.num_rows
-        starts, late = self._assigner.assign(batch, WATERMARK_MIN)
-        if self._given_out.restored_max_us != WATERMARK_MIN:
-            late |= self._assigner.given_out(batch, starts, self._given_out)
-        late |= self._assigner.ended(starts, self._closed_until_us)
-        late_count = int(np.count_nonzero(late))
-        if late_count:
-            self.counters.rows_late += late_count
-            yield from self._pieces(1, late_batch(batch, self._late_schema, late))
-            batch = batch.filter(pa.array(~late))
-            starts = starts[~late]
+        if batch.num_rows == 0:
+            return
+        found = self._assigner.assign(batch, WATERMARK_MIN, self._closed_until_us, self._given_out)
+        starts = found.starts_us
+        if found.late_count:
+            self.counters.rows_late += found.late_count
+            yield from self._pieces(1, late_batch(batch, self._late_schema, found.late))
+            batch = batch.filter(pa.array(~found.late))
+            starts = starts[~found.late]
         if batch.num_rows:
             self._state.fold(batch, starts)
             yield from self._pieces(0, self._taken())

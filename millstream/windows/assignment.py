@@ -1,0 +1,102 @@
+"""Gives rows their tumbling windows, and says which rows come when their window is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from millstream.windows.lateness import late_rows
+from millstream.windows.tumbling import Tumbling
+from millstream.windows.watermark import WATERMARK_MIN
+
+_COMPILED_ROWS_MIN = 4096
+"""From here on a compiled loop is worth its loading; it takes a fifth of NumPy's time."""
+
+_COMPILED_SPAN_MAX_US = 2**52
+"""Rows whose times lie further apart are left to NumPy: a float does not tell them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The windows of a batch's rows.
+
+    Parameters
+    ----------
+    starts_us
+        Start of each row's window, int64, shape (n,).
+    late
+        Which rows come when their window is over, bool, shape (n,).
+    late_count
+        How many.
+    """
+
+    starts_us: npt.NDArray[np.int64]
+    late: npt.NDArray[np.bool_]
+    late_count: int
+
+
+def assign(
+    window: Tumbling,
+    times_us: npt.NDArray[np.int64],
+    stamps_us: npt.NDArray[np.int64] | None,
+    span_us: int,
+    given_out_us: int,
+    ended_us: int,
+) -> Assignment:
+    """Return the windows of rows, at least one.
+
+    Parameters
+    ----------
+    window
+        Size and offset.
+    times_us
+        Event times, a window's size away from the least and two from the greatest int64.
+    stamps_us
+        The rows' stamps; `None`: they have none, and are not late by them.
+    span_us, given_out_us
+        As for `late_rows`.
+    ended_us
+        Rows of windows that end by then are late whatever their stamp and the span.
+
+    Examples
+    --------
+    >>> times, stamps = np.array([3, 12]), np.array([10, 10])
+    >>> found = assign(Tumbling(10), times, stamps, 10, WATERMARK_MIN, WATERMARK_MIN)
+    >>> found.starts_us.tolist(), found.late.tolist(), found.late_count
+    ([0, 10], [True, False], 1)
+    """
+    count, size_us = len(times_us), window.size_us
+    first_us = window.start_of(int(times_us.min()))
+    ended_start_us = max(ended_us, WATERMARK_MIN + size_us) - size_us
+    starts_us = _new_int64(count)
+    if count < _COMPILED_ROWS_MIN or int(times_us.max()) - first_us >= _COMPILED_SPAN_MAX_US:
+        window.starts_of(times_us, starts_us)
+        if stamps_us is None:
+            stamps_us = np.full(count, WATERMARK_MIN)
+        late = late_rows(starts_us, stamps_us, span_us, given_out_us, _new_int64(count))
+        late |= starts_us <= ended_start_us
+        return Assignment(starts_us, late, int(np.count_nonzero(late)))
+    from millstream.windows.kernels.assignment import assign_windows
+
+    late = np.empty(count, dtype=np.bool_)
+    late_count = assign_windows(
+        times_us,
+        np.empty(0, dtype=np.int64) if stamps_us is None else stamps_us,
+        first_us,
+        size_us,
+        1.0 / size_us,
+        span_us,
+        max(given_out_us, WATERMARK_MIN + span_us),
+        ended_start_us,
+        starts_us,
+        late,
+    )
+    return Assignment(starts_us, late, int(late_count))
+
+
+def _new_int64(count: int) -> npt.NDArray[np.int64]:
+    # From Arrow's pool: what NumPy asks the system for has to be cleared page by page.
+    return np.frombuffer(pa.allocate_buffer(8 * count), dtype=np.int64)
