@@ -208,23 +208,17 @@ def even_share(cpus: Sequence[float], count: int) -> float:
     >>> even_share([2, 1], 3), even_share([2, 1], 4), even_share([2], 3)
     (1.0, 0.66, 0.66)
     """
-    shares = {1.0} | {_rounded_down(each / part) for each in cpus for part in range(1, count + 1)}
+    # In hundredths: 1.45 processors are five times 0.29, but not in binary fractions.
+    nodes = [round(each * 100) for each in cpus]
+    shares = {100} | {each // part for each in nodes for part in range(1, count + 1)}
     fitting = (
         share
         for share in shares
-        if 0 < share <= 1 and sum(_places(each, share) for each in cpus) >= count
+        if 0 < share <= 100 and sum(each // share for each in nodes) >= count
     )
     # Where a hundredth is too much for so many, they ask for none; where there are no
     # processors at all, there is something to wait for.
-    return max(fitting, default=0.0 if sum(cpus) else 1.0)
-
-
-def _places(cpus: float, share: float) -> int:
-    return int(round(cpus * 100) // round(share * 100))
-
-
-def _rounded_down(share: float) -> float:
-    return int(share * 100) / 100
+    return max(fitting, default=0 if sum(cpus) else 100) / 100
 
 
 def _cpus_of_nodes() -> list[float]:

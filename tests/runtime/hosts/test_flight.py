@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ROWS = pa.record_batch({"number": list(range(8_192))})
 Channel = tuple[str, int, int]
 """Exchange, sender, receiver."""
-GRPC_BYTES = 16 << 20
+GRPC_BYTES = 64 << 20
 """More than what lies in gRPC's and the kernel's buffers between two ends that stand still."""
 
 
