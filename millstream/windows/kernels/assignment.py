@@ -57,5 +57,5 @@ def assign_windows(
         is_late = (start <= stamp - span) | (start <= ended_start)
         starts[row] = start
         late[row] = is_late
-        count += np.int64(is_late)
+        count += int(is_late)
     return count
