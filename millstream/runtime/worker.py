@@ -221,8 +221,11 @@ class Worker:
         return self._log.clock
 
     def waited(self, duration_us: int) -> None:
-        """Take note that nothing could be done for so long."""
-        if any(each.busy for each in self._stages):
+        """Take note that nothing could be done for so long.
+
+        Where there is no room, a stage rests in the middle of its work, or does not read on.
+        """
+        if any(each.busy for each in self._stages) or not self._has_room():
             self._backpressured_us += duration_us
         else:
             self._idle_us += duration_us

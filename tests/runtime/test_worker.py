@@ -223,3 +223,25 @@ class TestRestore:
         other = [stream.filter(col("value") > 0).named("mine").to("f")]
         with pytest.raises(CheckpointError, match="does not fit the operator as it is now"):
             Played(bench, other)
+
+
+class TestTime:
+    def test_a_worker_waits_for_rows_or_for_room_at_another_one(self) -> None:
+        bench = Bench()
+        log = event_log(bench, partitions=2)
+        for number in range(20):
+            put(log, "events", events(number, key="abcdef"[number % 6]), number % 2)
+        sinks = [windows(ms.stream("events", lateness="1m", log=log)).to("out")]
+        played = Played(bench, sinks, parallelism=2, batch_rows=1, until=None)
+        worker = played.workers[0]
+        played.settle([0])
+        put(log, "events", events(30), 0)
+        played.settle([0])
+        # The other one takes nothing, and so this one does not even read on.
+        assert worker.status().rows_read == 10
+        worker.waited(5)
+        played.settle()
+        assert worker.status().rows_read == 11
+        worker.waited(7)
+        status = worker.status()
+        assert (status.backpressured_us, status.idle_us) == (5, 7)

@@ -57,3 +57,13 @@ def resident_bytes(pid: int) -> int:
     """How much memory a process has."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def own_bytes(pid: int) -> int:
+    """How much memory a process has for itself: files that it maps can be read again."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
