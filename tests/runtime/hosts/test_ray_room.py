@@ -1,0 +1,58 @@
+"""A job for which a cluster has no room says what it waits for, gives up, and leaves nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.cli.main import invoke
+from millstream.dsl.execution import ray_host
+from millstream.log import Log
+from millstream.runtime.control import JobControl, JobState
+from millstream.runtime.journal import Journal
+from tests.runtime.kit import EVENTS, events, put
+
+ray: Any = pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.usefixtures("ray_address")]
+
+JOB = """\
+import millstream as ms
+
+ms.run(ms.stream("events").to("copy"), until="end", parallelism=2)
+"""
+
+
+def test_too_few_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = Log(tmp_path / "log")
+    log.create_topic("events", EVENTS, partitions=2, time="time")
+    put(log, "events", events(1, 2))
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    total = ray.cluster_resources()["CPU"]
+    host = ray_host()
+    # The first worker takes all there is.
+    settings = partial(host.RaySettings, worker_cpus=total, start_timeout_s=3)
+    monkeypatch.setattr(host, "RaySettings", settings)
+    capsys.readouterr()
+    code = invoke(["run", str(script), "--on", "ray", "--log", log.path])
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    assert "Traceback" not in printed.err
+    room = f"each of 2 needs {total:g} CPU, and of {total:g} there are 0 free"
+    message = printed.err.splitlines()[-1]
+    assert message == (
+        f"error: Ray started no process for worker 1 within 3 s: {room}; end other jobs, add "
+        "nodes, or run fewer workers (parallelism)"
+    )
+    record = JobControl(log, "job").record()
+    assert record is not None
+    assert (record.state, f"error: {record.reason}") == (JobState.FAILED, message)
+    waited = [each.message for each in Journal(log, "job").read() if each.event == "waiting"]
+    assert waited == [f"Ray is to start worker 1: {room}"]
+    assert log.topic("copy").stable_ends() == log.topic("copy").durable_ends() == [0, 0]
