@@ -138,8 +138,11 @@ class Accumulator:
             sums = self._float_sums(rows)
         else:
             low, high = self._sum_halves(rows)
-            wide = high * 2.0**64 + low.view(np.uint64).astype(np.float64)
-            sums = np.where(high == low >> 63, low.astype(np.float64), wide)
+            sums = low.astype(np.float64)
+            beyond = high != low >> 63
+            if beyond.any():
+                wide = high * 2.0**64 + low.view(np.uint64).astype(np.float64)
+                sums = np.where(beyond, wide, sums)
         means: npt.NDArray[np.float64] = sums / np.maximum(counts, 1)
         return means
 

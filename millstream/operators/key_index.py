@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +117,7 @@ class KeyIndex:
         known = slots[self._flags[slots] & kernels.KNOWN != 0]
         if len(known):
             self._removed.append(self.keys(known))
-        hashes = _hashes(np.ascontiguousarray(np.take(self._keys, slots, axis=0).T))
+        hashes = _hashes(taken_rows(self._keys, slots))
         kernels.remove_slots(
             slots.view(np.uint64), hashes, self._table, self._free, self._flags, self._meta
         )
@@ -124,10 +125,12 @@ class KeyIndex:
 
     def keys(self, slots: Int64Array) -> list[pa.Array]:
         """Return the key columns of live `slots`."""
-        words = np.take(self._keys, slots, axis=0)
-        nulls = words[:, -1]
+        words = taken_rows(self._keys, slots)
+        nulls = words[-1]
+        if not nulls.any():
+            return [self._column(index, words[index], None) for index in range(len(self.types))]
         return [
-            self._column(index, words[:, index], nulls & np.uint64(1 << index) != 0)
+            self._column(index, words[index], nulls & np.uint64(1 << index) != 0)
             for index in range(len(self.types))
         ]
 
@@ -187,13 +190,13 @@ class KeyIndex:
                 words[-1] |= null.astype(np.uint64) << np.uint64(index)
         return words
 
-    def _column(self, index: int, words: WordArray, null: npt.NDArray[np.bool_]) -> pa.Array:
-        """Return the values that `words` of key column `index` stand for."""
+    def _column(self, index: int, words: WordArray, null: npt.NDArray[np.bool_] | None) -> pa.Array:
+        """Return the values that `words` of key column `index` stand for; `None`: none is null."""
         type_ = self.types[index]
         interner = self._interners[index]
         if interner is not None:
             return _from_bytes(interner.strings(words, _bytes_type(type_), null), type_)
-        mask = null if null.any() else None
+        mask = null if null is not None and null.any() else None
         if pat.is_boolean(type_):
             return pa.array(words != 0, mask=mask)
         dtype = storage_dtype(type_)
@@ -227,6 +230,14 @@ class KeyIndex:
         hashes = (_hashes(words) * kernels.LAST_FACTOR) >> kernels.LAST_SHIFT
         entries = (hashes << kernels.HASH_SHIFT) | live.view(np.uint64)
         kernels.enter_entries(entries, self._table)
+
+
+def taken_rows(matrix: npt.NDArray[Any], slots: Int64Array) -> npt.NDArray[Any]:
+    """Return the rows `slots` of `matrix`, shape (capacity, W), column by column: (W, n)."""
+    width = matrix.shape[1]
+    columns = new_values(width * len(slots), matrix.dtype).reshape(width, len(slots))
+    kernels.gather_rows(matrix, slots, columns)
+    return columns
 
 
 def _hashes(words: WordArray) -> WordArray:

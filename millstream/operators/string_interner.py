@@ -63,14 +63,14 @@ class StringInterner:
                 self._grow(int(offsets[row + 1]) - int(offsets[row]))
 
     def strings(
-        self, words: WordArray, type_: pa.DataType, null: npt.NDArray[np.bool_]
+        self, words: WordArray, type_: pa.DataType, null: npt.NDArray[np.bool_] | None
     ) -> pa.Array:
         """Return what `words` stand for, as an array of a string or binary type.
 
         Parameters
         ----------
         null
-            `True` where the string is null; its word is 0.
+            `True` where the string is null; its word is 0. `None`: none is.
         """
         count = len(words)
         offsets = new_values(count + 1, np.int64)
@@ -82,7 +82,9 @@ class StringInterner:
             kernels.decode_strings(words, self._ends, self._arena, offsets, data)
         large = pat.is_large_string(type_) or pat.is_large_binary(type_)
         ends = offsets if large else offsets.astype(np.int32)
-        bitmap = pa.py_buffer(np.packbits(~null, bitorder="little")) if null.any() else None
+        bitmap = None
+        if null is not None and null.any():
+            bitmap = pa.py_buffer(np.packbits(~null, bitorder="little"))
         buffers = [bitmap, pa.py_buffer(ends), pa.py_buffer(data)]
         return pa.Array.from_buffers(type_, count, buffers)
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 from millstream.log.key_hash import key_groups as key_groups_of
 from millstream.operators.accumulator import accumulators_of
 from millstream.operators.aggregate import Aggregate
-from millstream.operators.key_index import KeyIndex
+from millstream.operators.kernels.key_index import clear_rows
+from millstream.operators.key_index import KeyIndex, taken_rows
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
 
@@ -78,23 +79,21 @@ class WindowState:
         """Return keys, window starts and fields of all slots, and forget them."""
         slots = self.windows.take_until(None)
         *keys, starts = self._index.keys(slots)
-        rows = np.take(self._fields, slots, axis=0)
-        fields = [pa.array(rows[:, column].copy()) for column in range(rows.shape[1])]
+        fields = [pa.array(each) for each in taken_rows(self._fields, slots)]
         self.remove(slots)
         return keys, np.asarray(starts), fields
 
     def results(self, slots: Int64Array) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
         """Return key columns, window starts and result columns of `slots`."""
         *keys, starts = self._index.keys(slots)
-        rows = np.take(self._fields, slots, axis=0)
+        rows = taken_rows(self._fields, slots).T
         pairs = zip(self._accumulator_of, self._aggregates, strict=True)
         return keys, np.asarray(starts), [own.result(each, rows) for own, each in pairs]
 
     def remove(self, slots: Int64Array) -> None:
         """Forget `slots`, which were taken out of `windows`."""
         self._index.remove(slots)
-        for column in self._fields.T:  # tried: half the time of all columns at once
-            column[slots] = 0
+        clear_rows(self._fields, slots)
 
     def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
         """Return whether it is the full state, and the rows; see `StateSnapshot`.

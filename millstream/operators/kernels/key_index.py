@@ -1,4 +1,4 @@
-"""Loops of the key index: words to slots, and back out of the table.
+"""Loops of the key index: words to slots, and back out of the table; rows by slot, in and out.
 
 A key is W words of 64 bits. The hash table is open addressing with linear probing, at most
 half full; an entry is `FREE`, or 31 bits of the key's hash above the slot's number::
@@ -204,3 +204,21 @@ def enter_entries(entries: Any, table: Any) -> None:
             while table[position] != FREE:
                 position = (position + _ONE) & mask
             table[position] = entry
+
+
+@kernel
+def gather_rows(matrix: Any, slots: Any, columns: Any) -> None:
+    """Write the rows `slots` (int64) of `matrix`, shape (capacity, W), as `columns`: (W, n)."""
+    for index in range(np.uint64(len(slots))):
+        slot = np.uint64(slots[index])
+        for column in range(np.uint64(len(columns))):
+            columns[column, index] = matrix[slot, column]
+
+
+@kernel
+def clear_rows(matrix: Any, slots: Any) -> None:
+    """Set the rows `slots` (int64) of `matrix` to zero."""
+    for index in range(np.uint64(len(slots))):
+        slot = np.uint64(slots[index])
+        for column in range(np.uint64(matrix.shape[1])):
+            matrix[slot, column] = 0

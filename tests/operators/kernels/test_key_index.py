@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -137,3 +139,17 @@ def test_regular_keys_spread_over_the_table(values: WordArray) -> None:
     places = (hashes * kernels.LAST_FACTOR >> kernels.LAST_SHIFT) & np.uint64(8191)
     # 4096 keys thrown at random into 8192 places fill 39 % of them.
     assert len(np.unique(places)) > 0.35 * 8192
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.int64])
+@pytest.mark.parametrize("slots", [[], [3], [4, 0, 2]])
+def test_rows_are_taken_column_by_column_and_cleared(dtype: type, slots: list[int]) -> None:
+    matrix: npt.NDArray[Any] = np.arange(1, 16, dtype=dtype).reshape(5, 3)
+    chosen = np.array(slots, dtype=np.int64)
+    columns: npt.NDArray[Any] = np.empty((3, len(slots)), dtype=dtype)
+    kernels.gather_rows(matrix, chosen, columns)
+    assert columns.tolist() == matrix[chosen].T.tolist()
+    expected = matrix.copy()
+    expected[chosen] = 0
+    kernels.clear_rows(matrix, chosen)
+    assert matrix.tolist() == expected.tolist()
