@@ -24,6 +24,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from millstream.errors import OptionError
 from millstream.log import Log
@@ -335,6 +336,10 @@ def start_job(job: bytes, log: Log, options: RunOptions, settings: RaySettings, 
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=8,
+        # With its driver, where that is no matter: no other node's death is then its own.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=True
+        ),
     )
     return actor.remote(job, log.path, options, settings)
 
