@@ -119,6 +119,11 @@ class Coordinator:
         """The attempt's epoch."""
         return self._writer.epoch
 
+    def check_present(self) -> None:
+        """Raise `FencedError` where another attempt has begun since this one did."""
+        if self._writer != NOBODY:
+            self._log.transactions.check(self._writer)
+
     def start(self) -> list[WorkerPlan]:
         """Take a new epoch, which fences older attempts, and return the workers' plans.
 

@@ -97,6 +97,8 @@ class Attempts:
         self._patience = patience
         self._restarts = Restarts(strategy)
         self._publisher: RunPublisher | None = None
+        self._before: Coordinator | None = None
+        """Of the attempt before."""
         self._failures = 0
         self._failed_worker: int | None = None
 
@@ -131,11 +133,16 @@ class Attempts:
 
     def _run_attempt(self, coordinator: Coordinator, publisher: RunPublisher) -> list[WorkerResult]:
         """Run one attempt; what it left undecided is decided when it failed."""
+        # One that was cut off may have been replaced: it must not fence who goes on in its place.
+        if self._before is not None:
+            self._before.check_present()
         plans = coordinator.start()
+        self._before = coordinator
         if coordinator.finished:
             return []  # an earlier process of this run committed its end and died
 
         def on_wait(reason: str) -> None:
+            coordinator.check_present()
             publisher.waits(coordinator, reason)
             if coordinator.stopping:
                 raise _StoppedEarlyError

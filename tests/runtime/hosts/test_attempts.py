@@ -232,6 +232,27 @@ def test_a_run_that_was_fenced_does_not_speak_for_the_one_that_fenced_it(log: Lo
     assert [each.event for each in Journal(log, JOB).read()] == ["failed"]
 
 
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_coordinator_that_was_replaced_does_not_fence_the_one_in_its_place(
+    log: Log, waiting: bool
+) -> None:
+    # It was cut off with its node, and Ray made it anew on another one.
+    newer = []
+
+    def begin(on_wait: Callable[[str], None]) -> None:
+        newer.append(log.transactions.writer(owner_of(JOB)))
+        if waiting:
+            on_wait("Ray is to start worker 0")
+        message = "worker 1 died"
+        raise JobError(message, worker=1)
+
+    pool = Pool(begin)
+    done = attempts(log, pool).run()
+    assert isinstance(done.error, FencedError)
+    assert pool.failed == [None], "no process is asked for"
+    log.transactions.check(newer[0])  # raises where it was fenced
+
+
 def test_the_worker_that_failed_is_told_to_the_pool(log: Log) -> None:
     pool = Pool(
         failing(JobError("worker 1 died", worker=1)),
