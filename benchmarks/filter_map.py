@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         pa.field("b", pa.float64(), nullable=False),
     ]
 )
-BATCH_ROWS = 65_536
+BATCH_ROWS = 131_072
 THRESHOLD = 0.75
 GOAL = 0.5
 
@@ -139,7 +139,7 @@ def job(output: str) -> ms.Sink:
 
 def run(quick: bool) -> Figures:
     """Measure the job, the bound's three parts and the chain of calls."""
-    batch_count = 200 if quick else 1_500
+    batch_count = 100 if quick else 750
     seconds = 1.0 if quick else 10.0
     with scratch_directory() as directory:
         log = ms.Log(directory / "log")
@@ -147,7 +147,7 @@ def run(quick: bool) -> Figures:
         with log.producer("events") as producer:
             for index in range(batch_count):
                 producer.append(make_batch(index))
-        sample = [make_batch(index) for index in range(min(batch_count, 400))]
+        sample = [make_batch(index) for index in range(min(batch_count, 200))]
         # As many bytes as a pass of the job writes: a short burst would stay in memory.
         output = arrow_chain(sample) * (batch_count // len(sample))
         sample_rows = BATCH_ROWS * len(sample)

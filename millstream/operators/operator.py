@@ -33,7 +33,7 @@ HIDDEN_COLUMNS = (STAMP_COLUMN, WEIGHT_COLUMN)
 KEY_GROUP_COLUMN = "_key_group"
 REMOVED_COLUMN = "_removed"
 
-OUTPUT_ROWS_MAX = 65_536
+OUTPUT_ROWS_MAX = 131_072
 """The most rows in one piece of output; an operator splits what is larger."""
 
 
