@@ -20,6 +20,22 @@ from millstream.runtime.result import WorkerResult
 from millstream.runtime.worker import WorkerPlan
 
 
+class Kinds:
+    """What can happen to a call, in turns: a few faults are enough for every kind to happen."""
+
+    def __init__(self) -> None:
+        self._left: list[str] = []
+        self._lock = threading.Lock()
+
+    def next(self, random_: random.Random) -> str:
+        """Return one that did not happen in this turn."""
+        with self._lock:
+            if not self._left:
+                self._left = ["lost before", "lost after", "late", "twice"]
+                random_.shuffle(self._left)
+            return self._left.pop()
+
+
 class Calls:
     """The way to one process: some calls are lost on it, some answers, some come again later.
 
@@ -29,15 +45,18 @@ class Calls:
         Chooses which.
     faults
         How many calls of a hundred do not simply get through.
+    kinds
+        What happens to those.
     """
 
-    def __init__(self, host: WorkerHost, random_: random.Random, faults: int) -> None:
+    def __init__(self, host: WorkerHost, random_: random.Random, faults: int, kinds: Kinds) -> None:
         self.host = host
         self.dead = False
         self.faults: list[str] = []
         """What happened to the calls that did not simply get through."""
         self._random = random_
         self._percent = faults
+        self._kinds = kinds
         self._on_their_way: list[tuple[str, tuple[Any, ...]]] = []
         self._lock = threading.Lock()
 
@@ -66,7 +85,7 @@ class Calls:
     def _fault(self) -> str:
         if self._random.randrange(100) >= self._percent:
             return ""
-        fault = self._random.choice(("lost before", "lost after", "late", "twice"))
+        fault = self._kinds.next(self._random)
         self.faults.append(fault)
         return fault
 
@@ -118,6 +137,7 @@ class UnreliablePool:
         self._log_path = log_path
         self._random = random_
         self._faults = faults
+        self._kinds = Kinds()
         self._zombies: list[Calls] = []
 
     def workers(
@@ -133,7 +153,7 @@ class UnreliablePool:
             if calls is None or calls.dead:
                 chooser = random.Random(self._random.random())
                 calls = self.calls[plan.worker] = Calls(
-                    WorkerHost("127.0.0.1"), chooser, self._faults
+                    WorkerHost("127.0.0.1"), chooser, self._faults, self._kinds
                 )
             location = self._prepared(calls, plan)
             workers.append(UnreliableWorker(calls, self.attempts, location))
