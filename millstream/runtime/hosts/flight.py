@@ -278,6 +278,7 @@ class _Sender:
         self._queued_bytes = 0
         self._sent_bytes = 0
         self._ready = threading.Event()
+        self._ended = threading.Event()
         self._number = 0
         self._schema: pa.Schema | None = None
         self._writer: flight.FlightStreamWriter | None = None
@@ -298,8 +299,8 @@ class _Sender:
         self._ready.set()
 
     def join(self, deadline_s: float) -> None:
-        """Wait for the thread's end, which ends its stream."""
-        self._thread.join(max(deadline_s - time.monotonic(), 0))
+        """Wait until the stream was ended; its receiver's answer is waited for by the thread."""
+        self._ended.wait(max(deadline_s - time.monotonic(), 0))
 
     def _run(self) -> None:
         exchange = self._exchange
@@ -315,10 +316,17 @@ class _Sender:
             exchange.fail(
                 f"the stream {self._name.exchange!r} to worker {self._name.receiver}: {error}"
             )
-        if self._writer is not None:
+        writer = self._writer
+        if writer is not None:
             # Without it the receiver's thread would wait for more, and its server for the thread.
             with suppress(pa.ArrowException, OSError):
-                self._writer.done_writing()
+                writer.done_writing()
+        self._ended.set()
+        if writer is not None:
+            # Here and not when it is collected: a writer that was not closed closes itself then,
+            # which waits for the receiver with the GIL held, in whatever thread that may be.
+            with suppress(pa.ArrowException, OSError):
+                writer.close()
 
     def _sent(self, size_bytes: int) -> None:
         self._sent_bytes += size_bytes
