@@ -139,9 +139,10 @@ class Coordinator:
         if self._durable:
             create_topics(graph, log)
             self._writer = log.transactions.writer(owner_of(graph.name))
-            found = read_manifest(log, graph.name)
+            # Known from now on, also where it cannot be gone on from.
+            found = self._manifest = read_manifest(log, graph.name)
             if found is not None and self._has_finished(found):
-                self._manifest, self.restored = found, found.checkpoint
+                self.restored = found.checkpoint
                 self.phase, self._flushed = Phase.DONE, True
                 return []
         begun = found

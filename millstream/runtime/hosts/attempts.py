@@ -136,6 +136,7 @@ class Attempts:
         # One that was cut off may have been replaced: it must not fence who goes on in its place.
         if self._before is not None:
             self._before.check_present()
+        publisher.starts(coordinator)
         plans = coordinator.start()
         self._before = coordinator
         if coordinator.finished:
@@ -143,7 +144,7 @@ class Attempts:
 
         def on_wait(reason: str) -> None:
             coordinator.check_present()
-            publisher.waits(coordinator, reason)
+            publisher.waits(reason)
             if coordinator.stopping:
                 raise _StoppedEarlyError
 

@@ -73,15 +73,20 @@ class RunPublisher:
         self._obeyed: Request | None = None
         self._go_on_from(self._control.record() if self._control is not None else None)
 
-    def waits(self, coordinator: Coordinator, reason: str) -> None:
-        """Say what the next attempt waits for, and obey; to be called several times a second.
+    def starts(self, coordinator: Coordinator) -> None:
+        """Speak of an attempt that is about to start, and may fail before it runs."""
+        self._coordinator, self._statuses = coordinator, list
+        self._completed = 0
+        self._obeyed = None  # what was asked for holds for this attempt too
+
+    def waits(self, reason: str) -> None:
+        """Say what the attempt that starts waits for, and obey; to be called again and again.
 
         Raises
         ------
         JobCancelledError
             When the run was asked to end at once.
         """
-        self._coordinator, self._statuses = coordinator, list
         if reason != self.record.reason:
             self._change(reason=reason)
             self._note("waiting", reason)
@@ -89,17 +94,9 @@ class RunPublisher:
 
     def attempt(self, coordinator: Coordinator, statuses: Callable[[], list[WorkerStatus]]) -> None:
         """Speak of a new attempt from now on."""
-        self._coordinator = coordinator
+        self.starts(coordinator)
         self._statuses = statuses
-        self._completed = 0
-        self._obeyed = None  # what was asked for holds for this attempt too
-        self._change(
-            state=JobState.RUNNING,
-            attempt=self.record.attempt + 1,
-            epoch=coordinator.epoch,
-            restored=coordinator.restored,
-            reason=None,
-        )
+        self._change(state=JobState.RUNNING, attempt=self.record.attempt + 1, reason=None)
         if coordinator.restored is None:
             self._note("started", f"began anew on {self.record.parallelism} workers")
         else:
@@ -140,7 +137,12 @@ class RunPublisher:
             self.record = msgspec.structs.replace(
                 self.record,
                 started_us=before.started_us,
+                epoch=before.epoch,
                 attempt=before.attempt,
+                restored=before.restored,
+                checkpoint=before.checkpoint,
+                checkpoint_us=before.checkpoint_us,
+                checkpoint_bytes=before.checkpoint_bytes,
                 checkpoints=before.checkpoints,
             )
 
@@ -153,8 +155,13 @@ class RunPublisher:
         """Bring the record up to date."""
         coordinator, now_us = self._coordinator, self._log.clock.now_us()
         if coordinator is not None:
-            changes["checkpoint"] = coordinator.checkpoint
-            changes["checkpoint_bytes"] = coordinator.checkpoint_bytes
+            # One that failed before it had an epoch or a checkpoint takes nothing back.
+            if coordinator.epoch:
+                changes["epoch"] = coordinator.epoch
+            if coordinator.checkpoint is not None:
+                changes["restored"] = coordinator.restored
+                changes["checkpoint"] = coordinator.checkpoint
+                changes["checkpoint_bytes"] = coordinator.checkpoint_bytes
             changes["workers"] = tuple(self._statuses())
             if coordinator.checkpoints > self._completed:
                 changes["checkpoint_us"] = now_us

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import (
+    CheckpointError,
     FencedError,
     JobCancelledError,
     JobError,
@@ -333,6 +334,39 @@ def test_a_coordinator_that_was_made_anew_counts_on(log: Log) -> None:
     assert (last.attempt, last.started_us) == (2, died.started_us)
     assert last.checkpoints > died.checkpoints
     check(log)
+
+
+@pytest.mark.parametrize(
+    ("pool", "damaged"),
+    [
+        (lambda: Pool(failing(ResourcesError("no process for worker 0 within 60 s"))), False),
+        (Pool, True),
+    ],
+    ids=["for want of room", "over its checkpoint"],
+)
+def test_a_run_that_cannot_start_again_still_says_how_far_it_was(
+    log: Log, pool: Callable[[], Pool], damaged: bool
+) -> None:
+    first = UnreliablePool(log.path, random.Random(0), faults=0)
+    Harm(log, first, lambda: first.kill(0), times=1)
+    strategy = RestartStrategy(failures_max=0)
+    assert attempts(log, first, strategy=strategy, batch_rows=SMALL).run().result is None
+    died = record(log)
+    assert died.checkpoint_us is not None
+    if damaged:
+        manifest = read_manifest(Log(log.path), JOB)
+        assert manifest is not None
+        for path in manifest.paths():
+            log.storage.remove(f"{log.path}/{path}")
+    # The coordinator was made anew: it knows what the log and the run's record say.
+    done = attempts(log, pool(), strategy=strategy).run()
+    assert isinstance(done.error, CheckpointError if damaged else ResourcesError)
+    last = record(log)
+    assert (last.state, last.reason) == (JobState.FAILED, str(done.error))
+    assert last.epoch == died.epoch + 1
+    assert last.restored == (None if damaged else died.checkpoint)
+    kept = ("attempt", "checkpoints", "checkpoint", "checkpoint_us", "checkpoint_bytes")
+    assert [getattr(last, each) for each in kept] == [getattr(died, each) for each in kept]
 
 
 def test_a_run_whose_end_is_committed_ends_though_its_coordinator_did_not_hear_of_it(

@@ -60,6 +60,7 @@ def test_what_is_asked_is_obeyed_by_later_attempts_too() -> None:
     log = event_log(bench)
     told = publisher(log)
     first, second, third = started(log), started(log), started(log)
+    waiting = started(log)
     told.attempt(first, statuses)
     told.on_turn(0)
     assert not first.stopping
@@ -69,6 +70,9 @@ def test_what_is_asked_is_obeyed_by_later_attempts_too() -> None:
     told.on_turn(STATUS_INTERVAL_US)
     assert first.stopping
     told.over(JobState.RESTARTING, ValueError("a worker died"))
+    told.starts(waiting)
+    told.on_turn(2 * STATUS_INTERVAL_US)
+    assert waiting.stopping, "also while it waits for processes"
     told.attempt(second, statuses)
     told.on_turn(3 * STATUS_INTERVAL_US)
     assert second.stopping
