@@ -54,3 +54,21 @@ def names_of(text: str) -> list[str]:
     ['carrier', 'flight']
     """
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def config_of(texts: list[str]) -> dict[str, str]:
+    """Return settings by name from options like `retention.ms=86400000`.
+
+    Raises
+    ------
+    OptionError
+        Where one is not of this form.
+    """
+    config = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            message = f"--config takes NAME=VALUE, e.g. retention.ms=86400000; got {text!r}"
+            raise OptionError(message)
+        config[name.strip()] = value.strip()
+    return config

@@ -1,4 +1,4 @@
-"""`millstream topics`: what is in the log."""
+"""`millstream topics`: what is in the log, and the settings of its topics."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from millstream.cli.console import (
     print_table,
     time_text,
 )
-from millstream.cli.options import LogOption, open_log
+from millstream.cli.options import LogOption, config_of, open_log
+from millstream.errors import OptionError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from millstream.log.topic import Topic
 
-app = typer.Typer(help="List and describe topics.", no_args_is_help=True)
+app = typer.Typer(help="List, describe and alter topics.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -70,11 +71,37 @@ def describe_topic(
     out.print(f"[bold]{topic}[/], a {description['kind']} of {count}\n")
     out.print(_options(description), markup=False, soft_wrap=True)
     out.print()
+    print_table(_settings(description))
+    out.print()
     print_table(_columns(found.schema, description))
     out.print()
     print_table(_partitions(partitions))
     for line in _open_transactions(partitions, opened.clock.now_us()):
         out.print(f"\n{line}", markup=False)
+
+
+@app.command("alter")
+def alter_topic(
+    topic: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="NAME=VALUE", help="A setting; may be repeated."),
+    ] = None,
+    delete_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A setting that takes its default again."),
+    ] = None,
+    log: LogOption = None,
+) -> None:
+    """Change settings of a topic; who has it open follows at the next segment."""
+    changes: dict[str, str | None] = {**config_of(config or [])}
+    changes.update(dict.fromkeys(delete_config or []))
+    if not changes:
+        message = "nothing to change; use --config NAME=VALUE or --delete-config NAME"
+        raise OptionError(message)
+    altered = open_log(log).alter_topic(topic, config=changes)
+    for name, value in altered.config.config.items():
+        out.print(f"{name} = {value}", markup=False, highlight=False)
 
 
 def row_count(topic: Topic) -> int:
@@ -88,10 +115,19 @@ def _options(description: dict[str, Any]) -> str:
         "key": ", ".join(description["key"]) or "–",
         "time": description["time"] or "–",
         "durability": description["durability"],
-        "segments of": f"{bytes_text(description['segment_bytes'])} at most",
         "directory": description["directory"],
     }
     return "\n".join(f"{name:<13}{text}" for name, text in lines.items())
+
+
+def _settings(description: dict[str, Any]) -> Table:
+    table = plain_table()
+    for heading in ("setting", "value", ""):
+        table.add_column(heading, no_wrap=True)
+    for name, value in description["settings"].items():
+        origin = "set" if name in description["config"] else "default"
+        table.add_row(name, f"{value}", origin)
+    return table
 
 
 def _columns(schema: pa.Schema, description: dict[str, Any]) -> Table:

@@ -18,6 +18,7 @@ from millstream.log.index import SegmentIndex
 from millstream.log.recovery import Recovery
 from millstream.log.segment import encode_head
 from millstream.log.segments import Segments
+from millstream.log.settings import LiveSettings
 from millstream.storage import AppendFile
 
 LOCK_NAME = "append.lock"
@@ -36,18 +37,18 @@ class Appender:
         Its group commit.
     clock
         Stamps frames and segments.
-    segment_bytes
-        A segment is sealed before it grows beyond this; one frame may be larger.
+    settings
+        Of the topic.
     """
 
     def __init__(
-        self, segments: Segments, commit: GroupCommit, clock: Clock, segment_bytes: int
+        self, segments: Segments, commit: GroupCommit, clock: Clock, settings: LiveSettings
     ) -> None:
         self._segments = segments
         self._control = segments.control
         self._commit = commit
         self._clock = clock
-        self._segment_bytes = segment_bytes
+        self._settings = settings
         self._lock_path = f"{segments.directory}/{LOCK_NAME}"
         self._appends = 0
         self._appends_told = 0
@@ -194,7 +195,8 @@ class Appender:
 
     def _make_room(self, end: LogEnd, frame_size: int) -> LogEnd:
         """Return the end behind which a frame is to be written; starts a segment if need be."""
-        if end.offset > end.segment_base and end.position + frame_size > self._segment_bytes:
+        size = end.position + frame_size
+        if end.offset > end.segment_base and size > self._settings.known.segment_bytes:
             end = self._seal(end)
         if end.position == 0:
             end = self._write_head(end)
@@ -249,5 +251,6 @@ class Appender:
         if self._open is None or self._open[0] != base:
             if self._open is not None:
                 self._open[1].close()
+                self._settings.refresh()  # altered settings hold from a new segment on
             self._open = base, self._segments.storage.open_append(self._segments.path(base))
         return self._open[1]

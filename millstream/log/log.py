@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Literal
@@ -22,6 +22,7 @@ from millstream.errors import (
 from millstream.log.consumer import Consumer
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
+from millstream.log.settings import altered_config, parse_config
 from millstream.log.topic import Topic
 from millstream.log.topic_config import Durability, TopicConfig, check_name
 from millstream.log.transaction import Transaction
@@ -29,7 +30,6 @@ from millstream.log.transactions import Participant, Transactions, Writer
 from millstream.storage import Storage
 
 FORMAT_VERSION = 1
-SEGMENT_BYTES = 256 * 1024 * 1024
 
 
 class _LogFile(msgspec.Struct):
@@ -104,7 +104,7 @@ class Log:
         time: str | None = None,
         table: bool = False,
         durability: Durability = "fsync",
-        segment_bytes: int = SEGMENT_BYTES,
+        config: Mapping[str, object] | None = None,
         if_not_exists: bool = False,
     ) -> Topic:
         """Create a topic and return it.
@@ -126,8 +126,9 @@ class Log:
         durability
             `"fsync"`: readers see what is on stable storage. `"os"`: what was written; a power
             cut may take it back.
-        segment_bytes
-            A file is sealed before it grows beyond this.
+        config
+            Settings by name, e.g. `{"segment.bytes": 2**30}`; see
+            `millstream.log.settings.TopicSettings`.
         if_not_exists
             Return the topic of that name, if there is one, as it is.
 
@@ -138,9 +139,9 @@ class Log:
         InvalidTopicError
             When the name, the schema or an option cannot be used.
         """
-        config = TopicConfig(
+        made = TopicConfig(
             "", name, schema, partitions, tuple(key), time, table, durability,
-            segment_bytes, self.clock.now_us(),
+            self.clock.now_us(), config=parse_config(config or {}, name),
         )  # fmt: skip
         self.storage.make_directory(self.path)
         with self.storage.lock(f"{self.path}/topics.lock"):
@@ -156,8 +157,8 @@ class Log:
             self.storage.write_file(f"{self.path}/log.json", msgspec.json.encode(file))
             directory = self._directory(topic_id)
             self.storage.make_directory(directory)
-            config = replace(config, id=topic_id)
-            self.storage.write_file(f"{directory}/topic.json", config.to_json())
+            made = replace(made, id=topic_id)
+            self.storage.write_file(f"{directory}/topic.json", made.to_json())
         return self.topic(name)
 
     def topic(self, name: str) -> Topic:
@@ -180,6 +181,32 @@ class Log:
                 config, self._directory(config.id), self.storage, self.clock, self.transactions
             )
         return found
+
+    def alter_topic(self, name: str, *, config: Mapping[str, object]) -> Topic:
+        """Change settings of a topic and return it.
+
+        Who has it open, in any process, goes by them from the next segment or cleaning on.
+
+        Parameters
+        ----------
+        config
+            Settings by name; `None` takes one back to its default.
+
+        Raises
+        ------
+        UnknownTopicError, InvalidTopicError
+            Nothing was changed then.
+        """
+        topic = self.topic(name)
+        path = f"{topic.directory}/topic.json"
+        with self.storage.lock(f"{self.path}/topics.lock"):
+            topic.refresh()  # others may have altered it
+            altered = replace(
+                topic.config, config=altered_config(topic.config.config, config, name)
+            )
+            self.storage.write_file(path, altered.to_json())
+        topic.refresh()
+        return topic
 
     def topic_names(self) -> list[str]:
         """Return the names of all topics, sorted."""

@@ -19,9 +19,8 @@ from millstream.log.group_commit import GroupCommit
 from millstream.log.metadata import ColumnLayout
 from millstream.log.row_time import first_row_at, max_time_us
 from millstream.log.segments import Durability, Segments
+from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage import Storage
-
-SEGMENT_BYTES = 256 * 1024 * 1024
 
 
 class AppendResult(NamedTuple):
@@ -48,8 +47,8 @@ class Partition:
     durability
         `"fsync"`: readers see what is on stable storage. `"os"`: readers see what was
         written; a power cut may take it back.
-    segment_bytes
-        A segment is sealed before it grows beyond this; one frame may be larger.
+    settings
+        Of the topic, of which `segment.bytes` counts here.
     name
         For messages, e.g. `"flights/2"`.
     time_column
@@ -71,7 +70,7 @@ class Partition:
         storage: Storage,
         clock: Clock,
         durability: Durability = "fsync",
-        segment_bytes: int = SEGMENT_BYTES,
+        settings: LiveSettings | None = None,
         name: str = "",
         time_column: str | None = None,
     ) -> None:
@@ -81,12 +80,13 @@ class Partition:
         self.name = name or directory
         self.durability = durability
         self.time_column = time_column
+        self.settings = settings or LiveSettings(TopicSettings())
         storage.make_directory(directory)
         self._layout = layout
         self._control = ControlFile(storage, directory)
         self._segments = Segments(storage, directory, self.name, layout, self._control, durability)
         self._commit = GroupCommit(self._segments)
-        self._appender = Appender(self._segments, self._commit, clock, segment_bytes)
+        self._appender = Appender(self._segments, self._commit, clock, self.settings)
         self._appender.recover_if_needed()
 
     def append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from millstream.clock import Clock
 from millstream.errors import OptionError
 from millstream.log.partition import Partition
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
+from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.topic_config import OPERATION_COLUMN, TOMBSTONE, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
@@ -40,6 +42,7 @@ class Topic:
     ) -> None:
         self.config = config
         self.directory = directory
+        self.settings = LiveSettings(config.settings, self._read_settings)
         self._storage = storage
         self._clock = clock
         self._transactions = transactions
@@ -75,7 +78,7 @@ class Topic:
                 storage=self._storage,
                 clock=self._clock,
                 durability=config.durability,
-                segment_bytes=config.segment_bytes,
+                settings=self.settings,
                 name=f"{self.name}/{index}",
                 time_column=config.time,
             )
@@ -155,7 +158,11 @@ class Topic:
         return pa.concat_tables([self.schema.empty_table(), *parts])
 
     def describe(self) -> dict[str, object]:
-        """Return what there is to know: configuration, and the state of each partition."""
+        """Return what there is to know: configuration, and the state of each partition.
+
+        `"config"` are the settings that were set, `"settings"` all that hold.
+        """
+        self.refresh()
         config = self.config
         return {
             "name": config.name,
@@ -165,10 +172,22 @@ class Topic:
             "key": list(config.key),
             "time": config.time,
             "durability": config.durability,
-            "segment_bytes": config.segment_bytes,
+            "config": dict(config.config),
+            "settings": config.settings.by_name(),
             "directory": self.directory,
             "partitions": [self._describe_partition(index) for index in range(self.partitions)],
         }
+
+    def refresh(self) -> None:
+        """Take note of what others altered."""
+        self.settings.refresh()
+
+    def _read_settings(self) -> TopicSettings:
+        """Return the settings as `topic.json` has them now."""
+        path = f"{self.directory}/topic.json"
+        with suppress(FileNotFoundError):  # deleted: the next append says so
+            self.config = TopicConfig.from_json(self._storage.read_file(path), path)
+        return self.config.settings
 
     def _latest_of(self, rows: pa.Table) -> pa.Table:
         """Return the latest rows of one partition; a key lies in one partition only."""

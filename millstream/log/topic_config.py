@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import msgspec
@@ -15,6 +15,7 @@ import pyarrow.types as pat
 from millstream.errors import InvalidTopicError, UnknownColumnError, nearest
 from millstream.log.key_hash import KEY_GROUPS, is_key_type
 from millstream.log.metadata import ColumnLayout
+from millstream.log.settings import TopicSettings, Value, parse_config
 
 OPERATION_COLUMN = "_op"
 OPERATION_FIELD = pa.field(OPERATION_COLUMN, pa.int8())
@@ -48,12 +49,12 @@ class TopicConfig:
         Whether the latest row of a key replaces the ones before, and keys can be deleted.
     durability
         `"fsync"`: readers see what is on stable storage; `"os"`: what was written.
-    segment_bytes
-        A segment is sealed before it grows beyond this.
     created_us
         When it was created.
     generation
         Counts changes of the partition count.
+    config
+        The settings that were set, by name; see `millstream.log.settings`.
     """
 
     id: str
@@ -64,9 +65,9 @@ class TopicConfig:
     time: str | None
     table: bool
     durability: Durability
-    segment_bytes: int
     created_us: int
     generation: int = 0
+    config: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -79,14 +80,23 @@ class TopicConfig:
         if self.table and not self.key:
             message = f"table topic {self.name!r} needs key columns; name them with key="
             raise InvalidTopicError(message)
-        if self.segment_bytes < 1:
-            message = f"topic {self.name!r} needs segment_bytes > 0; got {self.segment_bytes}"
-            raise InvalidTopicError(message)
         if self.durability not in get_args(Durability):
             message = (
                 f"topic {self.name!r} can have durability 'fsync' or 'os'; got {self.durability!r}"
             )
             raise InvalidTopicError(message)
+        object.__setattr__(self, "config", parse_config(self.config, self.name))
+        if self.settings.compacts and not self.key:
+            message = (
+                f"topic {self.name!r} cannot have cleanup.policy {self.settings.cleanup_policy!r} "
+                "without key columns; name them with key= when it is created"
+            )
+            raise InvalidTopicError(message)
+
+    @property
+    def settings(self) -> TopicSettings:
+        """What was set, and the defaults."""
+        return TopicSettings.of(self.config, table=self.table)
 
     @property
     def stored_schema(self) -> pa.Schema:
@@ -105,9 +115,9 @@ class TopicConfig:
             time=self.time,
             table=self.table,
             durability=self.durability,
-            segment_bytes=self.segment_bytes,
             created_us=self.created_us,
             generation=self.generation,
+            config=dict(self.config),
         )
         return msgspec.json.format(msgspec.json.encode(stored), indent=2)
 
@@ -128,8 +138,7 @@ class TopicConfig:
             raise InvalidTopicError(message) from error
         return TopicConfig(
             stored.id, stored.name, schema, stored.partitions, stored.key, stored.time,
-            stored.table, stored.durability, stored.segment_bytes, stored.created_us,
-            stored.generation,
+            stored.table, stored.durability, stored.created_us, stored.generation, stored.config,
         )  # fmt: skip
 
     def _check_columns(self) -> None:
@@ -183,9 +192,9 @@ class _StoredConfig(msgspec.Struct, forbid_unknown_fields=True):
     time: str | None
     table: bool
     durability: Durability
-    segment_bytes: int
     created_us: int
     generation: int
+    config: dict[str, Value]
 
 
 def check_name(name: str) -> None:

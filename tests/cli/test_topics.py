@@ -96,3 +96,40 @@ def test_a_log_that_is_not_there(millstream: Command, tmp_path: Path) -> None:
     code, _, error = millstream("consume", "clicks")
     assert code == 2
     assert "name another one with --log DIR or MILLSTREAM_LOG" in error
+
+
+@pytest.mark.usefixtures("clicks")
+def test_settings_are_altered_and_described(millstream: Command) -> None:
+    code, out, error = millstream(
+        "topics", "alter", "clicks", "--config", "retention.ms=86400000",
+        "--config", "min.cleanable.dirty.ratio=0.25",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    assert out == "min.cleanable.dirty.ratio = 0.25\nretention.ms = 86400000\n"
+    _, out, _ = millstream("topics", "describe", "clicks")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["retention.ms", "86400000", "set"] in lines
+    assert ["retention.bytes", "-1", "default"] in lines
+    _, out, _ = millstream("topics", "alter", "clicks", "--delete-config", "retention.ms")
+    assert out == "min.cleanable.dirty.ratio = 0.25\n"
+
+
+@pytest.mark.usefixtures("clicks")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to change"),
+        (("--config", "retention.ms"), "NAME=VALUE"),
+        (("--config", "retention.m=1"), "did you mean 'retention.ms'"),
+        (("--delete-config", "retention.m"), "did you mean 'retention.ms'"),
+        (("--config", "segment.bytes=0"), "a whole number from 1 to"),
+        (("--config", "cleanup.policy=compact"), "without key columns"),
+    ],
+)
+def test_mistakes_in_settings(
+    millstream: Command, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, error = millstream("topics", "alter", "clicks", *arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(error.split())
+    assert " set" not in millstream("topics", "describe", "clicks")[1]

@@ -18,6 +18,7 @@ from millstream.clock import ManualClock
 from millstream.log import Log
 from millstream.log.frame_header import FLAG_CONTROL, column_checksum, frame_header_size
 from millstream.log.partition import Partition
+from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage_local import LocalStorage
 
 HERE = Path(__file__).resolve().parent
@@ -148,7 +149,7 @@ def describe(partition: Partition) -> list[dict[str, Any]]:
 
 
 PARTITIONS: dict[str, dict[str, Any]] = {
-    "plain": {"time_column": "time", "segment_bytes": 1_500},
+    "plain": {"time_column": "time", "settings": LiveSettings(TopicSettings(segment_bytes=1_500))},
     "nested": {},
 }
 
@@ -182,7 +183,7 @@ def write_log(folder: Path) -> Log:
     clock = ManualClock(START_US)
     log = Log(str(folder), storage=LocalStorage(), clock=clock)
     log.create_topic(
-        "orders", ORDERS, partitions=2, key=["customer"], time="at", segment_bytes=2_000
+        "orders", ORDERS, partitions=2, key=["customer"], time="at", config={"segment.bytes": 2_000}
     )
     log.create_topic("gone", STOCK)
     log.create_topic("stock", STOCK, key=["item"], table=True)

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from millstream.clock import SystemClock
 from millstream.log.partition import Partition
+from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage import Bytes
 from millstream.storage_local import LocalStorage
 
@@ -73,7 +74,7 @@ def main(folder: str, owner: int, mode: str, count: int) -> None:
         SCHEMA,
         storage=DyingStorage(),
         clock=SystemClock(),
-        segment_bytes=SEGMENT_BYTES,
+        settings=LiveSettings(TopicSettings(segment_bytes=SEGMENT_BYTES)),
         name="shared/0",
     )
     DyingFile.half = mode == "half"

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from millstream.clock import ManualClock
 from millstream.log.partition import Partition
+from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage import AppendFile, Bytes, SharedCells
 from millstream.storage_local import LocalStorage
 
@@ -28,6 +29,9 @@ def open_partition(path: Path | str, schema: pa.Schema = SCHEMA, **options: Any)
     options.setdefault("storage", LocalStorage())
     options.setdefault("clock", ManualClock(1_000_000))
     options.setdefault("name", "flights/2")
+    if "segment_bytes" in options:
+        settings = TopicSettings(segment_bytes=options.pop("segment_bytes"))
+        options["settings"] = LiveSettings(settings)
     return Partition(str(path), schema, **options)
 
 

@@ -99,9 +99,9 @@ class Simulation:
         self.counts: dict[str, int] = defaultdict(int)
         self.inside = False
         setup = Process(self.disk, "setup", 0, self.clock)
-        setup.log.create_topic("a", SCHEMA, partitions=2, segment_bytes=1_500)
-        setup.log.create_topic("b", SCHEMA, segment_bytes=4_000)
-        setup.log.create_topic("os", SCHEMA, segment_bytes=1_500, durability="os")
+        setup.log.create_topic("a", SCHEMA, partitions=2, config={"segment.bytes": 1_500})
+        setup.log.create_topic("b", SCHEMA, config={"segment.bytes": 4_000})
+        setup.log.create_topic("os", SCHEMA, config={"segment.bytes": 1_500}, durability="os")
         setup.storage.kill()
 
     def run(self, steps: int) -> None:

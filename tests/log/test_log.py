@@ -69,14 +69,14 @@ class TestCreating:
         schema = TIMED.with_metadata({"team": "ops"})
         made = log.create_topic(
             "flights", schema, partitions=3, key=["id"], time="at", table=True, durability="os",
-            segment_bytes=12_345,
+            config={"segment.bytes": 12_345},
         )  # fmt: skip
         for each in (made, Log(tmp_path / "a" / "log").topic("flights")):
             config = each.config
             assert (each.name, each.partitions, config.id) == ("flights", 3, "00000001")
             assert each.schema.equals(schema, check_metadata=True)
             assert (config.key, config.time, config.table) == (("id",), "at", True)
-            assert (config.durability, config.segment_bytes) == ("os", 12_345)
+            assert (config.durability, config.settings.segment_bytes) == ("os", 12_345)
         assert log.create_topic("planes", SCHEMA).config.id == "00000002"
         assert log.topic_names() == ["flights", "planes"]
 
@@ -117,7 +117,8 @@ class TestCreating:
         [
             ({"partitions": 0}, "1 to 4096 partitions; got 0"),
             ({"partitions": 4097}, "got 4097"),
-            ({"segment_bytes": 0}, "segment_bytes > 0"),
+            ({"config": {"segment.bytes": 0}}, "number from 1 to .*; got 0"),
+            ({"config": {"cleanup.policy": "compact"}}, "without key columns"),
             ({"durability": "disk"}, "'fsync' or 'os'; got 'disk'"),
             ({"key": ["ix"]}, "no column 'ix' for its key or time; did you mean 'id'"),
             ({"key": ["id", "id"]}, "names a key column twice"),
@@ -214,7 +215,7 @@ class TestDeleting:
 
     def test_who_has_it_open_is_told(self, tmp_path: Path) -> None:
         log, other = Log(tmp_path), Log(tmp_path)
-        log.create_topic("flights", SCHEMA, segment_bytes=1_000)
+        log.create_topic("flights", SCHEMA, config={"segment.bytes": 1_000})
         producer = other.producer("flights")
         for each in range(6):
             producer.append(rows(each))

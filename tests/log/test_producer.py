@@ -270,7 +270,7 @@ class TestDurability:
         assert read(topic) == [1]
 
     def test_an_index_is_done_without_where_the_disk_refuses_it(self, log: Log) -> None:
-        topic = log.create_topic("x", SCHEMA, segment_bytes=1_500)
+        topic = log.create_topic("x", SCHEMA, config={"segment.bytes": 1_500})
         assert isinstance(log.storage, MemoryStorage)
         log.storage.fail("write_file", OSError(28, "No space left on device"))
         with log.producer("x") as producer:
@@ -288,7 +288,7 @@ class TestDurability:
 
 def test_processes_append_to_one_partition_while_it_is_read(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    topic = log.create_topic("a", SCHEMA, segment_bytes=20_000)
+    topic = log.create_topic("a", SCHEMA, config={"segment.bytes": 20_000})
     count = 120
     processes = [WriterProcess(tmp_path, f"append:{1_000 * i}", count) for i in range(3)]
     with processes[0], processes[1], processes[2]:

@@ -31,7 +31,7 @@ def log() -> Log:
 @pytest.fixture
 def topic(log: Log) -> Topic:
     """Ten rows in frames of 4, 1, 3 and 2, in several segments."""
-    topic = log.create_topic("x", SCHEMA, segment_bytes=1_000)
+    topic = log.create_topic("x", SCHEMA, config={"segment.bytes": 1_000})
     for ids in ([0, 1, 2, 3], [4], [5, 6, 7], [8, 9]):
         put(log, "x", ids)
     return topic
@@ -102,7 +102,7 @@ class TestReading:
         start: int,
     ) -> None:
         log = memory_log()
-        topic = log.create_topic("x", SCHEMA, segment_bytes=1_500)
+        topic = log.create_topic("x", SCHEMA, config={"segment.bytes": 1_500})
         count = 0
         for size in frames:
             put(log, "x", range(count, count + size))
@@ -146,7 +146,7 @@ class TestReading:
 class TestTimes:
     @pytest.fixture
     def timed(self, log: Log) -> Topic:
-        topic = log.create_topic("t", TIMED, time="at", segment_bytes=1_000)
+        topic = log.create_topic("t", TIMED, time="at", config={"segment.bytes": 1_000})
         for times in ([5, 1, None], [2, 9], [3, None], [12, 11]):
             at = pa.array(times, TIMED[0].type)
             with log.producer("t") as producer:
@@ -268,7 +268,7 @@ class TestFlippedBits:
 
 class TestTailing:
     def test_a_reader_goes_on_as_the_partition_grows(self, log: Log) -> None:
-        topic = log.create_topic("x", SCHEMA, segment_bytes=1_200)
+        topic = log.create_topic("x", SCHEMA, config={"segment.bytes": 1_200})
         reader = topic.reader(0)
         for each in range(40):
             assert reader.read() is None
@@ -278,7 +278,7 @@ class TestTailing:
 
     def test_while_another_process_appends(self, tmp_path: Path) -> None:
         log = Log(tmp_path)
-        topic = log.create_topic("a", SCHEMA, segment_bytes=10_000)
+        topic = log.create_topic("a", SCHEMA, config={"segment.bytes": 10_000})
         reader = topic.reader(0)
         found: list[int] = []
         with WriterProcess(tmp_path, "append:0", 200) as process:

@@ -84,8 +84,8 @@ class LogMachine(RuleBasedStateMachine):
         self.next_id = 0
         self.open()
         self.onlooker = log_on(self.disk.storage("onlooker"))
-        self.log.create_topic("a", SCHEMA, partitions=2, segment_bytes=1_200)
-        self.log.create_topic("t", SCHEMA, key=["key"], table=True, segment_bytes=2_000)
+        self.log.create_topic("a", SCHEMA, partitions=2, config={"segment.bytes": 1_200})
+        self.log.create_topic("t", SCHEMA, key=["key"], table=True, config={"segment.bytes": 2_000})
 
     def open(self) -> None:
         self.log: Log = log_on(self.disk.storage("process"))

@@ -120,7 +120,13 @@ def _table(columns: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:
 
 def test_describe_says_what_there_is_to_know(log: Log) -> None:
     topic = log.create_topic(
-        "t", SCHEMA, key=["id"], table=True, partitions=2, durability="fsync", segment_bytes=1_000
+        "t",
+        SCHEMA,
+        key=["id"],
+        table=True,
+        partitions=2,
+        durability="fsync",
+        config={"segment.bytes": 1_000},
     )
     for _ in range(5):
         put(log, "t", [1, 2, 3], partition=1)
@@ -135,7 +141,8 @@ def test_describe_says_what_there_is_to_know(log: Log) -> None:
         "key": ["id"],
         "time": None,
         "durability": "fsync",
-        "segment_bytes": 1_000,
+        "config": {"segment.bytes": 1_000},
+        "settings": topic.settings.known.by_name(),
         "directory": "/log/topics/00000001",
     }
     assert isinstance(partitions, list)

@@ -27,7 +27,7 @@ class TestDeaths:
         disk = MemoryDisk(random.Random(seed))
         log = log_on(disk.storage("a"))
         for name in "ab":
-            log.create_topic(name, SCHEMA, segment_bytes=1_000)
+            log.create_topic(name, SCHEMA, config={"segment.bytes": 1_000})
             put(log, name, [0])
         with log.transaction("job") as transaction:
             transaction.append("a", rows(1))
@@ -107,7 +107,7 @@ class TestProcesses:
     def test_a_reader_in_another_process_sees_transactions_whole(self, tmp_path: Path) -> None:
         log = Log(tmp_path)
         for name in "ab":
-            log.create_topic(name, SCHEMA, segment_bytes=5_000)
+            log.create_topic(name, SCHEMA, config={"segment.bytes": 5_000})
         readers = {name: log.topic(name).reader(0) for name in "ab"}
         found: dict[str, list[int]] = {"a": [], "b": []}
 
