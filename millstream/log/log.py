@@ -19,7 +19,7 @@ from millstream.errors import (
     UnknownTopicError,
     nearest,
 )
-from millstream.log.consumer import Consumer
+from millstream.log.consumer import Columns, Consumer
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.settings import altered_config, parse_config
@@ -236,16 +236,16 @@ class Log:
 
     def consumer(
         self,
-        topic: str,
+        topics: str | Sequence[str],
         *,
         start: Literal["beginning", "end"] = "beginning",
-        columns: Sequence[str] | None = None,
+        columns: Columns = None,
         isolation: Isolation = "read_committed",
     ) -> Consumer:
-        """Return a consumer of all partitions of a topic, with positions of its own."""
-        return Consumer(
-            self.topic(topic), self.clock, start=start, columns=columns, isolation=isolation
-        )
+        """Return a consumer of all partitions of topics, with positions of its own."""
+        names = [topics] if isinstance(topics, str) else list(topics)
+        found = [self.topic(name) for name in names]
+        return Consumer(found, self.clock, start=start, columns=columns, isolation=isolation)
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[Transaction]:

@@ -109,6 +109,10 @@ class Topic:
         """Return each partition's last stable offset: where read-committed readers stop."""
         return [self._stable_frames(index).offset for index in range(self.partitions)]
 
+    def stable_end(self, partition: int) -> int:
+        """Return the last stable offset of one partition."""
+        return self._stable_frames(partition).offset
+
     def durable_ends(self) -> list[int]:
         """Return for each partition the offset behind its last durable row."""
         return [self.partition(index).durable_end for index in range(self.partitions)]
@@ -116,6 +120,30 @@ class Topic:
     def offset_at_time(self, partition: int, timestamp_us: int) -> int:
         """Return the offset of a partition's first row of that time or later, else its end."""
         return self.partition(partition).offset_at_time(timestamp_us)
+
+    def read(
+        self,
+        partition: int,
+        start: int,
+        end: int,
+        *,
+        columns: Sequence[str] | None = None,
+        isolation: Isolation = "read_committed",
+    ) -> pa.Table:
+        """Return the rows of a partition with offsets from `start` up to, not including, `end`.
+
+        They are views of the files. What lies beyond the readable end is left out.
+
+        Raises
+        ------
+        OffsetOutOfRangeError
+            Where `start` is before the first row or beyond the readable end.
+        """
+        reader = self.reader(partition, offset=start, columns=columns, isolation=isolation)
+        batches = []
+        while (batch := reader.read(until=end)) is not None:
+            batches.append(batch)
+        return pa.Table.from_batches(batches, reader.schema)
 
     def to_arrow(
         self, columns: Sequence[str] | None = None, isolation: Isolation = "read_committed"
