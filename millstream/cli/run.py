@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +19,7 @@ from millstream.cli.options import LogOption, open_log
 from millstream.errors import MillstreamError, OptionError
 
 if TYPE_CHECKING:
+    from millstream.dsl.run_context import RunOverrides
     from millstream.runtime.result import RunResult
 
 
@@ -33,6 +34,8 @@ class RunSettings:
     checkpoint_interval: str | None = None
     log: Path | None = None
     on: Literal["local", "ray"] | None = None
+    worker_cpus: float | None = None
+    start_timeout: str | None = None
     batch_rows: int | None = None
 
 
@@ -65,10 +68,28 @@ def run(
         Literal["local", "ray"] | None,
         typer.Option(help="local: in this process; ray: one actor a worker."),
     ] = None,
+    worker_cpus: Annotated[
+        float | None,
+        typer.Option(help="On Ray: processors of each worker, e.g. 0.5; by default 1 or a share."),
+    ] = None,
+    start_timeout: Annotated[
+        str | None,
+        typer.Option(help="On Ray: how long to wait for room for the workers, e.g. 5m."),
+    ] = None,
     log: LogOption = None,
 ) -> None:
     """Run a job script and show how it gets on."""
-    settings = RunSettings(name, parallelism, until, fresh, checkpoint_interval, log, on)
+    settings = RunSettings(
+        name=name,
+        parallelism=parallelism,
+        until=until,
+        fresh=fresh,
+        checkpoint_interval=checkpoint_interval,
+        log=log,
+        on=on,
+        worker_cpus=worker_cpus,
+        start_timeout=start_timeout,
+    )
     results = run_script(script, script_arguments or [], settings)
     if not results:
         message = (
@@ -96,31 +117,41 @@ def run_script(script: Path, arguments: list[str], settings: RunSettings) -> lis
         With code 1 after an exception in the script's own code, whose traceback was printed.
     """
     from millstream.cli.live import LiveView
-    from millstream.dsl.run_context import RunOverrides, override_run
-    from millstream.dsl.windows import duration_option
+    from millstream.dsl.run_context import override_run
 
     if not script.is_file():
         message = f"there is no script {str(script)!r}"
         raise OptionError(message)
-    interval = settings.checkpoint_interval
-    interval_us = None
-    if interval is not None:
-        interval_us = duration_option("checkpoint_interval", interval, "the command line")
+    overrides = _overrides(settings)
     with LiveView(escape(settings.name or script.stem)) as view:
-        overrides = RunOverrides(
-            name=settings.name,
-            parallelism=settings.parallelism,
-            until=settings.until,
-            fresh=settings.fresh,
-            checkpoint_interval_us=interval_us,
-            log=None if settings.log is None else open_log(settings.log),
-            on=settings.on,
-            batch_rows=settings.batch_rows,
-            on_status=view.update,
-        )
+        overrides = replace(overrides, on_status=view.update)
         with _as_main(script, arguments), override_run(overrides):
             _run_path(script)
     return overrides.results
+
+
+def _overrides(settings: RunSettings) -> RunOverrides:
+    """Return the settings, checked, as a script's `ms.run` asks for them."""
+    from millstream.dsl.placement import checked_worker_cpus, start_timeout_us
+    from millstream.dsl.run_context import RunOverrides
+    from millstream.dsl.windows import duration_option
+
+    where = "the command line"
+    interval, timeout = settings.checkpoint_interval, settings.start_timeout
+    return RunOverrides(
+        name=settings.name,
+        parallelism=settings.parallelism,
+        until=settings.until,
+        fresh=settings.fresh,
+        checkpoint_interval_us=(
+            None if interval is None else duration_option("checkpoint_interval", interval, where)
+        ),
+        log=None if settings.log is None else open_log(settings.log),
+        on=settings.on,
+        worker_cpus=checked_worker_cpus(settings.worker_cpus, where),
+        start_timeout_us=None if timeout is None else start_timeout_us(timeout, where),
+        batch_rows=settings.batch_rows,
+    )
 
 
 def _run_path(script: Path) -> None:

@@ -6,9 +6,10 @@ import importlib
 import os
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from millstream.dsl.placement import Placement
 from millstream.errors import MissingExtraError, OptionError
 from millstream.plan import nodes
 from millstream.runtime.graph import JobGraph
@@ -34,6 +35,8 @@ class PreparedRun:
         The plan's sinks.
     log, name, parallelism, until, fresh, checkpoint_interval_us
         As for `ms.run`.
+    placement
+        What Ray is asked for.
     batch_rows
         The most rows that a source reads at once; `None`: as many as is best.
     """
@@ -45,6 +48,7 @@ class PreparedRun:
     until: Literal["end"] | None
     fresh: bool
     checkpoint_interval_us: int
+    placement: Placement = field(default_factory=Placement)
     batch_rows: int | None = None
 
 
@@ -90,7 +94,9 @@ def run_prepared(prepared: PreparedRun, host: Host, on_status: OnStatus | None) 
     options = _options(prepared)
     compile_for = _compiler(prepared.roots, prepared.name)
     if host == "ray":
-        result: RunResult = ray_host().run_job(compile_for, prepared.log, options, on_status)
+        ray = ray_host()
+        settings = _ray_settings(ray, prepared)
+        result: RunResult = ray.run_job(compile_for, prepared.log, options, on_status, settings)
         return result
     from millstream.runtime.hosts.local import run_job
 
@@ -103,12 +109,21 @@ def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHa
     compile_for = _compiler(prepared.roots, prepared.name)
     if host == "ray":
         ray = ray_host()
-        settings = ray.RaySettings(detach=detach)
+        settings = _ray_settings(ray, prepared, detach=detach)
         handle: JobHandle = ray.submit_job(compile_for, prepared.log, options, settings)
         return handle
     from millstream.runtime.hosts.local import submit_job
 
     return submit_job(compile_for, prepared.log, options)
+
+
+def _ray_settings(ray: Any, prepared: PreparedRun, *, detach: bool = False) -> Any:
+    placement = prepared.placement
+    return ray.RaySettings(
+        detach=detach,
+        worker_cpus=placement.worker_cpus,
+        start_timeout_s=placement.start_timeout_s,
+    )
 
 
 def _options(prepared: PreparedRun) -> RunOptions:

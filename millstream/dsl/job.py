@@ -20,6 +20,7 @@ from millstream.dsl.execution import (
     submit_prepared,
 )
 from millstream.dsl.location import user_location
+from millstream.dsl.placement import Placement, checked_placement
 from millstream.dsl.run_context import RunOverrides, current_overrides
 from millstream.dsl.sink import Sink, checked_name
 from millstream.dsl.topics import same_log
@@ -63,6 +64,8 @@ def run(
     log: Log | None = None,
     checkpoint_interval: str | timedelta = "1s",
     on: Literal["local", "ray"] | None = None,
+    worker_cpus: float | None = None,
+    start_timeout: str | timedelta = "60s",
 ) -> RunResult:
     """Run a job of one or more sinks, and return when it has ended.
 
@@ -89,6 +92,12 @@ def run(
     on
         `"local"`: in this process. `"ray"`: on Ray, one actor a worker. By default on Ray where
         `RAY_ADDRESS` names a cluster.
+    worker_cpus
+        On Ray: how many processors each worker asks for, e.g. 0.5; 0 asks for none. By default
+        one, or an even share where the cluster has fewer than workers.
+    start_timeout
+        On Ray: how long to wait for room for the workers, also after a node died. The job then
+        fails and says what it waited for.
 
     Raises
     ------
@@ -99,8 +108,18 @@ def run(
     """
     location, overrides = user_location(), current_overrides()
     host = checked_host(overrides.on or on, location)
+    placement = checked_placement(worker_cpus, start_timeout, overrides, host, location)
     prepared = _prepared(
-        sinks, location, overrides, name, parallelism, until, fresh, log, checkpoint_interval
+        sinks,
+        location,
+        overrides,
+        name,
+        parallelism,
+        until,
+        fresh,
+        log,
+        checkpoint_interval,
+        placement,
     )
     return _run(prepared, host, overrides)
 
@@ -114,6 +133,8 @@ def submit(
     log: Log | None = None,
     checkpoint_interval: str | timedelta = "1s",
     on: Literal["local", "ray"] | None = None,
+    worker_cpus: float | None = None,
+    start_timeout: str | timedelta = "60s",
     detach: bool = False,
 ) -> JobHandle:
     """Start a job and return a handle on it at once: to look at it, stop it, wait for it.
@@ -122,7 +143,8 @@ def submit(
     ----------
     detach
         Whether the job outlives this process; on Ray only.
-    *sinks, name, parallelism, until, fresh, log, checkpoint_interval, on
+    *sinks, name, parallelism, until, fresh, log, checkpoint_interval, on, worker_cpus,
+    start_timeout
         As for `run`.
     """
     location, overrides = user_location(), current_overrides()
@@ -133,8 +155,18 @@ def submit(
             'it; give on="ray", or leave detach out'
         )
         raise OptionError(message)
+    placement = checked_placement(worker_cpus, start_timeout, overrides, host, location)
     prepared = _prepared(
-        sinks, location, overrides, name, parallelism, until, fresh, log, checkpoint_interval
+        sinks,
+        location,
+        overrides,
+        name,
+        parallelism,
+        until,
+        fresh,
+        log,
+        checkpoint_interval,
+        placement,
     )
     return submit_prepared(prepared, host, detach=detach)
 
@@ -188,6 +220,7 @@ def _prepared(
     fresh: bool,
     log: Log | None,
     checkpoint_interval: str | timedelta,
+    placement: Placement,
 ) -> PreparedRun:
     """Return the run with all options checked, those from outside before the script's own."""
     ends = _flattened(sinks, location)
@@ -209,6 +242,7 @@ def _prepared(
         until=overrides.until or until,
         fresh=overrides.fresh or fresh,
         checkpoint_interval_us=interval_us,
+        placement=placement,
         batch_rows=overrides.batch_rows,
     )
 

@@ -32,6 +32,8 @@ class RunOverrides:
         The log of every stream, table and run that names none itself.
     on
         Where the job runs: `"local"` or `"ray"`.
+    worker_cpus, start_timeout_us
+        As for `ms.run`; for a job on Ray only.
     batch_rows
         The most rows that a source reads at once.
     on_status
@@ -47,6 +49,8 @@ class RunOverrides:
     checkpoint_interval_us: int | None = None
     log: Log | None = None
     on: Literal["local", "ray"] | None = None
+    worker_cpus: float | None = None
+    start_timeout_us: int | None = None
     batch_rows: int | None = None
     on_status: Callable[[JobRecord], None] | None = None
     results: list[RunResult] = field(default_factory=list)

@@ -85,6 +85,22 @@ class TestScripts:
         assert "checkpoint_interval='soon' is no duration" in error
         assert millstream("run", script, *options, "50ms", "--", "2")[0] == 0
 
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--worker-cpus", "-1"), "the command line: worker_cpus is a number of processors"),
+            (("--start-timeout", "0s"), "the command line: start_timeout must be more than 0"),
+            (("--worker-cpus", "1", "--on", "local"), "are for a job on Ray, and this one runs"),
+            (("--start-timeout", "1s", "--on", "local"), "give --on ray too, or leave them out"),
+        ],
+    )
+    def test_what_is_asked_of_ray_is_checked(
+        self, millstream: Command, script: Path, options: tuple[str, ...], said: str
+    ) -> None:
+        code, _, error = millstream("run", script, *options, "--", "2")
+        assert code == 2
+        assert said in error
+
 
 class TestEndings:
     def test_a_missing_script(self, millstream: Command, tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millstream.cli.main import invoke
-from millstream.dsl.execution import ray_host
 from millstream.log import Log
 from millstream.runtime.control import JobControl, JobState
 from millstream.runtime.journal import Journal
@@ -35,13 +33,11 @@ def test_too_few_processors(
     script = tmp_path / "job.py"
     script.write_text(JOB)
     total = ray.cluster_resources()["CPU"]
-    host = ray_host()
     # The first worker takes all there is, and may take its time to start.
     monkeypatch.setattr("millstream.runtime.hosts.ray_pool.SOON_S", 0.5)
-    settings = partial(host.RaySettings, worker_cpus=total, start_timeout_s=5)
-    monkeypatch.setattr(host, "RaySettings", settings)
     capsys.readouterr()
-    code = invoke(["run", str(script), "--on", "ray", "--log", log.path])
+    placement = ["--on", "ray", "--worker-cpus", f"{total:g}", "--start-timeout", "5s"]
+    code = invoke(["run", str(script), *placement, "--log", log.path])
     printed = capsys.readouterr()
     assert (code, printed.out) == (2, "")
     assert "Traceback" not in printed.err
