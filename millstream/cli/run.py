@@ -39,6 +39,15 @@ class RunSettings:
     batch_rows: int | None = None
 
 
+WorkerCpusOption = Annotated[
+    float | None,
+    typer.Option(help="On Ray: processors of each worker, e.g. 0.5; by default 1 or a share."),
+]
+StartTimeoutOption = Annotated[
+    str | None, typer.Option(help="On Ray: how long to wait for room for the workers, e.g. 5m.")
+]
+
+
 def run(
     script: Annotated[
         Path, typer.Argument(help="A Python script that calls ms.run.", metavar="SCRIPT")
@@ -68,14 +77,8 @@ def run(
         Literal["local", "ray"] | None,
         typer.Option(help="local: in this process; ray: one actor a worker."),
     ] = None,
-    worker_cpus: Annotated[
-        float | None,
-        typer.Option(help="On Ray: processors of each worker, e.g. 0.5; by default 1 or a share."),
-    ] = None,
-    start_timeout: Annotated[
-        str | None,
-        typer.Option(help="On Ray: how long to wait for room for the workers, e.g. 5m."),
-    ] = None,
+    worker_cpus: WorkerCpusOption = None,
+    start_timeout: StartTimeoutOption = None,
     log: LogOption = None,
 ) -> None:
     """Run a job script and show how it gets on."""

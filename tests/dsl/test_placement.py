@@ -78,7 +78,7 @@ def test_what_is_given_from_outside_wins(asked: list[dict[str, Any]], flights: S
 )
 @pytest.mark.parametrize("on", ["local", "ray"])
 def test_mistakes_are_said_at_the_users_line_wherever_the_job_runs(
-    asked: list[dict[str, Any]], flights: Stream, on: str, options: dict[str, Any], text: str
+    asked: list[dict[str, Any]], flights: Stream, on: Any, options: dict[str, Any], text: str
 ) -> None:
     call: Callable[..., object]
     for call in (ms.run, ms.submit):

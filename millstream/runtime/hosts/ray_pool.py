@@ -163,8 +163,8 @@ class RayPool:
             if time.monotonic() >= deadline_s:
                 message = (
                     f"Ray started no process for worker {plan.worker} within "
-                    f"{self._start_timeout_s:g} s: {room}; end other jobs, add nodes, or "
-                    "run fewer workers (parallelism)"
+                    f"{self._start_timeout_s:g} s: {room}; end other jobs, add nodes, run "
+                    "fewer workers (parallelism), or let each ask for less (worker_cpus)"
                 )
                 raise ResourcesError(message)
             if time.monotonic() - start_s >= SOON_S:

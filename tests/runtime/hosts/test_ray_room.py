@@ -45,7 +45,7 @@ def test_too_few_processors(
     message = printed.err.splitlines()[-1]
     assert message == (
         f"error: Ray started no process for worker 1 within 5 s: {room}; end other jobs, add "
-        "nodes, or run fewer workers (parallelism)"
+        "nodes, run fewer workers (parallelism), or let each ask for less (worker_cpus)"
     )
     record = JobControl(log, "job").record()
     assert record is not None
