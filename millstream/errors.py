@@ -79,6 +79,14 @@ class OffsetOutOfRangeError(LogError, ValueError):
     """Raised when a read starts before the first or beyond the last readable offset."""
 
 
+class BackupError(LogError, UserError):
+    """Raised when a backup is missing, damaged or of a newer version."""
+
+
+class MirrorError(LogError, UserError):
+    """Raised when rows are written to a log that is a mirror of another one."""
+
+
 class TransactionError(LogError):
     """Raised when a transaction is used in a state that does not allow it."""
 

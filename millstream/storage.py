@@ -120,3 +120,30 @@ class Storage(Protocol):
         A dead holder frees it. Raises `LockTimeoutError`, naming the holder's process id.
         """
         ...
+
+
+class Objects(Protocol):
+    """Whole byte strings under names, as an object store or a folder on a spare disk has them.
+
+    An object is put once and never changed. Names use `/`; nothing is locked or renamed.
+    """
+
+    def put(self, name: str, content: Bytes) -> None:
+        """Store `content`, whole or not at all, durable as far as the store promises it."""
+        ...
+
+    def get(self, name: str) -> pa.Buffer:
+        """Return an object's content; raises `FileNotFoundError`."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Return `True` iff there is an object of that name."""
+        ...
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the sorted names of the objects in the folder `prefix` and below it."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove an object; does nothing where it is gone."""
+        ...

@@ -55,16 +55,30 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_job_is_run_as_it_is_shown(directory: Path) -> None:
     # What README shows of Ray is tried where the tests start a Ray.
-    local = [block for block in blocks("") if "ray" not in block]
-    commands = [line for block in local for line in block.splitlines() if "millstream" in line]
-    assert len(commands) == 2
+    local = [block for block in blocks("") if "ray" not in block and "millstream log " not in block]
+    done = run_as_shown(local, directory, 2)
+    assert len(done.stdout.splitlines()) == 3 + 10
+    hours = Log(directory / "demo-data").topic("worst_hours").to_arrow()
+    assert hours.num_rows == 15_821
+
+
+def run_as_shown(shown: list[str], directory: Path, count: int) -> subprocess.CompletedProcess[str]:
+    """Run the commands of some blocks one after another, and give back what the last did."""
+    lines = [line for block in shown for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("millstream ")]
+    assert len(commands) == count
     for command in commands:
         done = shell(command, directory)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
-    assert len(done.stdout.splitlines()) == 3 + 10
-    hours = Log(directory / "demo-data").topic("worst_hours").to_arrow()
-    assert hours.num_rows == 15_821
+    return done
+
+
+def test_the_copies_are_made_as_it_is_shown(directory: Path) -> None:
+    run_as_shown([block for block in blocks("") if "millstream log " in block], directory, 4)
+    flights = Log(directory / "demo-data").topic("flights").to_arrow()
+    for copy in ("restored", "copy"):
+        assert Log(directory / copy).topic("flights").to_arrow() == flights
 
 
 def test_the_picture_is_the_demos(directory: Path) -> None:

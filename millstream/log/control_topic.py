@@ -79,15 +79,20 @@ class ControlTopic:
         The log's folder.
     storage, clock
         Of the log.
+
+    Attributes
+    ----------
+    partition
+        Where the records are.
     """
 
     def __init__(self, path: str, storage: Storage, clock: Clock) -> None:
         self.directory = control_directory(path)
         self._storage = storage
-        self._partition = Partition(
+        self.partition = Partition(
             self.directory, SCHEMA, storage=storage, clock=clock, name="control"
         )
-        self._cursor = self._partition.frames(0)
+        self._cursor = self.partition.frames(0)
         self._decoder = msgspec.json.Decoder(Record)
 
     def read_new(self) -> Iterator[Record]:
@@ -114,11 +119,11 @@ class ControlTopic:
         """Hold the right to append; all records appended before are durable inside."""
         with self._storage.lock(f"{self.directory}/decide.lock"):
             # A holder that died between append and sync left a record that nobody has seen.
-            self._partition.sync()
+            self.partition.sync()
             yield
 
     def append(self, record: Record) -> None:
         """Append `record`, durably; only inside `exclusive`."""
         content = msgspec.json.encode(record)
-        self._partition.append(pa.record_batch([pa.array([content], pa.binary())], schema=SCHEMA))
-        self._partition.sync()
+        self.partition.append(pa.record_batch([pa.array([content], pa.binary())], schema=SCHEMA))
+        self.partition.sync()

@@ -15,6 +15,7 @@ from millstream.clock import Clock
 from millstream.errors import (
     InvalidTopicError,
     LogError,
+    MirrorError,
     TopicExistsError,
     UnknownTopicError,
     nearest,
@@ -30,6 +31,8 @@ from millstream.log.transactions import Participant, Transactions, Writer
 from millstream.storage import Storage
 
 FORMAT_VERSION = 1
+MIRROR_FILE = "mirror.json"
+"""In a log that follows another one; it takes no writers."""
 
 
 class _LogFile(msgspec.Struct):
@@ -90,7 +93,7 @@ class Log:
         """Owners, epochs and decisions of this log."""
         if self._transactions is None:
             self._transactions = Transactions(
-                self.path, self.storage, self.clock, self._sync_participant
+                self.path, self.storage, self.clock, self._sync_participant, self.refuse_mirror
             )
         return self._transactions
 
@@ -144,6 +147,7 @@ class Log:
             self.clock.now_us(), config=parse_config(config or {}, name),
         )  # fmt: skip
         self.storage.make_directory(self.path)
+        self.refuse_mirror()
         with self.storage.lock(f"{self.path}/topics.lock"):
             if name in self._names():
                 if if_not_exists:
@@ -197,6 +201,7 @@ class Log:
         UnknownTopicError, InvalidTopicError
             Nothing was changed then.
         """
+        self.refuse_mirror()
         topic = self.topic(name)
         path = f"{topic.directory}/topic.json"
         with self.storage.lock(f"{self.path}/topics.lock"):
@@ -217,6 +222,7 @@ class Log:
 
         Who has it open finds out with the next append.
         """
+        self.refuse_mirror()
         topic = self.topic(name)
         with self.storage.lock(f"{self.path}/topics.lock"):
             # Without its description the topic is gone; what a crash leaves of it is rubbish.
@@ -226,7 +232,11 @@ class Log:
         self._configs.pop(topic.config.id, None)
 
     def producer(self, topic: str, *, writer: Writer | None = None) -> Producer:
-        """Return a producer for a topic; rows of a `writer` can be part of its transactions."""
+        """Return a producer for a topic; rows of a `writer` can be part of its transactions.
+
+        Raises `UnknownTopicError`, and `MirrorError` where the log follows another one.
+        """
+        self.refuse_mirror()
         found = self.topic(topic)
         partitions = [found.partition(index) for index in range(found.partitions)]
         if writer is None:
@@ -277,6 +287,15 @@ class Log:
             with suppress(LogError):
                 transaction.abort()
             raise
+
+    def refuse_mirror(self) -> None:
+        """Raise `MirrorError` where this log follows another one: what is written would differ."""
+        if self.storage.exists(f"{self.path}/{MIRROR_FILE}"):
+            message = (
+                f"{self.path} is a mirror and takes no writers; write to the log that it follows, "
+                "or make it a log of its own with `millstream log promote`"
+            )
+            raise MirrorError(message)
 
     def _names(self) -> dict[str, TopicConfig]:
         """Return the configurations of all topics by name, as they are on disk now."""

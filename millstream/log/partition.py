@@ -18,6 +18,7 @@ from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
 from millstream.log.metadata import ColumnLayout
 from millstream.log.row_time import first_row_at, max_time_us
+from millstream.log.segment import Segment
 from millstream.log.segments import Durability, Segments
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage import Storage
@@ -246,6 +247,18 @@ class Partition:
         """Return (base offset, readable bytes) of each segment, in order."""
         end = self._segments.end()
         return [(base, self._segments.size(base, end)) for base in self._segments.bases(end)]
+
+    def mapped_segments(self) -> tuple[LogEnd, list[tuple[str, Segment]]]:
+        """Return the readable end, and each segment up to it: its path, and its bytes mapped.
+
+        Raises `CorruptSegmentError` where a head is damaged, or a file was replaced meanwhile.
+        """
+        segments = self._segments
+        end = segments.end()
+        return end, [
+            (segments.path(base), segments.open(base, segments.size(base, end)))
+            for base in segments.bases(end)
+        ]
 
     def _row_at_time(self, frame: Frame, timestamp_us: int) -> int:
         """Return the index of the first row of `frame` that reaches a time; one does."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 from crc32c import crc32c
 
 from millstream.log.encoding import encode_schema
-from millstream.log.frame import Frame
+from millstream.log.frame import Frame, corrupt
 from millstream.log.frame_header import Damage, try_frame_header
 from millstream.log.metadata import ALIGNMENT, PREFIX_SIZE, ColumnLayout, try_metadata_size
 from millstream.storage import Storage
@@ -139,6 +139,36 @@ class Segment:
             return found
         header, header_position = found
         return Frame(header, self._buffer, self.layout, self.source, position, header_position)
+
+    @property
+    def content(self) -> pa.Buffer:
+        """The mapped bytes."""
+        return self._buffer
+
+    @property
+    def mark(self) -> str:
+        """The checksum of the head as hex digits: the same as long as the file only grows."""
+        position = self.head.size_bytes - _CRC.size
+        return bytes(self._view[position : self.head.size_bytes]).hex()
+
+    def verify(self, start: int = 0) -> None:
+        """Check every frame from byte `start` on, which is 0 or a frame's start.
+
+        Raises
+        ------
+        CorruptSegmentError
+            Where a header or a column is damaged, or the last frame is cut.
+        """
+        position, offset = self.head.size_bytes, self.head.base_offset
+        for found in self.walk(position, offset):
+            damage = found if isinstance(found, Damage) else None
+            if isinstance(found, Frame) and position >= start:
+                damage = found.try_verify()
+            if damage is not None:
+                raise corrupt(self.source, position, offset, damage)
+            assert isinstance(found, Frame)
+            position += found.header.frame_size
+            offset = found.end_offset
 
     def walk(self, position: int, offset: int) -> Iterator[Frame | Damage]:
         """Yield the frames from `position` on, whose first row must have `offset`.

@@ -75,15 +75,23 @@ class Transactions:
         Of the log.
     sync
         Makes a participant's frames durable.
+    admit
+        Raises where the log takes no writers.
     """
 
     def __init__(
-        self, path: str, storage: Storage, clock: Clock, sync: Callable[[Participant], None]
+        self,
+        path: str,
+        storage: Storage,
+        clock: Clock,
+        sync: Callable[[Participant], None],
+        admit: Callable[[], None],
     ) -> None:
         self._path = path
         self._storage = storage
         self._clock = clock
         self._sync = sync
+        self._admit = admit
         self._ids: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._epochs: dict[int, int] = {}
@@ -105,6 +113,7 @@ class Transactions:
 
         What these have not decided is aborted from now on, whatever its number.
         """
+        self._admit()
         control, cells = self._open()
         with control.exclusive():
             self._read(control)

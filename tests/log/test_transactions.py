@@ -290,7 +290,7 @@ class TestDecisions:
         log.transactions.writer("job")
         control = ControlTopic(PATH, log.storage, log.clock)
         record = pa.record_batch([pa.array([b'{"type": "future"}'], pa.binary())], ["record"])
-        partition = control._partition
+        partition = control.partition
         partition.append(record.cast(partition.schema))
         partition.sync()
         with pytest.raises(LogError, match="does not know, at offset 2"):

@@ -1,0 +1,12 @@
+"""`millstream log`: what is done to a whole log."""
+
+import typer
+
+from millstream.cli.log import copies
+
+app = typer.Typer(help="Copy and look after a whole log.", no_args_is_help=True)
+app.command("backup")(copies.back_up)
+app.command("backups")(copies.list_backups)
+app.command("restore")(copies.restore)
+app.command("mirror")(copies.mirror)
+app.command("promote")(copies.promote)

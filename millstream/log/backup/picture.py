@@ -1,0 +1,163 @@
+"""A picture of a log: which bytes of which files are the log at one moment.
+
+The moment is an end of the control topic. It is read before the ends of all other partitions:
+every transaction that was decided by then has all its frames before those ends, and one that
+was not is undecided in the picture, wherever its frames lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from millstream.errors import CorruptSegmentError, LogError, UnknownTopicError
+from millstream.log.control_file import LogEnd
+from millstream.log.control_topic import ControlTopic, control_directory
+from millstream.log.log import Log
+from millstream.log.partition import Partition
+from millstream.log.segment import Segment
+from millstream.storage import Storage
+from millstream.storage_objects import files_below
+
+TRIES_MAX = 20
+
+_VOLATILE = (".lock", ".tmp", "/control", "/epochs", ".arrows", ".index")
+"""How files end that are not copied: locks, what a boot maps, and what is copied otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPicture:
+    """The readable bytes of a segment, mapped: whoever replaces the file changes nothing here.
+
+    Attributes
+    ----------
+    path
+        Of the file, below the log's folder.
+    mark
+        The segment's head as hex digits: equal as long as the file was only appended to.
+    content
+        The bytes.
+    segment
+        The same as a segment.
+    """
+
+    path: str
+    mark: str
+    content: pa.Buffer
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPicture:
+    """The segments of a partition up to its end.
+
+    Attributes
+    ----------
+    directory
+        Below the log's folder.
+    end
+        The readable end.
+    segments
+        In order.
+    """
+
+    directory: str
+    end: LogEnd
+    segments: list[SegmentPicture]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A log at one moment.
+
+    Attributes
+    ----------
+    control
+        The control topic's partition; `None`: nobody ever owned a transaction.
+    partitions
+        Of all topics.
+    topics
+        Names of the topics.
+    """
+
+    control: PartitionPicture | None
+    partitions: list[PartitionPicture]
+    topics: list[str]
+
+
+def take_picture(log: Log) -> Picture:
+    """Return what `log` is now.
+
+    Raises
+    ------
+    LogError
+        Where segments were replaced faster than they could be looked at.
+    """
+    for _ in range(TRIES_MAX):
+        # Compaction writes down which rows are committed. Done between the two moments it would
+        # show a transaction in one partition that is undecided in the others.
+        before = _sealed_marks(log)
+        control = _control_picture(log)
+        try:
+            topics = log.topic_names()
+            partitions = [
+                _picture(log, partition) for name in topics for partition in _partitions(log, name)
+            ]
+        except (CorruptSegmentError, UnknownTopicError):
+            if _sealed_marks(log) == before:
+                raise
+            continue
+        marks = {each.path: each.mark for picture in partitions for each in picture.segments}
+        if all(marks.get(path) == mark for path, mark in before.items()):
+            return Picture(control, partitions, topics)
+    message = (
+        f"the segments of {log.path} were replaced {TRIES_MAX} times while they were looked at; "
+        "try again when cleaning is done"
+    )
+    raise LogError(message)
+
+
+def other_files(storage: Storage, path: str) -> Iterator[str]:
+    """Yield the paths, below the log's folder, of the files that hold no rows and are kept."""
+    for file in files_below(storage, path):
+        name = file.removeprefix(f"{path}/")
+        if not name.endswith(_VOLATILE) and name != "mirror.json":
+            yield name
+
+
+def _partitions(log: Log, topic: str) -> list[Partition]:
+    found = log.topic(topic)
+    return [found.partition(index) for index in range(found.partitions)]
+
+
+def _control_picture(log: Log) -> PartitionPicture | None:
+    if not log.storage.exists(control_directory(log.path)):
+        return None
+    control = ControlTopic(log.path, log.storage, log.clock)
+    return _picture(log, control.partition)
+
+
+def _sealed_marks(log: Log) -> dict[str, str]:
+    """Return the marks of all segments that begin before the end."""
+    marks = {}
+    for name in log.topic_names():
+        for partition in _partitions(log, name):
+            for each in _picture(log, partition).segments:
+                marks[each.path] = each.mark
+    return marks
+
+
+def _picture(log: Log, partition: Partition) -> PartitionPicture:
+    end, segments = partition.mapped_segments()
+    return PartitionPicture(
+        partition.directory.removeprefix(f"{log.path}/"),
+        end,
+        [
+            SegmentPicture(
+                path.removeprefix(f"{log.path}/"), segment.mark, segment.content, segment
+            )
+            for path, segment in segments
+        ],
+    )
