@@ -11,10 +11,12 @@ from contextlib import suppress
 from millstream.clock import Clock
 from millstream.errors import LogError
 from millstream.log.control_file import LogEnd
+from millstream.log.draft import Draft
 from millstream.log.encoding import EncodedBatch
 from millstream.log.frame_header import Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
 from millstream.log.index import SegmentIndex
+from millstream.log.metadata import ColumnLayout
 from millstream.log.recovery import Recovery
 from millstream.log.segment import encode_head
 from millstream.log.segments import Segments
@@ -22,6 +24,8 @@ from millstream.log.settings import LiveSettings
 from millstream.storage import AppendFile
 
 LOCK_NAME = "append.lock"
+
+HeaderAt = Callable[[EncodedBatch, LogEnd, int, int], FrameHeader]
 
 
 class Appender:
@@ -55,59 +59,72 @@ class Appender:
         self._cuts = 0
         self._open: tuple[int, AppendFile] | None = None
         self._index: SegmentIndex | None = None
+        self._active: tuple[int, ColumnLayout] | None = None
         self._refusal = ""
 
     def append(
         self,
-        encoded: EncodedBatch,
+        draft: Draft,
         fence: Callable[[], None] | None,
-        header_at: Callable[[LogEnd, int, int], FrameHeader],
+        header_at: HeaderAt,
     ) -> FrameHeader:
         """Write one frame and publish the written end.
 
         Parameters
         ----------
-        encoded
-            The frame, but for its header.
+        draft
+            The rows.
         fence
             Called under the lock before anything is written; may raise.
         header_at
-            Called with the frame's place, the append time and the known durable offset.
+            Called with the frame, its place, the append time and the known durable offset.
         """
+        # Before the lock is taken, and as good as always for the segment that they will get.
+        active = self._active
+        draft.encode(draft.own if active is None else draft.layout_in(active[1]))
         try:
             with self._segments.storage.lock(self._lock_path):
                 end = self._ready_end()
                 if fence is not None:
                     fence()
-                end = self._make_room(end, encoded.frame_size)
+                end, encoded = self._make_room(end, draft)
                 return self._write_frame(encoded, header_at, end)
         except OSError as error:
             self._segments.refuse_removed()
             message = f"partition {self._segments.name}: the disk refused an append: {error}"
             raise LogError(message) from error
 
-    def _write_frame(
-        self,
-        encoded: EncodedBatch,
-        header_at: Callable[[LogEnd, int, int], FrameHeader],
-        end: LogEnd,
-    ) -> FrameHeader:
-        """Write a frame behind `end`, where there is room for it."""
+    def _write_frame(self, encoded: EncodedBatch, header_at: HeaderAt, end: LogEnd) -> FrameHeader:
+        """Write a frame behind `end`, where there is room for it; behind a head, if it needs one.
+
+        A head is written with the first frame only: as long as a segment has no rows, it may
+        still get any columns.
+        """
         durable = self._control.durable()
-        header = header_at(end, self._clock.now_us(), durable.offset if durable else 0)
-        start = end[:2]
-        file = self._file(end.segment_base)
+        now_us = self._clock.now_us()
+        header = header_at(encoded, end, now_us, durable.offset if durable else 0)
+        base, start = end.segment_base, end.position
+        file = self._file(base)
+        chunks = encoded.chunks(header)
         try:
-            file.append(encoded.chunks(header))
+            if start == 0:
+                file.truncate(0)  # what a dead one left
+                head = encode_head(encoded.layout, base, now_us)
+                chunks.insert(0, head)
+                start = len(head)
+            file.append(chunks)
         except OSError as error:
             self._fail(file, end, error)
-        end = LogEnd(end.segment_base, end.position + header.frame_size, header.end_offset)
+        if end.position == 0:
+            self._active = base, encoded.layout
+            self._index = SegmentIndex(base, end.offset, start)
+        end = LogEnd(base, start + header.frame_size, header.end_offset)
         self._control.publish_written(end)
         if self._appends == self._appends_told:
             self._cuts = self._control.cuts
         self._appends += 1
         index = self._index
-        if index is not None and (index.base_offset, index.size_bytes) == start:
+        if index is not None and (index.base_offset, index.size_bytes) == (base, start):
             index.add(header)
         return header
 
@@ -164,7 +181,7 @@ class Appender:
         recovery = Recovery(
             storage=segments.storage,
             directory=segments.directory,
-            layout=segments.layout,
+            layouts=segments.layouts,
             name=segments.name,
             control=self._control,
             keeps_written=segments.durability == "os",
@@ -173,6 +190,7 @@ class Appender:
             end = recovery.run()
         self._refusal = ""
         self._index = None
+        self._active = None
         return end
 
     def _ready_end(self) -> LogEnd:
@@ -193,14 +211,32 @@ class Appender:
                 raise self._segments.corrupt(end.segment_base, size, end.offset, damage)
         return end
 
-    def _make_room(self, end: LogEnd, frame_size: int) -> LogEnd:
-        """Return the end behind which a frame is to be written; starts a segment if need be."""
-        size = end.position + frame_size
-        if end.offset > end.segment_base and size > self._settings.known.segment_bytes:
-            end = self._seal(end)
+    def _make_room(self, end: LogEnd, draft: Draft) -> tuple[LogEnd, EncodedBatch]:
+        """Return the end behind which a frame is to be written, and the frame.
+
+        Starts a segment where this one is full or lacks a column.
+        """
         if end.position == 0:
-            end = self._write_head(end)
-        return end
+            return end, draft.encode(draft.own)
+        active = self._layout(end)
+        layout = draft.layout_in(active)
+        if layout is active:
+            encoded = draft.encode(layout)
+            is_first = end.offset == end.segment_base
+            if is_first or end.position + encoded.frame_size <= self._settings.known.segment_bytes:
+                return end, encoded
+            layout = draft.layout_after(active)
+        end = self._seal(end)
+        assert end.position == 0, "a segment that starts with a marker keeps its columns"
+        return end, draft.encode(layout)
+
+    def _layout(self, end: LogEnd) -> ColumnLayout:
+        """Return the columns of the active segment, which has a frame and ends at `end`."""
+        active = self._active
+        if active is None or active[0] != end.segment_base:
+            segment = self._segments.open(end.segment_base, end.position)
+            active = self._active = end.segment_base, segment.layout
+        return active[1]
 
     def _seal(self, end: LogEnd) -> LogEnd:
         """Make the active segment final; return the end in a new one, which has no head yet."""
@@ -220,20 +256,6 @@ class Appender:
         # Published before the file is made: who finds the holder dead goes on from here.
         end = LogEnd(end.offset, 0, end.offset)
         self._control.publish_written(end)
-        return end
-
-    def _write_head(self, end: LogEnd) -> LogEnd:
-        """Start the segment that `end` is in; it is durable before any frame follows."""
-        file = self._file(end.segment_base)
-        head = encode_head(self._segments.layout, end.segment_base, self._clock.now_us())
-        try:
-            file.truncate(0)  # a dead one's half head
-            file.append([head])
-        except OSError as error:
-            self._fail(file, end, error)
-        end = LogEnd(end.segment_base, len(head), end.offset)
-        self._commit.sync_head(file, end)
-        self._index = SegmentIndex(end.segment_base, end.offset, end.position)
         return end
 
     def _fail(self, file: AppendFile, end: LogEnd, error: OSError) -> None:

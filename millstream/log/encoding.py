@@ -58,6 +58,8 @@ class EncodedBatch:
 
     Attributes
     ----------
+    layout
+        Its columns.
     row_count
         Number of rows.
     before
@@ -70,6 +72,7 @@ class EncodedBatch:
         CRC-32C of each top-level column's body range.
     """
 
+    layout: ColumnLayout
     row_count: int
     before: bytes
     body: list[Bytes]
@@ -115,6 +118,7 @@ def encode_batch(batch: pa.RecordBatch, layout: ColumnLayout) -> EncodedBatch:
     flatbuffer.extend(bytes(before_size - PREFIX_SIZE - len(flatbuffer)))
     metadata_size = before_size - PREFIX_SIZE + frame_header_size(layout.column_count)
     return EncodedBatch(
+        layout=layout,
         row_count=batch.num_rows,
         before=pack_prefix(metadata_size) + flatbuffer,
         body=body,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 from crc32c import crc32c
@@ -71,6 +71,11 @@ class Frame:
     def location(self) -> tuple[str, int]:
         """The segment's path, and the frame's position in it."""
         return self._source[1], self._position
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """Index by name of the columns that are stored."""
+        return self._layout.positions
 
     @property
     def is_control(self) -> bool:

@@ -135,6 +135,22 @@ def try_frame_header(
     return header, at
 
 
+def try_any_frame_header(
+    view: memoryview, position: int, limit: int
+) -> tuple[FrameHeader, int] | Damage:
+    """Return what `try_frame_header` does, of a segment whose columns nobody knows."""
+    if limit - position < PREFIX_SIZE:
+        return Damage("no message starts here")
+    end = position + PREFIX_SIZE + (try_metadata_size(view, position) or 0)
+    for at in range(end - ALIGNMENT, position, -ALIGNMENT):
+        if at + _FIXED.size > limit:
+            break
+        magic, _, size, count, *_ = _FIXED.unpack_from(view, at)
+        if magic == _MAGIC and size == end - at == frame_header_size(count):
+            return try_frame_header(view, position, limit, count)
+    return Damage("there is no header before its body")
+
+
 def column_checksum(view: memoryview, header_position: int, column: int) -> int:
     """Return the checksum that the header at `header_position` has for column index `column`."""
     return int(_CRC.unpack_from(view, header_position + _FIXED.size + 4 * column)[0])

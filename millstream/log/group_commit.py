@@ -77,16 +77,6 @@ class GroupCommit:
             self._control.publish_durable(end)
         return True
 
-    def sync_head(self, file: AppendFile, end: LogEnd) -> None:
-        """Make a new segment durable, whose head ends at `end`, and move both ends there.
-
-        All of it was just written: what a dead process's sync of it did or not is no matter.
-        """
-        with self._segments.storage.lock(self.lock_path):
-            self._sync_file(file)
-            self._control.publish_written(end)
-            self._control.publish_durable(end)
-
     def _sync_file(self, file: AppendFile) -> None:
         """Sync `file`, or make every process refuse to write and raise `LogError`."""
         self._control.sync_under_way = True

@@ -10,13 +10,14 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
 from millstream.log.appender import Appender
+from millstream.log.columns import OPTIONAL_COLUMNS, STORED_FIELDS, SegmentLayouts
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
-from millstream.log.encoding import encode_batch
+from millstream.log.draft import Draft
+from millstream.log.encoding import EncodedBatch
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
-from millstream.log.metadata import ColumnLayout
 from millstream.log.row_time import first_row_at, max_time_us
 from millstream.log.segment import Segment
 from millstream.log.segments import Durability, Segments
@@ -75,7 +76,7 @@ class Partition:
         name: str = "",
         time_column: str | None = None,
     ) -> None:
-        layout = ColumnLayout.of(schema)
+        self._layouts = SegmentLayouts(schema)
         self.directory = directory
         self.schema = schema
         self.name = name or directory
@@ -83,9 +84,10 @@ class Partition:
         self.time_column = time_column
         self.settings = settings or LiveSettings(TopicSettings())
         storage.make_directory(directory)
-        self._layout = layout
         self._control = ControlFile(storage, directory)
-        self._segments = Segments(storage, directory, self.name, layout, self._control, durability)
+        self._segments = Segments(
+            storage, directory, self.name, self._layouts, self._control, durability
+        )
         self._commit = GroupCommit(self._segments)
         self._appender = Appender(self._segments, self._commit, clock, self.settings)
         self._appender.recover_if_needed()
@@ -108,7 +110,8 @@ class Partition:
         Parameters
         ----------
         batch
-            With the partition's schema; may be a slice.
+            With the partition's columns, and behind them those of `_timestamp` and `_headers`
+            that its rows have; may be a slice.
         owner_id, epoch, sequence, transaction, flags
             Go into the frame's header.
         fence
@@ -123,14 +126,16 @@ class Partition:
             Where the disk refused this append, or an earlier one or a sync: see `verify`.
         """
         if not batch.schema.equals(self.schema):
-            raise SchemaMismatchError(_mismatch(self.name, self.schema, batch.schema))
+            self._check_columns(batch.schema)
         if batch.num_rows == 0 and not flags & FLAG_CONTROL:
             end = self.written_end
             return AppendResult(end, end)
-        encoded = encode_batch(batch, self._layout)
+        draft = Draft(batch, self._layouts)
         time_us = None if self.time_column is None else max_time_us(batch, self.time_column)
 
-        def header_at(end: LogEnd, now_us: int, durable_offset: int) -> FrameHeader:
+        def header_at(
+            encoded: EncodedBatch, end: LogEnd, now_us: int, durable_offset: int
+        ) -> FrameHeader:
             return FrameHeader(
                 frame_size=encoded.frame_size,
                 base_offset=end.offset,
@@ -145,7 +150,7 @@ class Partition:
                 flags=flags,
             )
 
-        header = self._appender.append(encoded, fence, header_at)
+        header = self._appender.append(draft, fence, header_at)
         return AppendResult(header.base_offset, header.end_offset)
 
     def sync(self, until_offset: int | None = None) -> None:
@@ -259,6 +264,14 @@ class Partition:
             (segments.path(base), segments.open(base, segments.size(base, end)))
             for base in segments.bases(end)
         ]
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        """Raise `SchemaMismatchError` where rows of `schema` are none of this partition's."""
+        names = set(schema.names)
+        more = [STORED_FIELDS[name] for name in STORED_FIELDS if name in OPTIONAL_COLUMNS & names]
+        expected = pa.schema([*self.schema, *more])
+        if not schema.equals(expected):
+            raise SchemaMismatchError(_mismatch(self.name, expected, schema))
 
     def _row_at_time(self, frame: Frame, timestamp_us: int) -> int:
         """Return the index of the first row of `frame` that reaches a time; one does."""

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from millstream.errors import OptionError, SchemaMismatchError, UnknownColumnError, nearest
+from millstream.log.columns import OPERATION_FIELD
 from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
 from millstream.log.partition import Partition
-from millstream.log.topic_config import APPEND, OPERATION_FIELD, TOMBSTONE, TopicConfig
+from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
 
 FRAME_ROWS_MAX = 131_072

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.errors import LogError, OptionError
+from millstream.log.columns import OPERATION_COLUMN
 from millstream.log.frame import Frame
 from millstream.log.partition import Partition
-from millstream.log.topic_config import APPEND, OPERATION_COLUMN, TopicConfig, check_columns
+from millstream.log.projection import READABLE_FIELDS, Projection
+from millstream.log.topic_config import APPEND, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 
 Isolation = Literal["read_committed", "read_uncommitted"]
@@ -115,10 +117,15 @@ class PartitionReader:
     ----------
     partition, config, transactions
         What is read.
+    number
+        Of the partition, for the column `_partition`.
     offset
         Of the first row.
     columns
-        Names in the order wanted; `None` for all. Others are neither touched nor verified.
+        Names in the order wanted; `None` for all of the user's. Others are neither touched nor
+        verified. Beside the user's: `_offset` (int64), `_timestamp` (timestamp[us, UTC]: the
+        time column, else a row's own, else when it was appended), `_headers`, `_op`,
+        `_partition`.
     isolation
         `"read_committed"`: rows of decided transactions, up to the last stable offset.
     stable_end
@@ -133,6 +140,7 @@ class PartitionReader:
         config: TopicConfig,
         transactions: Transactions,
         *,
+        number: int = 0,
         offset: int = 0,
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
@@ -143,14 +151,18 @@ class PartitionReader:
             message = f"isolation is 'read_committed' or 'read_uncommitted'; got {isolation!r}"
             raise OptionError(message)
         self._names = list(config.schema.names if columns is None else columns)
-        check_columns(config.schema, self._names, config.name)
+        users = [name for name in self._names if name not in READABLE_FIELDS]
+        check_columns(config.schema, users, config.name)
         self._partition = partition
         self._table = config.table
         self._transactions = transactions
         self._isolation = isolation
         self._stable_end = stable_end
         self._verify = verify
-        self._schema = pa.schema([config.schema.field(name) for name in self._names])
+        stored = list(self._names)
+        if config.table and OPERATION_COLUMN not in stored:
+            stored.append(OPERATION_COLUMN)
+        self._projection = Projection(config.schema, stored, config.time, number)
         self._frames = self._frames_from(offset)
         # What is left of a frame that was read in part, and the offset of its first row.
         self._rest: pa.RecordBatch | None = None
@@ -163,7 +175,7 @@ class PartitionReader:
     @property
     def schema(self) -> pa.Schema:
         """The columns of what `read` returns."""
-        return self._schema
+        return pa.schema([self._projection.schema.field(name) for name in self._names])
 
     def seek(self, offset: int) -> None:
         """Go to the row of `offset`; raises `OffsetOutOfRangeError` where there is none."""
@@ -282,8 +294,7 @@ class PartitionReader:
         if frame is None:
             return None
         self._unread = frame  # until it was read: a damaged one is not passed over
-        names = [*self._names, OPERATION_COLUMN] if self._table else self._names
-        rows = frame.batch(names, self._verify)
+        rows = self._projection.rows(frame, self._verify)
         self._unread = None
         self._frame_rows = rows.num_rows
         before = self.position - frame.header.base_offset

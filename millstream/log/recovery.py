@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from millstream.errors import LogError
+from millstream.log.columns import SegmentLayouts
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import Frame, corrupt
-from millstream.log.frame_header import Damage, try_frame_header
-from millstream.log.metadata import ALIGNMENT, CONTINUATION, ColumnLayout
+from millstream.log.frame_header import Damage, try_any_frame_header
+from millstream.log.metadata import ALIGNMENT, CONTINUATION
 from millstream.log.segment import Segment, segment_bases, segment_file_name, try_head
 from millstream.storage import AppendFile, Storage
 
@@ -25,7 +26,7 @@ class Recovery:
 
     Attributes
     ----------
-    storage, directory, layout, name
+    storage, directory, layouts, name
         The partition's.
     control
         Its control file.
@@ -36,7 +37,7 @@ class Recovery:
 
     storage: Storage
     directory: str
-    layout: ColumnLayout
+    layouts: SegmentLayouts
     name: str
     control: ControlFile
     keeps_written: bool
@@ -136,7 +137,7 @@ class Recovery:
                 raise corrupt(source, 0, base, head)
             self._refuse_rot(source, buffer, 0, base, head)
             return LogEnd(base, 0, base)
-        segment = Segment.try_open(self.name, source[1], buffer, self.layout, base)
+        segment = Segment.try_open(self.name, source[1], buffer, self.layouts, base)
         if isinstance(segment, Damage):
             raise corrupt(source, 0, base, segment)
         position, offset = segment.head.size_bytes, base
@@ -150,6 +151,8 @@ class Recovery:
             assert isinstance(found, Frame)
             position += found.header.frame_size
             offset = found.end_offset
+        if position == segment.head.size_bytes:
+            return LogEnd(base, 0, base)  # a head without frames: the next may have other columns
         return LogEnd(base, position, offset)
 
     def _refuse_rot(
@@ -165,8 +168,7 @@ class Recovery:
         words = np.frombuffer(buffer, dtype="<u4", count=buffer.size // 4)
         starts = np.flatnonzero(words[:: ALIGNMENT // 4] == CONTINUATION) * ALIGNMENT
         view = memoryview(buffer)
-        count = self.layout.column_count
         for start in starts[starts > position].tolist():
-            later = try_frame_header(view, start, buffer.size, count)
+            later = try_any_frame_header(view, start, buffer.size)
             if not isinstance(later, Damage) and later[0].durable_offset > offset:
                 raise corrupt(source, position, offset, damage)

@@ -35,6 +35,17 @@ def first_row_at(batch: pa.RecordBatch, column: str, timestamp_us: int) -> int:
     return int(pc.index(reaches, True).as_py())
 
 
+def in_microseconds(times: pa.Array) -> pa.Array:
+    """Return a time column as `timestamp[us, UTC]`, floored; without a zone it is UTC."""
+    integers = times.cast(pa.int64())
+    if times.type.unit == "ns":
+        down = pc.if_else(pc.less(integers, 0), pc.subtract(integers, 999), integers)
+        integers = pc.divide(down, 1_000)
+    else:
+        integers = pc.multiply(integers, _US_PER_UNIT[times.type.unit])
+    return integers.cast(pa.timestamp("us", "UTC"))
+
+
 def _to_us(value: int, data_type: pa.DataType) -> int:
     """Return `value` of a time column in microseconds, floored."""
     if pa.types.is_date32(data_type):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from crc32c import crc32c
 
+from millstream.log.columns import SegmentLayouts
 from millstream.log.encoding import encode_schema
 from millstream.log.frame import Frame, corrupt
 from millstream.log.frame_header import Damage, try_frame_header
@@ -97,7 +98,7 @@ class Segment:
     head
         What its head says; verified.
     layout
-        Its columns.
+        Its columns, by its own schema message.
     limit
         No byte at or beyond it is touched.
     """
@@ -114,22 +115,20 @@ class Segment:
 
     @classmethod
     def try_open(
-        cls, name: str, path: str, buffer: pa.Buffer, layout: ColumnLayout, base_offset: int
+        cls, name: str, path: str, buffer: pa.Buffer, layouts: SegmentLayouts, base_offset: int
     ) -> Segment | Damage:
         """Return the segment at `path` of partition `name`, whose bytes are `buffer`; or why not.
 
-        `layout` has the schema that its schema message must be, `base_offset` is what its name
-        says.
+        `layouts` says what its schema may be, `base_offset` is what its name says.
         """
         head = try_head(memoryview(buffer), buffer.size)
         if isinstance(head, Damage):
             return head
         if head.base_offset != base_offset:
             return Damage(f"its head says that it starts with offset {head.base_offset}")
-        stored = pa.ipc.read_schema(buffer.slice(0, head.size_bytes))
-        if not stored.equals(layout.schema):
-            found = ", ".join(f"{field.name}: {field.type}" for field in stored)
-            return Damage(f"its schema ({found}) is not the topic's")
+        layout = layouts.try_of_head(buffer.slice(0, head.size_bytes).to_pybytes(), HEADER_SIZE)
+        if isinstance(layout, Damage):
+            return layout
         return cls((name, path), buffer, head, layout)
 
     def try_frame(self, position: int) -> Frame | Damage:

@@ -9,11 +9,11 @@ from typing import Literal
 import pyarrow as pa
 
 from millstream.errors import CorruptSegmentError, UnknownTopicError
+from millstream.log.columns import SegmentLayouts
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import corrupt
 from millstream.log.frame_header import Damage
 from millstream.log.index import SegmentIndex, index_file_name
-from millstream.log.metadata import ColumnLayout
 from millstream.log.segment import Segment, segment_bases, segment_file_name
 from millstream.storage import Storage
 
@@ -29,8 +29,8 @@ class Segments:
     ----------
     storage, directory, name, durability
         The partition's; see `millstream.log.partition.Partition`.
-    layout
-        Its columns.
+    layouts
+        Of its segments.
     control
         Its control file.
     """
@@ -40,14 +40,14 @@ class Segments:
         storage: Storage,
         directory: str,
         name: str,
-        layout: ColumnLayout,
+        layouts: SegmentLayouts,
         control: ControlFile,
         durability: Durability,
     ) -> None:
         self.storage = storage
         self.directory = directory
         self.name = name
-        self.layout = layout
+        self.layouts = layouts
         self.control = control
         self.durability = durability
         self._bases: list[int] = []
@@ -121,7 +121,7 @@ class Segments:
             self.refuse_removed()
             damage = Damage(f"{size_bytes} bytes of it should be there; {error}")
             raise self.corrupt(base, 0, base, damage) from error
-        segment = Segment.try_open(self.name, path, buffer, self.layout, base)
+        segment = Segment.try_open(self.name, path, buffer, self.layouts, base)
         if isinstance(segment, Damage):
             raise self.corrupt(base, 0, base, segment)
         return segment

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from millstream.clock import Clock
 from millstream.errors import OptionError
+from millstream.log.columns import OPERATION_COLUMN
 from millstream.log.partition import Partition
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
 from millstream.log.settings import LiveSettings, TopicSettings
-from millstream.log.topic_config import OPERATION_COLUMN, TOMBSTONE, TopicConfig, check_columns
+from millstream.log.topic_config import TOMBSTONE, TopicConfig
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
 
@@ -98,6 +99,7 @@ class Topic:
             self.partition(partition),
             self.config,
             self._transactions,
+            number=partition,
             offset=offset,
             columns=columns,
             isolation=isolation,
@@ -153,13 +155,11 @@ class Topic:
         Of a table topic these are the rows as they were appended, without tombstones;
         `latest` returns what holds now.
         """
-        names = self.schema.names if columns is None else list(columns)
-        check_columns(self.schema, names, self.name)
-        schema = pa.schema([self.schema.field(name) for name in names])
         batches = []
         for index in range(self.partitions):
             first = self.partition(index).first_offset
             reader = self.reader(index, offset=first, columns=columns, isolation=isolation)
+            schema = reader.schema
             while (batch := reader.read()) is not None:
                 batches.append(batch)
         return pa.Table.from_batches(batches, schema)

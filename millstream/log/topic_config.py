@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from millstream.errors import InvalidTopicError, UnknownColumnError, nearest
+from millstream.log.columns import OPERATION_FIELD
 from millstream.log.key_hash import KEY_GROUPS, is_key_type
 from millstream.log.metadata import ColumnLayout
 from millstream.log.settings import TopicSettings, Value, parse_config
 
-OPERATION_COLUMN = "_op"
-OPERATION_FIELD = pa.field(OPERATION_COLUMN, pa.int8())
 APPEND = 0
 TOMBSTONE = 1
 

@@ -12,6 +12,7 @@ from crc32c import crc32c
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from millstream.log.columns import SegmentLayouts
 from millstream.log.encoding import encode_batch
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FrameHeader
@@ -86,7 +87,7 @@ def segment_of(batch: pa.RecordBatch) -> bytes:
 
 
 def frame_of(content: bytes, schema: pa.Schema) -> Frame:
-    segment = Segment.try_open("t/0", "file", pa.py_buffer(content), ColumnLayout.of(schema), 7)
+    segment = Segment.try_open("t/0", "file", pa.py_buffer(content), SegmentLayouts(schema), 7)
     assert isinstance(segment, Segment)
     frames = list(segment.walk(segment.head.size_bytes, 7))
     assert len(frames) == 1

@@ -185,8 +185,8 @@ class TestColumns:
     def test_unknown_ones_are_refused(self, topic: Topic) -> None:
         with pytest.raises(UnknownColumnError, match="'x' has no column 'idd'; did you mean 'id'"):
             topic.reader(0, columns=["idd"])
-        with pytest.raises(UnknownColumnError, match="'_op'"):
-            topic.reader(0, columns=["_op"])
+        with pytest.raises(UnknownColumnError, match="'_row'"):
+            topic.reader(0, columns=["_row"])
 
 
 class TestFlippedBits:
