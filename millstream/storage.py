@@ -7,11 +7,13 @@ absolute strings with `/`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
+
+from millstream.clock import Clock
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 
@@ -31,8 +33,12 @@ class AppendFile(Protocol):
         """
         ...
 
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Return what the file has at `position`; less than `size_bytes` at its end."""
+        ...
+
     def sync(self) -> None:
-        """Return when everything in the file is on stable storage; raises `OSError`."""
+        """Return when the file's bytes and its size are on stable storage; raises `OSError`."""
         ...
 
     def truncate(self, size_bytes: int) -> None:
@@ -65,6 +71,29 @@ class SharedCells(Protocol):
 
     def write_word(self, position: int, value: int) -> None:
         """Store the signed 64-bit word `value` at `position` (a multiple of 8), atomically."""
+        ...
+
+    def wait(self, words: Sequence[tuple[int, int]], timeout_us: int, clock: Clock) -> bool:
+        """Sleep until a word may have changed, without using the processor.
+
+        Parameters
+        ----------
+        words
+            Position of each word and the value that it had. Only the low 32 bits are compared.
+        timeout_us
+            How long at most.
+        clock
+            Lets the time pass where the machine cannot wait for a word.
+
+        Returns
+        -------
+        bool
+            `False`: the time is over and nobody called `wake`. `True` may be a false alarm.
+        """
+        ...
+
+    def wake(self, position: int) -> None:
+        """Wake everybody, in any process, who waits for the word at `position`."""
         ...
 
 
@@ -114,10 +143,28 @@ class Storage(Protocol):
         """Map `path`, creating it with zeros (`size_bytes`) if missing."""
         ...
 
-    def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
+    def lock(
+        self,
+        path: str,
+        timeout_us: int = 10_000_000,
+        unless: Callable[[], bool] | None = None,
+    ) -> AbstractContextManager[bool]:
         """Hold the lock named `path` against all threads and processes inside `with`.
 
-        A dead holder frees it. Raises `LockTimeoutError`, naming the holder's process id.
+        A dead holder frees it.
+
+        Parameters
+        ----------
+        timeout_us
+            How long to wait for it.
+        unless
+            Looked at whenever the lock was let go by another: where it returns `True` the wait
+            ends, and the `with` block is entered, with `False`, without the lock.
+
+        Raises
+        ------
+        LockTimeoutError
+            Where it was not free in time; names the holder's process id.
         """
         ...
 

@@ -1,36 +1,41 @@
-"""The machine's disk: the only module that opens, writes, maps and locks files.
+"""The machine's disk, as files: opens, writes and maps them.
 
 Everything above takes a `Storage`; this is the one that production uses. `LocalStorage`
-keeps no state but the boot id, so any number of them, in any number of processes and
-threads, may be used on the same files.
+keeps no state but the boot id and the files of its locks, so any number of them, in any number
+of processes and threads, may be used on the same files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import shutil
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
 
-from millstream.errors import LockTimeoutError
+from millstream.clock import Clock
 from millstream.reality import require_reality
 from millstream.storage import Bytes
+from millstream.storage_local import futex
+from millstream.storage_local.locks import Held, LockFile
+from millstream.storage_local.words import address_of
 
 BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 CHUNKS_MAX = 1024  # IOV_MAX of Linux: more chunks than this are refused by writev
-LOCK_PAUSE_FIRST_S = 20e-6  # a critical section takes about this long
-LOCK_PAUSE_MAX_S = 2e-3
+LOCKS_OPEN_MAX = 256
+WAIT_PAUSE_FIRST_US = 100  # where the machine cannot wait for a word
+WAIT_PAUSE_MAX_US = 5_000
 
 _WORD = struct.Struct("<q")
+# What makes a file's size durable, but not the time of its last change.
+_sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 def read_boot_id(path: str = BOOT_ID_PATH) -> str:
@@ -70,15 +75,25 @@ class LocalAppendFile:
     @property
     def size_bytes(self) -> int:
         """The file's present size."""
-        return os.fstat(self._descriptor).st_size
+        return os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def append(self, chunks: Sequence[Bytes]) -> None:
         """Write `chunks` at the end; one system call, unless the kernel takes only a part."""
-        _write_all(self._descriptor, chunks, self._path)
+        if len(chunks) > CHUNKS_MAX:
+            _write_all(self._descriptor, chunks, self._path)
+            return
+        written = os.writev(self._descriptor, chunks)
+        if written != sum(map(len, chunks)):
+            rest = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+            _write_all(self._descriptor, _after(rest, written), self._path)
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Return what the file has at `position`; less than `size_bytes` at its end."""
+        return os.pread(self._descriptor, size_bytes, position)
 
     def sync(self) -> None:
-        """Return when the file is on stable storage."""
-        os.fsync(self._descriptor)
+        """Return when the file's bytes and its size are on stable storage."""
+        _sync_data(self._descriptor)
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to `size_bytes`."""
@@ -133,6 +148,7 @@ class LocalCells:
             sync_directory(os.path.dirname(path))
         # A view of 64-bit words stores and loads each with one instruction.
         self._words = memoryview(self._map).cast("q") if size_bytes % 8 == 0 else None
+        self._address = address_of(self._map)
 
     def read(self, position: int, size_bytes: int) -> bytes:
         """Return `size_bytes` at `position`."""
@@ -157,6 +173,27 @@ class LocalCells:
         else:
             _WORD.pack_into(self._map, position, value)
 
+    def wait(self, words: Sequence[tuple[int, int]], timeout_us: int, clock: Clock) -> bool:
+        """Sleep until a word may have changed; see `millstream.storage.SharedCells`."""
+        if timeout_us <= 0:
+            return False
+        addresses = [(self._address + position, value) for position, value in words]
+        woken = futex.wait(addresses, timeout_us / 1e6)
+        if woken is not None:
+            return woken
+        pause_us = WAIT_PAUSE_FIRST_US
+        while timeout_us > 0:
+            clock.sleep_us(min(pause_us, timeout_us))
+            if any((self.read_word(position) ^ value) & 0xFFFFFFFF for position, value in words):
+                return True
+            timeout_us -= pause_us
+            pause_us = min(2 * pause_us, WAIT_PAUSE_MAX_US)
+        return False
+
+    def wake(self, position: int) -> None:
+        """Wake all who wait for the word at `position`."""
+        futex.wake(self._address + position)
+
 
 class LocalStorage:
     """The machine's file system. Cannot be constructed during a simulated run.
@@ -173,6 +210,11 @@ class LocalStorage:
     def __init__(self) -> None:
         require_reality("LocalStorage")
         self._boot_id = read_boot_id()
+        self._locks: dict[str, LockFile] = {}
+
+    def __reduce__(self) -> tuple[type[LocalStorage], tuple[()]]:
+        # A copy in another process, perhaps on another machine, has a boot and locks of its own.
+        return type(self), ()
 
     @staticmethod
     def absolute_path(path: str) -> str:
@@ -266,48 +308,23 @@ class LocalStorage:
         """Map `path` for reading and writing, creating it with zeros where it is missing."""
         return LocalCells(path, size_bytes)
 
-    def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
-        """Hold the lock of the file `path` inside `with`.
+    def lock(
+        self,
+        path: str,
+        timeout_us: int = 10_000_000,
+        unless: Callable[[], bool] | None = None,
+    ) -> AbstractContextManager[bool]:
+        """Hold the lock of the file `path` inside `with`; see `millstream.storage.Storage`.
 
-        Each holder opens the file anew, for the lock belongs to the open file: so it also
-        excludes the threads of one process, and the kernel frees it when the holder dies.
+        The file stays open for the next time.
         """
-        return _locked(path, timeout_us)
-
-
-@contextlib.contextmanager
-def _locked(path: str, timeout_us: int) -> Iterator[None]:
-    """Hold the lock inside `with`; the file says which process does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _wait_for_lock(descriptor, path, timeout_us)
-        os.pwrite(descriptor, b"%-20d\n" % os.getpid(), 0)
-        try:
-            yield
-        finally:
-            # Explicitly: a child forked meanwhile shares the open file, and with it the lock.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for_lock(descriptor: int, path: str, timeout_us: int) -> None:
-    """Take the lock of the open file, or raise `LockTimeoutError` naming who has it."""
-    deadline_s = time.monotonic() + timeout_us / 1e6
-    pause_s = LOCK_PAUSE_FIRST_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline_s:
-                break
-        else:
-            return
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LOCK_PAUSE_MAX_S)
-    holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-    message = (
-        f"lock {path} was not free within {timeout_us / 1e6:g} s; process {holder} holds it; "
-        "it may be stopped (continue or end it), or its disk may hang"
-    )
-    raise LockTimeoutError(message)
+        lock = self._locks.get(path)
+        if lock is not None and lock.is_removed():
+            self._locks.pop(path, None)
+            lock = None
+        if lock is None:
+            if len(self._locks) >= LOCKS_OPEN_MAX:
+                # One that is held lives on until it is let go; another object is another holder.
+                self._locks.pop(next(iter(self._locks)), None)
+            lock = self._locks.setdefault(path, LockFile(path))
+        return Held(lock, timeout_us, unless)

@@ -57,6 +57,8 @@ class FileContent:
         How often a sync of it failed. As in Linux, each open file is told once.
     holder
         The process that holds the lock of this file; `None`: it is free.
+    wakes
+        How often those who wait for a word of these cells were woken, by its position.
     """
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class FileContent:
         self.mapped = False
         self.failed_syncs = 0
         self.holder: str | None = None
+        self.wakes: dict[int, int] = {}
         self._changes: list[_Change] = []
         self._dropped: list[tuple[int, int]] = []
 

@@ -227,17 +227,27 @@ class MemoryStorage:
             self.effect("sync_directory", directory.sync)
         return MemoryCells(self, file, size_bytes)
 
-    def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
-        """Hold the lock of the file `path` inside `with`.
+    def lock(
+        self,
+        path: str,
+        timeout_us: int = 10_000_000,
+        unless: Callable[[], bool] | None = None,
+    ) -> AbstractContextManager[bool]:
+        """Hold the lock of the file `path` inside `with`; see `millstream.storage.Storage`.
 
         There is one thread: a lock that is held stays so, and is refused at once.
         """
-        return self._locked(path, timeout_us)
+        return self._locked(path, timeout_us, unless)
 
     @contextmanager
-    def _locked(self, path: str, timeout_us: int) -> Iterator[None]:
+    def _locked(
+        self, path: str, timeout_us: int, unless: Callable[[], bool] | None
+    ) -> Iterator[bool]:
         self.check_alive()
         _, file = self._open(path)
+        if file.holder is not None and unless is not None and unless():
+            yield False
+            return
         if file.holder is not None:
             message = (
                 f"lock {path} was not free within {timeout_us / 1e6:g} s; process "
@@ -248,7 +258,7 @@ class MemoryStorage:
         file.holder = self.process
         self._held.append(file)
         try:
-            yield
+            yield True
         finally:
             if file in self._held:  # else the process died inside
                 self._held.remove(file)
@@ -308,8 +318,8 @@ class MemoryStorage:
         if stopped is not None:
             self._stop(stopped)
 
-    def _begin(self, operation: str) -> SimulatedCrash | OSError | None:
-        """Begin an effect; return what ends it before it is whole, if something does."""
+    def let_others_run(self) -> None:
+        """Let other processes do something, as they do before each effect."""
         self.check_alive()
         if self.interrupt is not None and not self._is_interrupted:
             self._is_interrupted = True
@@ -318,6 +328,10 @@ class MemoryStorage:
             finally:
                 self._is_interrupted = False
             self.check_alive()
+
+    def _begin(self, operation: str) -> SimulatedCrash | OSError | None:
+        """Begin an effect; return what ends it before it is whole, if something does."""
+        self.let_others_run()
         for failure in self._failures:
             if failure.operation == operation:
                 if failure.after == 0:

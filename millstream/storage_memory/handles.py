@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from millstream.clock import Clock
 from millstream.storage import Bytes
 from millstream.storage_memory.contents import FileContent
 
@@ -35,6 +36,12 @@ class MemoryAppendFile:
         """Write `chunks` at the end; any first part of them where the process dies inside."""
         content = b"".join([memoryview(chunk).cast("B") for chunk in chunks if len(chunk)])
         self._storage.write("append", self._file, content)
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Return what the file has at `position`; less than `size_bytes` at its end."""
+        self._storage.check_alive()
+        end = min(position + size_bytes, self._file.size)
+        return bytes(memoryview(self._file.content)[position:end])
 
     def sync(self) -> None:
         """Make the content durable; where it is refused, what was dirty is lost for good.
@@ -91,3 +98,21 @@ class MemoryCells:
         assert position + _WORD.size <= self._size, (position, self._size)
         content = _WORD.pack(value)
         self._storage.effect("cells", lambda: self._file.write(position, content))
+
+    def wait(self, words: Sequence[tuple[int, int]], timeout_us: int, clock: Clock) -> bool:
+        """Let others run, and then, unless one of them woke somebody, the whole time pass."""
+        if timeout_us <= 0:
+            return False
+        if any((self.read_word(position) ^ value) & 0xFFFFFFFF for position, value in words):
+            return True
+        before = [self._file.wakes.get(position, 0) for position, _ in words]
+        self._storage.let_others_run()
+        if [self._file.wakes.get(position, 0) for position, _ in words] != before:
+            return True
+        clock.sleep_us(timeout_us)
+        return False
+
+    def wake(self, position: int) -> None:
+        """Note that somebody called: `wait` looks whether it was during its time."""
+        self._storage.check_alive()
+        self._file.wakes[position] = self._file.wakes.get(position, 0) + 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -212,10 +213,12 @@ class TestSyncing:
         other = open_partition(tmp_path / "0")
 
         class Contended(CrashingStorage):
-            def lock(self, path: str, timeout_us: int = 10_000_000) -> AbstractContextManager[None]:
+            def lock(
+                self, path: str, *arguments: Any, **named: Any
+            ) -> AbstractContextManager[bool]:
                 if path.endswith("sync.lock"):
                     other.sync()  # while we wait for the lock
-                return super().lock(path, timeout_us)
+                return super().lock(path, *arguments, **named)
 
         plan = Plan()
         partition = open_partition(tmp_path / "0", storage=Contended(plan))
