@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from millstream.clock import ManualClock
 from millstream.errors import LockTimeoutError
 from millstream.storage import Storage
 from millstream.storage_local import LocalStorage
@@ -128,3 +129,41 @@ class TestBothDisks:
             storage.remove(f"{root}/lock")
             with storage.lock(f"{root}/lock", timeout_us=0):
                 pass
+
+    def test_a_lock_is_not_waited_for_once_there_is_no_need(
+        self, place: tuple[Storage, str]
+    ) -> None:
+        storage, root = place
+        with storage.lock(f"{root}/lock", unless=lambda: True) as is_held:
+            assert is_held  # it was free: nobody had to wait
+        if isinstance(storage, LocalStorage):
+            storage = LocalStorage()  # another holder
+        with LocalStorage().lock(f"{root}/lock") if root != "/disk" else storage.lock("/disk/lock"):
+            with storage.lock(f"{root}/lock", unless=lambda: True) as is_held:
+                assert not is_held
+            with (
+                pytest.raises(LockTimeoutError),
+                storage.lock(f"{root}/lock", timeout_us=0, unless=lambda: False),
+            ):
+                pass
+
+    def test_a_file_is_read_where_it_is_appended_to(self, place: tuple[Storage, str]) -> None:
+        storage, root = place
+        file = storage.open_append(f"{root}/file")
+        file.append([b"0123456789"])
+        assert [file.read(0, 2), file.read(3, 4), file.read(8, 9), file.read(10, 1)] == [
+            b"01", b"3456", b"89", b"",
+        ]  # fmt: skip
+
+    def test_waiting_ends_with_the_time_or_a_change(self, place: tuple[Storage, str]) -> None:
+        storage, root = place
+        cells = storage.shared_cells(f"{root}/cells", 64)
+        clock = ManualClock()
+        assert not cells.wait([(8, 0)], 2_000, clock)
+        assert not cells.wait([(8, 0), (16, 0)], 2_000, clock)
+        assert not cells.wait([(8, 0)], 0, clock)
+        cells.write_word(16, 7)
+        assert cells.wait([(8, 0), (16, 0)], 60_000_000, clock)
+        assert cells.wait([(16, 0)], 60_000_000, clock)
+        cells.wake(16)
+        assert not cells.wait([(16, 7 + (1 << 32))], 2_000, clock)  # the low half counts

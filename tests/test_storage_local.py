@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from pathlib import Path
 
 import pytest
 
 from millstream import reality
+from millstream.clock import ManualClock, SystemClock
 from millstream.errors import LockTimeoutError
-from millstream.storage_local import LocalStorage, files, read_boot_id
+from millstream.storage_local import LocalStorage, files, futex, locks, read_boot_id
 
 
 @pytest.fixture
@@ -168,6 +170,103 @@ class TestLocks:
         with pytest.raises(ZeroDivisionError), storage.lock(f"{tmp_path}/lock"):
             _ = 1 / 0
         with storage.lock(f"{tmp_path}/lock", timeout_us=0):
+            pass
+
+    def test_who_waits_for_another_process_is_woken_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "PAUSE_MAX_S", 30.0)  # else it would only look again
+        one, other = LocalStorage(), LocalStorage()
+        tried = threading.Event()
+
+        def wait() -> None:
+            with other.lock(f"{tmp_path}/lock", 30_000_000, unless=tried.set):  # type: ignore[arg-type]
+                pass
+
+        with one.lock(f"{tmp_path}/lock"):
+            thread = threading.Thread(target=wait)
+            thread.start()
+            assert tried.wait(10)
+        thread.join(10)
+        assert not thread.is_alive()
+
+    def test_a_forked_child_does_not_hold_what_its_parent_does(
+        self, storage: LocalStorage, tmp_path: Path
+    ) -> None:
+        with storage.lock(f"{tmp_path}/lock"):
+            pass
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            with storage.lock(f"{tmp_path}/lock"):
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with storage.lock(f"{tmp_path}/lock"):
+            child = os.fork()
+            if child == 0:  # pragma: no cover
+                try:
+                    with storage.lock(f"{tmp_path}/lock", timeout_us=1_000):
+                        os._exit(1)
+                except LockTimeoutError:
+                    os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+
+    def test_a_copy_has_locks_of_its_own(self, storage: LocalStorage, tmp_path: Path) -> None:
+        with storage.lock(f"{tmp_path}/lock"):
+            copy = pickle.loads(pickle.dumps(storage))
+            with pytest.raises(LockTimeoutError), copy.lock(f"{tmp_path}/lock", timeout_us=0):
+                pass
+
+    def test_no_more_files_stay_open_than_are_good(
+        self, storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files, "LOCKS_OPEN_MAX", 3)
+        before = len(os.listdir("/proc/self/fd"))
+        with storage.lock(f"{tmp_path}/0"):
+            for index in range(1, 20):
+                with storage.lock(f"{tmp_path}/{index}"):
+                    pass
+            assert len(os.listdir("/proc/self/fd")) <= before + 4
+            with pytest.raises(LockTimeoutError), storage.lock(f"{tmp_path}/0", timeout_us=0):
+                pass
+
+
+class TestWaiting:
+    def test_a_waiter_is_woken_by_another_mapping(
+        self, storage: LocalStorage, tmp_path: Path
+    ) -> None:
+        one = storage.shared_cells(f"{tmp_path}/cells", 64)
+        other = storage.shared_cells(f"{tmp_path}/cells", 64)
+        for words in ([(8, 0)], [(16, 0), (8, 0)]):
+            one.write_word(8, 0)
+            woken: list[bool] = []
+
+            def wait(words: list[tuple[int, int]] = words, woken: list[bool] = woken) -> None:
+                woken.append(one.wait(words, 30_000_000, SystemClock()))
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            while thread.is_alive():
+                other.write_word(8, 1)
+                other.wake(8)
+                thread.join(0.001)
+            assert woken == [True]
+
+    def test_a_machine_without_futexes_pauses(
+        self, storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(futex, "_NUMBER", 0)
+        cells = storage.shared_cells(f"{tmp_path}/cells", 64)
+        clock = ManualClock()
+        assert not cells.wait([(8, 0)], 20_000, clock)
+        assert clock.monotonic_us() == 20_000
+        cells.write_word(8, 1)
+        assert cells.wait([(8, 0)], 20_000, clock)
+        cells.wake(8)
+        with (
+            storage.lock(f"{tmp_path}/lock"),
+            pytest.raises(LockTimeoutError),
+            LocalStorage().lock(f"{tmp_path}/lock", timeout_us=3_000),
+        ):
             pass
 
 

@@ -21,6 +21,7 @@ FILE_NAME = "control"
 _BOOT = struct.Struct("<4sI48s")
 _SLOT = struct.Struct("<qqqq")
 _CRC = struct.Struct("<I")
+_SLOT_SIZE = _SLOT.size + _CRC.size
 _MAGIC = b"MSct"
 _WRITTEN = (64, 128)
 _DURABLE = (192, 256)
@@ -49,12 +50,22 @@ class LogEnd(NamedTuple):
     offset: int
 
 
+class _Slot(NamedTuple):
+    """The newest slot of an end, and the generations of both slots when it was looked at."""
+
+    generations: tuple[int, int]
+    generation: int
+    position: int
+    end: LogEnd
+
+
 class ControlFile:
     """The mapped control file of the partition in `directory`, created where it is missing."""
 
     def __init__(self, storage: Storage, directory: str) -> None:
         self._cells: SharedCells = storage.shared_cells(f"{directory}/{FILE_NAME}", SIZE)
         self._boot = _boot_record(storage.boot_id())
+        self._known: dict[tuple[int, int], _Slot] = {}
 
     def is_of_this_boot(self) -> bool:
         """Return `True` iff what the file says was written since the machine started."""
@@ -120,22 +131,39 @@ class ControlFile:
         """Move the durable end; only the holder of the sync lock may."""
         self._write(_DURABLE, end)
 
-    def _slots(self, positions: tuple[int, int]) -> list[tuple[int, int, LogEnd]]:
-        """Return (generation, position, end) of the good slots, newest last."""
+    def _newest(self, positions: tuple[int, int]) -> _Slot | None:
+        """Return the newest good slot; `None`: there is none.
+
+        Mostly it is the one that was seen last time: as long as neither slot has another
+        generation than that one or the one before, nobody has written.
+        """
+        first, second = positions
+        cells = self._cells
+        generations = cells.read_word(first), cells.read_word(second)
+        known = self._known.get(positions)
+        if known is not None and known.generations == generations:
+            return known
         good = []
         for position in positions:
-            content = self._cells.read(position, _SLOT.size + _CRC.size)
+            content = cells.read(position, _SLOT_SIZE)
             if crc32c(content[: _SLOT.size]) == _CRC.unpack_from(content, _SLOT.size)[0]:
                 generation, segment_base, at, offset = _SLOT.unpack_from(content)
                 good.append((generation, position, LogEnd(segment_base, at, offset)))
-        good.sort()
-        return good
+        if not good:
+            return None
+        generation, position, end = max(good)
+        slot = _Slot(generations, generation, position, end)
+        # A writer may have been inside one of them: only what was whole is remembered.
+        is_whole = len(good) == 2 and generation == max(generations)
+        if is_whole and generations == (cells.read_word(first), cells.read_word(second)):
+            self._known[positions] = slot
+        return slot
 
     def _read(self, positions: tuple[int, int]) -> LogEnd | None:
         for _ in range(_READS_MAX):
-            good = self._slots(positions)
-            if good:
-                return good[-1][2]
+            slot = self._newest(positions)
+            if slot is not None:
+                return slot.end
             if not any(
                 self._cells.read(position, _SLOT.size).strip(b"\0") for position in positions
             ):
@@ -143,11 +171,19 @@ class ControlFile:
         return None
 
     def _write(self, positions: tuple[int, int], end: LogEnd) -> None:
-        good = self._slots(positions)
-        generation, newest = (good[-1][0], good[-1][1]) if good else (0, positions[1])
-        other = positions[0] if newest == positions[1] else positions[1]
-        content = _SLOT.pack(generation + 1, *end)
+        newest = self._newest(positions)
+        generation = 1
+        other = positions[0]
+        if newest is not None:
+            generation = newest.generation + 1
+            other = positions[newest.position == positions[0]]
+        content = _SLOT.pack(generation, *end)
         self._cells.write(other, content + _CRC.pack(crc32c(content)))
+        generations = (generation, generation - 1)
+        if other == positions[1]:
+            generations = (generation - 1, generation)
+        if newest is not None:
+            self._known[positions] = _Slot(generations, generation, other, end)
 
 
 def _boot_record(boot_id: str) -> bytes:

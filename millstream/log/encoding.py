@@ -13,7 +13,12 @@ from typing import Any
 import pyarrow as pa
 from crc32c import crc32c
 
-from millstream.log.frame_header import FrameHeader, frame_header_size, pack_frame_header
+from millstream.log.frame_header import (
+    FrameHeader,
+    frame_header_size,
+    pack_checksums,
+    pack_frame_header,
+)
 from millstream.log.metadata import (
     PREFIX_SIZE,
     ColumnLayout,
@@ -25,6 +30,9 @@ from millstream.log.metadata import (
     padded,
 )
 from millstream.storage import Bytes
+
+COPIED_BYTES_MAX = 64 * 1024
+"""A batch of so few bytes is sooner copied, into one chunk, than taken apart."""
 
 _I64 = struct.Struct("<q")
 _OPTIONS = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V5)
@@ -70,6 +78,12 @@ class EncodedBatch:
         Bytes of the body, a multiple of 64.
     column_checksums
         CRC-32C of each top-level column's body range.
+    frame_size
+        Bytes of the whole frame; a multiple of 64.
+    before_checksum
+        CRC-32C of `before`.
+    packed_checksums
+        `column_checksums` as they stand in the header.
     """
 
     layout: ColumnLayout
@@ -78,22 +92,18 @@ class EncodedBatch:
     body: list[Bytes]
     body_size: int
     column_checksums: list[int]
-
-    @property
-    def frame_size(self) -> int:
-        """Bytes of the whole frame; a multiple of 64."""
-        header_size = frame_header_size(len(self.column_checksums))
-        return len(self.before) + header_size + self.body_size
+    frame_size: int
+    before_checksum: int
+    packed_checksums: bytes
 
     def chunks(self, header: FrameHeader) -> list[Bytes]:
         """Return the frame's bytes, to be written one after another."""
         assert header.frame_size == self.frame_size, (header.frame_size, self.frame_size)
         assert header.row_count == self.row_count, (header.row_count, self.row_count)
-        return [
-            self.before,
-            pack_frame_header(header, self.column_checksums, self.before),
-            *self.body,
-        ]
+        packed = pack_frame_header(
+            header, len(self.column_checksums), self.packed_checksums, self.before_checksum
+        )
+        return [self.before, packed, *self.body]
 
 
 def encode_batch(batch: pa.RecordBatch, layout: ColumnLayout) -> EncodedBatch:
@@ -116,14 +126,18 @@ def encode_batch(batch: pa.RecordBatch, layout: ColumnLayout) -> EncodedBatch:
     # The header is a multiple of 64 long: it starts at one and so does the body.
     before_size = padded(PREFIX_SIZE + len(flatbuffer))
     flatbuffer.extend(bytes(before_size - PREFIX_SIZE - len(flatbuffer)))
-    metadata_size = before_size - PREFIX_SIZE + frame_header_size(layout.column_count)
+    header_size = frame_header_size(layout.column_count)
+    before = pack_prefix(before_size - PREFIX_SIZE + header_size) + flatbuffer
     return EncodedBatch(
         layout=layout,
         row_count=batch.num_rows,
-        before=pack_prefix(metadata_size) + flatbuffer,
+        before=before,
         body=body,
         body_size=size + padding,
         column_checksums=checksums,
+        frame_size=before_size + header_size + size + padding,
+        before_checksum=crc32c(before),
+        packed_checksums=pack_checksums(checksums),
     )
 
 
@@ -141,6 +155,10 @@ def encode_schema(schema: pa.Schema, header_size: int) -> bytes:
 
 def _message_of(batch: pa.RecordBatch) -> tuple[bytearray, list[Any]]:
     """Return the batch's flatbuffer and its body as chunks, as pyarrow's writer writes them."""
+    if batch.nbytes <= COPIED_BYTES_MAX:
+        message = batch.serialize()
+        size = PREFIX_SIZE + int.from_bytes(message.slice(4, 4), "little")
+        return bytearray(message.slice(PREFIX_SIZE, size - PREFIX_SIZE)), [message.slice(size)]
     sink = _ChunkSink()
     writer = pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), batch.schema, options=_OPTIONS)
     writer.write_batch(batch)
@@ -169,19 +187,26 @@ def _take_metadata(chunks: list[Any], count: int) -> tuple[bytearray, int]:
 def _column_checksums(
     view: memoryview, body: list[Any], layout: ColumnLayout, body_size: int
 ) -> list[int]:
-    """Return the CRC-32C of each column's range of the body; chunks never straddle two."""
+    """Return the CRC-32C of each column's range of the body.
+
+    A chunk of the body lies within one of them, unless there is one chunk alone.
+    """
     buffers = buffers_position(view)
     checksums = []
     position = 0
-    chunk = 0
+    index = 0
+    copied = memoryview(body[0]) if len(body) == 1 else None
     for column in range(layout.column_count):
         start, end = column_range(view, buffers, layout, column, body_size)
         assert start == position, f"column {column} starts at {start}, not at {position}"
         checksum = 0
+        if copied is not None:
+            checksum = crc32c(copied[start:end])
+            position = end
         while position < end:
-            checksum = crc32c(body[chunk], checksum)
-            position += len(body[chunk])
-            chunk += 1
+            checksum = crc32c(body[index], checksum)
+            position += len(body[index])
+            index += 1
         assert position == end, f"column {column} ends at {position}, not at {end}"
         checksums.append(checksum)
     assert position == body_size, f"the columns end at {position}, not at {body_size}"

@@ -77,24 +77,32 @@ def frame_header_size(column_count: int) -> int:
     return padded(_FIXED.size + 4 * column_count + 4, ALIGNMENT)
 
 
-def pack_frame_header(header: FrameHeader, column_checksums: Sequence[int], before: bytes) -> bytes:
+def pack_checksums(column_checksums: Sequence[int]) -> bytes:
+    """Return the part of a header that does not depend on the frame's place, zeros included."""
+    count = len(column_checksums)
+    size = frame_header_size(count) - _FIXED.size - _CRC.size
+    return struct.pack(f"<{count}I", *column_checksums).ljust(size, b"\0")
+
+
+def pack_frame_header(
+    header: FrameHeader, column_count: int, checksums: bytes, before_checksum: int
+) -> bytes:
     """Return the header's bytes.
 
     Parameters
     ----------
     header
         What they say.
-    column_checksums
-        CRC-32C of each top-level column's body range.
-    before
-        The frame's prefix and metadata up to the header; the checksum covers them.
+    column_count
+        Number of top-level columns.
+    checksums
+        Of the columns, as `pack_checksums` returns them.
+    before_checksum
+        CRC-32C of the frame's prefix and metadata up to the header; the header's covers them.
     """
-    count = len(column_checksums)
-    size = frame_header_size(count)
-    fixed = _FIXED.pack(_MAGIC, VERSION, size, count, *header)
-    packed = fixed + struct.pack(f"<{count}I", *column_checksums)
-    packed += bytes(size - len(packed) - 4)
-    return packed + _CRC.pack(crc32c(packed, crc32c(before)))
+    size = _FIXED.size + len(checksums) + _CRC.size
+    packed = _FIXED.pack(_MAGIC, VERSION, size, column_count, *header) + checksums
+    return packed + _CRC.pack(crc32c(packed, before_checksum))
 
 
 def try_frame_header(

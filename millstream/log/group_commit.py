@@ -14,7 +14,8 @@ class GroupCommit:
     """Moves the durable end of the partition whose segments are `segments`.
 
     Whoever gets the sync lock first does the fsync, for all that was written by then; who
-    waited for it mostly finds its own rows durable and leaves. Appends go on meanwhile.
+    waited for it mostly finds its own rows durable and leaves without the lock. Appends go on
+    meanwhile.
     """
 
     def __init__(self, segments: Segments) -> None:
@@ -49,8 +50,11 @@ class GroupCommit:
             raise LogError(message) from error
 
     def _sync_under_lock(self, target: LogEnd, until_offset: int | None) -> bool:
-        with self._segments.storage.lock(self.lock_path):
-            if self._is_durable(target, until_offset):
+        def is_durable() -> bool:
+            return self._is_durable(target, until_offset)
+
+        with self._segments.storage.lock(self.lock_path, unless=is_durable) as is_held:
+            if not is_held or is_durable():
                 return True
             self.refuse_after_failure()
             if self._control.sync_under_way:

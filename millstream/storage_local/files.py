@@ -8,7 +8,6 @@ of processes and threads, may be used on the same files.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import shutil
 import struct
@@ -25,7 +24,7 @@ from millstream.reality import require_reality
 from millstream.storage import Bytes
 from millstream.storage_local import futex
 from millstream.storage_local.locks import Held, LockFile
-from millstream.storage_local.words import address_of
+from millstream.storage_local.words import MappedFile
 
 BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 CHUNKS_MAX = 1024  # IOV_MAX of Linux: more chunks than this are refused by writev
@@ -141,29 +140,29 @@ class LocalCells:
             # Only ever grows: another process that creates it at the same time has it mapped.
             if os.fstat(descriptor).st_size < size_bytes:
                 os.ftruncate(descriptor, size_bytes)
-            self._map = mmap.mmap(descriptor, size_bytes)
         finally:
             os.close(descriptor)
         if created:
             sync_directory(os.path.dirname(path))
+        self._mapped = MappedFile(path, size_bytes)
+        self._bytes = self._mapped.bytes
         # A view of 64-bit words stores and loads each with one instruction.
-        self._words = memoryview(self._map).cast("q") if size_bytes % 8 == 0 else None
-        self._address = address_of(self._map)
+        self._words = self._bytes.cast("q") if size_bytes % 8 == 0 else None
 
     def read(self, position: int, size_bytes: int) -> bytes:
         """Return `size_bytes` at `position`."""
-        return self._map[position : position + size_bytes]
+        return bytes(self._bytes[position : position + size_bytes])
 
     def write(self, position: int, content: bytes) -> None:
         """Store `content` at `position`."""
-        self._map[position : position + len(content)] = content
+        self._bytes[position : position + len(content)] = content
 
     def read_word(self, position: int) -> int:
         """Return the signed word at `position`, a multiple of 8."""
         assert position % 8 == 0, position
         if self._words is not None:
             return self._words[position >> 3]
-        return int(_WORD.unpack_from(self._map, position)[0])
+        return int(_WORD.unpack_from(self._bytes, position)[0])
 
     def write_word(self, position: int, value: int) -> None:
         """Store the signed word `value` at `position`, a multiple of 8."""
@@ -171,13 +170,13 @@ class LocalCells:
         if self._words is not None:
             self._words[position >> 3] = value
         else:
-            _WORD.pack_into(self._map, position, value)
+            _WORD.pack_into(self._bytes, position, value)
 
     def wait(self, words: Sequence[tuple[int, int]], timeout_us: int, clock: Clock) -> bool:
         """Sleep until a word may have changed; see `millstream.storage.SharedCells`."""
         if timeout_us <= 0:
             return False
-        addresses = [(self._address + position, value) for position, value in words]
+        addresses = [(self._mapped.address + position, value) for position, value in words]
         woken = futex.wait(addresses, timeout_us / 1e6)
         if woken is not None:
             return woken
@@ -192,7 +191,7 @@ class LocalCells:
 
     def wake(self, position: int) -> None:
         """Wake all who wait for the word at `position`."""
-        futex.wake(self._address + position)
+        futex.wake(self._mapped.address + position)
 
 
 class LocalStorage:

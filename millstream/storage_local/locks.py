@@ -9,7 +9,6 @@ who wait: it names the holder, and has the holder wake them.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import threading
 import time
@@ -19,7 +18,7 @@ from types import TracebackType
 
 from millstream.errors import LockTimeoutError
 from millstream.storage_local import futex
-from millstream.storage_local.words import address_of
+from millstream.storage_local.words import MappedFile
 
 PAUSE_MAX_S = 2e-3
 """A waiter looks again after this time at the latest: who should wake it may have died."""
@@ -58,7 +57,7 @@ class LockFile:
                 if not self._wait(time.monotonic() + timeout_s, timeout_us, unless):
                     self._threads.release()
                     return False
-            self._map[:_HOLDER_SIZE] = b"%-20d\n" % os.getpid()
+            self._mapped.bytes[:_HOLDER_SIZE] = b"%-20d\n" % os.getpid()
         except BaseException:
             self._threads.release()
             raise
@@ -84,9 +83,9 @@ class LockFile:
         self._descriptor = os.open(self.path, flags, 0o644)
         if os.fstat(self._descriptor).st_size < _SIZE:
             os.ftruncate(self._descriptor, _SIZE)
-        self._map = mmap.mmap(self._descriptor, _SIZE)
-        self._words = memoryview(self._map).cast("i")
-        self._address = address_of(self._map) + _WAITED_FOR
+        self._mapped = MappedFile(self.path, _SIZE)
+        self._words = self._mapped.bytes.cast("i")
+        self._address = self._mapped.address + _WAITED_FOR
 
     def _wait(self, deadline_s: float, timeout_us: int, unless: Callable[[], bool] | None) -> bool:
         """Wait for a holder in another process; return as `take` does."""

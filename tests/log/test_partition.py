@@ -213,12 +213,10 @@ class TestSyncing:
         other = open_partition(tmp_path / "0")
 
         class Contended(CrashingStorage):
-            def lock(
-                self, path: str, *arguments: Any, **named: Any
-            ) -> AbstractContextManager[bool]:
+            def lock(self, path: str, *more: Any, **named: Any) -> AbstractContextManager[bool]:
                 if path.endswith("sync.lock"):
                     other.sync()  # while we wait for the lock
-                return super().lock(path, *arguments, **named)
+                return super().lock(path, *more, **named)
 
         plan = Plan()
         partition = open_partition(tmp_path / "0", storage=Contended(plan))
