@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -84,10 +84,7 @@ class Mirror:
         storage.make_directory(directory)
 
     def __enter__(self) -> Self:
-        lock: AbstractContextManager[None] = self._storage.lock(
-            f"{self._directory}/{_LOCK}", _LOCK_TIMEOUT_US
-        )
-        self._held.enter_context(lock)
+        self._held.enter_context(self._storage.lock(f"{self._directory}/{_LOCK}", _LOCK_TIMEOUT_US))
         if self._known is None:
             content = _MirrorFile(self._source.path, self._source.clock.now_us())
             self._write(MIRROR_FILE, msgspec.json.encode(content))
