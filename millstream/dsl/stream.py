@@ -159,26 +159,32 @@ class Stream:
         left_on: str | Sequence[str] | None = None,
         right_on: str | Sequence[str] | None = None,
     ) -> Stream:
-        """Add the columns that `table` has for each row's key.
+        """Add the columns of the rows of `table` that have the same values in some columns.
+
+        By the table's key, a row matches one row of the table or none. By a part of the key, or
+        by other columns, it may match many: it goes out once with each, as in SQL.
 
         Parameters
         ----------
         table
-            The table; its key columns are joined and not repeated.
+            The table, with the latest row of each key. Its join columns are not repeated; all
+            its other columns are added.
         on
-            Names of the key columns, where both sides call them the same.
+            Names of the join columns, where both sides call them the same.
         how
-            `"inner"` drops rows without a match; `"left"` keeps them, with nulls. A null key
+            `"inner"` drops rows without a match; `"left"` keeps them, with nulls. A null
             matches nothing.
         left_on, right_on
             Instead of `on`: the names on this side and on the table's.
 
         Raises
         ------
+        UnknownColumnError
+            When a side lacks a join column.
         PlanError
-            When other columns than the table's keys are joined, or both sides have a column.
+            When no columns are joined or one twice, or both sides have another column.
         ExpressionTypeError
-            When the key columns are of different types.
+            When join columns are of different types, or of one that cannot be compared.
         """
         location = user_location()
         if not isinstance(table, Table):
@@ -189,18 +195,19 @@ class Stream:
             raise PlanError(message)
         log = same_log([self.log, table.log], location)
         mine, theirs = _names(on if left_on is None else left_on), _names(on or right_on)
-        if set(theirs) != set(table.keys) or len(mine) != len(theirs):
+        if not theirs or len(mine) != len(theirs) or len(set(theirs)) != len(theirs):
             message = (
-                f"{location}: table {table.node.topic!r} is joined by its key, "
-                f"{', '.join(table.keys)}; got {', '.join(theirs) or 'nothing'}: "
-                f'write on="{table.keys[0]}", or left_on= and right_on= where names differ'
+                f"{location}: a join needs columns, each of the table's once and one of the "
+                f"stream's for it; got {', '.join(mine) or 'nothing'} and "
+                f"{', '.join(theirs) or 'nothing'} of table {table.node.topic!r}: "
+                f'write e.g. on="{table.keys[0]}", or left_on= and right_on= where names differ'
             )
             raise PlanError(message)
         pairs = dict(zip(theirs, mine, strict=True))
-        stream_keys = tuple(pairs[each] for each in table.keys)
-        joined = nodes.TableJoin(
-            self.node, table.node, stream_keys, table.keys, how, location=location
-        )
+        if pairs.keys() == set(table.keys):
+            theirs = table.keys
+        stream_keys = tuple(pairs[each] for each in theirs)
+        joined = nodes.TableJoin(self.node, table.node, stream_keys, theirs, how, location=location)
         return Stream(joined, log)
 
     def union(self, *others: Stream) -> Stream:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The latest row of each key of a topic; joined to streams by its key.
+    """The latest row of each key of a topic; joined to streams by any of its columns.
 
     Made by `ms.table`. Every method returns a new table.
 
@@ -114,7 +114,7 @@ def table(topic: str, key: str | Sequence[str] | None = None, log: Log | None = 
     if set(asked) != set(config.key):
         message = (
             f"{location}: the key of table {topic!r} is {', '.join(config.key)}; "
-            f"got key={key!r}. A table is joined by its topic's key"
+            f"got key={key!r}. A table may be joined by any columns, but has one row for each key"
         )
         raise PlanError(message)
     columns = tuple((name, name) for name in config.schema.names)

@@ -28,8 +28,8 @@ def identity_outputs(schema: pa.Schema) -> Outputs:
     return tuple((each.name, Column(each.name, each.type)) for each in schema)
 
 
-def require_column(schema: pa.Schema, name: str, location: str) -> pa.Field:
-    """Return the field `name`.
+def require_column(schema: pa.Schema, name: str, location: str, of: str = "") -> pa.Field:
+    """Return the field `name`; `of` says of what, e.g. `" of table 'planes'"`.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def require_column(schema: pa.Schema, name: str, location: str) -> pa.Field:
     """
     index = schema.get_field_index(name)
     if index < 0:
-        message = f"{location}: no column {name!r}{nearest(name, schema.names)}"
+        message = f"{location}: no column {name!r}{of}{nearest(name, schema.names)}"
         raise UnknownColumnError(message)
     return schema.field(index)
 

@@ -241,12 +241,17 @@ class _Builder:
             node.table.schema,
             node.stream_keys,
             node.table_keys,
+            node.table.keys,
             node.how,
+            added=node.added,
         )
         edges = (self.edges[id(node.stream)], self._table_edge(node.table, stage))
         notes: tuple[str, ...] = ()
+        if node.many_matches:
+            key = ", ".join(node.table.keys)
+            notes = (f"many matches: a row goes out once with each (the table's key is {key})",)
         if node.table.event_time is None:
-            notes = ("not deterministic: joins by arrival",)
+            notes += ("not deterministic: joins by arrival",)
         kind = f"join-{node.table.topic}"
         self._add_operator(node, kind, config, [node.stream], notes, edges=edges)
 

@@ -148,8 +148,9 @@ def _project_text(node: Project) -> str:
 def _join_text(node: TableJoin) -> str:
     pairs = zip(node.stream_keys, node.table_keys, strict=True)
     on = ", ".join(one if one == other else f"{one} = {other}" for one, other in pairs)
+    many = ", many matches" if node.many_matches else ""
     warning = "" if node.table.event_time else " [not deterministic: joins by arrival]"
-    return f"{node.how} join on {on}{warning}"
+    return f"{node.how} join on {on}{many}{warning}"
 
 
 def _aggregate_text(node: WindowAggregate) -> str:

@@ -135,14 +135,17 @@ class KeyBy(PlanNode):
 
 @dataclass(frozen=True, eq=False)
 class TableJoin(PlanNode):
-    """Rows of a stream with the columns that a table has for their key.
+    """Rows of a stream, each with the columns of every row of a table that it matches.
 
     Parameters
     ----------
     stream_keys, table_keys
-        Columns that must be equal, pairwise; `table_keys` are the table's key columns.
+        Columns that must be equal, pairwise. Where `table_keys` lack a part of the table's key,
+        a row of the stream may match many of the table's, and goes out once with each.
     how
         `"inner"` drops rows without a match, `"left"` keeps them with nulls.
+    left_out
+        Columns of the table that are read, being of its key, and that nobody needs.
     """
 
     stream: Node
@@ -150,18 +153,21 @@ class TableJoin(PlanNode):
     stream_keys: tuple[str, ...]
     table_keys: tuple[str, ...]
     how: Literal["inner", "left"] = "inner"
+    left_out: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         pairs = zip(self.stream_keys, self.table_keys, strict=True)
         for stream_key, table_key in pairs:
             self._check_pair(stream_key, table_key)
-        added = [each for each in self.table.schema if each.name not in self.table_keys]
-        both = [each.name for each in added if each.name in self.stream.schema.names]
+        added = [self.table.schema.field(each) for each in self.added]
+        both = [each for each in self.added if each in self.stream.schema.names]
         if both:
             renames = ", ".join(f'"{each}": "{self.table.topic}_{each}"' for each in both)
+            keyed = set(both).issubset(self.table.keys)
             message = (
                 f"{self.location}: both sides of the join have {_listed(both)}; rename on the "
-                f"table, e.g. table.rename({{{renames}}}), or leave out with table.drop(…)"
+                f"table, e.g. table.rename({{{renames}}}), or "
+                f"{'join it, too' if keyed else 'leave out with table.drop(…)'}"
             )
             raise PlanError(message)
         schema = pa.schema([*self.stream.schema, *(each.with_nullable(True) for each in added)])
@@ -169,7 +175,8 @@ class TableJoin(PlanNode):
 
     def _check_pair(self, stream_key: str, table_key: str) -> None:
         left = require_column(self.stream.schema, stream_key, self.location).type
-        right = require_column(self.table.schema, table_key, self.location).type
+        table = f" of table {self.table.topic!r}"
+        right = require_column(self.table.schema, table_key, self.location, table).type
         if not left.equals(right):
             message = (
                 f"{self.location}: cannot join {stream_key!r} ({left}) with {table_key!r} of "
@@ -177,11 +184,25 @@ class TableJoin(PlanNode):
                 f'.with_columns({stream_key}=col("{stream_key}").cast("{right}"))'
             )
             raise ExpressionTypeError(message)
+        if pat.is_nested(left):
+            message = f"{self.location}: rows cannot be joined by {table_key!r}, which is {left}"
+            raise ExpressionTypeError(message)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The stream, then the table."""
         return (self.stream, self.table)
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Columns of the table that go out: join columns would repeat the stream's."""
+        kept = {*self.table.schema.names} - {*self.table_keys} - self.left_out
+        return tuple(each for each in self.table.schema.names if each in kept)
+
+    @property
+    def many_matches(self) -> bool:
+        """`True` iff a row may match several rows of the table."""
+        return not set(self.table_keys).issuperset(self.table.keys)
 
 
 @dataclass(frozen=True, eq=False)

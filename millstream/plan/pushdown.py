@@ -64,6 +64,7 @@ def _add_needs(node: Node, needs: Needs) -> None:
             needs[id(node.stream)].update(node.stream_keys)
             needs[id(node.table)].update(needed.intersection(node.table.schema.names))
             needs[id(node.table)].update(node.table_keys)
+            needs[id(node.table)].update(node.table.keys)  # its latest rows are told by them
         case WindowAggregate():
             wanted = needs[id(node.input)]
             wanted.update(node.columns)
@@ -106,6 +107,9 @@ def _reduced(node: Node, inputs: list[Node], needed: set[str]) -> Node:
             return replace(node, streams=tuple(_exactly(each, names) for each in inputs))
         case Sink():
             return replace(node, input=_exactly(inputs[0], node.schema.names))
+        case TableJoin():
+            unneeded = frozenset(node.table.keys) - needed - frozenset(node.table_keys)
+            return with_inputs(replace(node, left_out=unneeded) if unneeded else node, inputs)
         case _:
             return with_inputs(node, inputs)
 

@@ -38,7 +38,8 @@ def operator_text(operator: OperatorNode, compiled: CompiledJob) -> str:
             steps = compiled.steps.get(operator.name) or (_outputs_text(config),)
             return f"{'fused: ' if len(steps) > 1 else ''}{'; '.join(steps)}"
         case TableJoinConfig() as config:
-            return f"{config.how} join on {_pairs_text(config)}"
+            many = ", many matches" if config.many_matches else ""
+            return f"{config.how} join on {_pairs_text(config)}{many}"
         case WindowAggregateConfig() as config:
             results = ", ".join(
                 f"{each.name} = {each.function}({each.argument or ''})"

@@ -1,7 +1,8 @@
 """What takes the rows, watermarks and ends of an edge inside a stage.
 
 Everything is a generator: it yields where an outlet has no room, and is resumed when there
-may be some. So an operator rests in the middle of its output without a thread or a copy.
+may be some. So an operator rests in the middle of its output without a thread or a copy. It
+also rests between pieces of output, however many come of one input.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Surroundings(Protocol):
     transaction: int
     reading: str
     bounded: bool
+    rests: int
     clock: Clock
     activity: dict[str, OperatorActivity]
 
@@ -126,7 +128,13 @@ class OperatorInputs:
         return self._surroundings.bounded and open_count > 0
 
     def _emitted(self, output: Iterator[Emit]) -> Iterator[None]:
+        ports = set()
         while (emit := self._next(output)) is not None:
+            if emit.port in ports:
+                # A row that matches a million others must not keep a worker from all else.
+                self._surroundings.rests += 1
+                yield
+            ports.add(emit.port)
             self._activity.went_out(emit.batch)
             for consumer in self._consumers.get(self._edges[emit.port], ()):
                 yield from consumer.rows(emit.batch)

@@ -94,6 +94,8 @@ class StageRunner:
         self.reading = ""
         self.bounded = False
         """Whether the sources have ends, at which everything open is given out."""
+        self.rests = 0
+        """How often work rested although there was room."""
         self.ended = False
         self.clock = clock
         self.activity = {each.name: OperatorActivity() for each in stage.operators}
@@ -147,10 +149,12 @@ class StageRunner:
             if not self._alignment.is_held((name, sender))
         )
 
-    def resume(self) -> None:
-        """Go on with the input that is worked on, as far as there is room."""
+    def resume(self) -> bool:
+        """Go on with the input that is worked on; return `False` where there is no room."""
+        rests = self.rests
         if self._active is not None and next(self._active, True) is True:
             self._active = None
+        return not self.busy or self.rests > rests
 
     def take_message(self, *, batches: bool) -> bool:
         """Take a message of some inlet and work on it; return `False` when there is none.

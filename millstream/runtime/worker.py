@@ -180,8 +180,7 @@ class Worker:
         loaded = self._is_loaded()
         for stage in reversed(self._stages):
             if stage.busy:
-                stage.resume()
-                if not stage.busy:
+                if stage.resume():
                     self._report_progress()
                     return True
                 continue

@@ -124,6 +124,34 @@ def test_a_join_may_name_its_sides_apart(log: KnownTopics, flights: Stream) -> N
     assert joined.node.table_keys == ("year", "dest")
 
 
+def test_a_join_may_be_by_any_columns_of_the_table(log: KnownTopics, flights: Stream) -> None:
+    planes = table("planes", log=log).rename({"year": "built"})
+    joined = flights.join(planes, on="dest")
+    assert joined.schema.names == [*flights.schema.names, "built", "changed"]
+    assert joined.schema.field("built").nullable
+    assert isinstance(joined.node, nodes.TableJoin)
+    assert (joined.node.table_keys, joined.node.many_matches) == (("dest",), True)
+    named = flights.drop("carrier").join(
+        table("airlines", log=log), left_on=["origin", "year"], right_on=["name", "year"]
+    )
+    assert isinstance(named.node, nodes.TableJoin)
+    assert named.schema.names[-2:] == ["year", "carrier"]
+    assert (named.node.stream_keys, named.node.many_matches) == (("origin", "year"), True)
+    more = flights.rename({"origin": "name"}).join(
+        table("airlines", log=log), on=["name", "carrier", "year"]
+    )
+    assert isinstance(more.node, nodes.TableJoin)
+    assert not more.node.many_matches, "its key is among them"
+
+
+def test_a_join_is_not_by_lists(log: KnownTopics) -> None:
+    tags = pa.schema({"id": pa.int64(), "tags": pa.list_(pa.string())})
+    log.add("tagged", tags)
+    log.add("tags", tags, key=("id",), table=True)
+    with pytest.raises(ExpressionTypeError, match="rows cannot be joined by 'tags', which is list"):
+        stream("tagged", log=log).select("tags").join(table("tags", log=log), on="tags")
+
+
 def test_a_union_puts_columns_in_one_order(flights: Stream) -> None:
     one = flights.select("scheduled", "origin")
     other = flights.select("origin", "scheduled")
@@ -243,15 +271,41 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], object], type[UserError], str]] =
         "both sides of the join have 'year'; rename on the table, "
         'e.g. table.rename({"year": "airlines_year"})',
     ),
-    "join by another column": (
-        lambda flights, airlines: flights.join(airlines, on="origin"),
+    "ambiguous key": (
+        lambda flights, _: flights.join(table("planes", log=flights.log), on="dest"),
         PlanError,
-        "table 'airlines' is joined by its key, carrier; got origin",
+        "both sides of the join have 'year'; rename on the table, "
+        'e.g. table.rename({"year": "planes_year"}), or join it, too',
+    ),
+    "join by a column that the table lacks": (
+        lambda flights, airlines: flights.join(airlines, on="origin"),
+        UnknownColumnError,
+        "no column 'origin' of table 'airlines'; there are: 'carrier', 'name', 'year'",
+    ),
+    "join by a column that the stream lacks": (
+        lambda flights, airlines: flights.join(airlines, on="name"),
+        UnknownColumnError,
+        "no column 'name'; ",
     ),
     "join by nothing": (
         lambda flights, airlines: flights.join(airlines),
         PlanError,
-        "got nothing",
+        "a join needs columns, each of the table's once and one of the stream's for it; "
+        "got nothing and nothing of table 'airlines': write e.g. on=\"carrier\", or left_on=",
+    ),
+    "join by too many of one side": (
+        lambda flights, airlines: flights.join(
+            airlines, left_on=["carrier", "origin"], right_on="carrier"
+        ),
+        PlanError,
+        "got carrier, origin and carrier of table 'airlines'",
+    ),
+    "join by one column twice": (
+        lambda flights, airlines: flights.join(
+            airlines, left_on=["origin", "dest"], right_on=["name", "name"]
+        ),
+        PlanError,
+        "got origin, dest and name, name of table 'airlines'",
     ),
     "join of other types": (
         lambda flights, airlines: flights.join(airlines, left_on="year", right_on="carrier"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.operators import table_join
+from millstream.operators import table_rows as kept_rows
 from millstream.operators.operator import OUTPUT_ROWS_MAX, ChangeMode, StateSnapshot
 from millstream.operators.table_join import TableJoin, TableJoinConfig
 from tests.operators.kit import ALL_GROUPS, Driven, split_at, stored
@@ -35,7 +35,8 @@ Key = tuple[Any, ...]
 def config(how: How = "inner", *, pair: bool = False) -> TableJoinConfig:
     stream_keys, table_keys = (("carrier", "number"), ("code", "flight"))
     count = 2 if pair else 1
-    return TableJoinConfig(STREAM, TABLE, stream_keys[:count], table_keys[:count], how)
+    joined = table_keys[:count]
+    return TableJoinConfig(STREAM, TABLE, stream_keys[:count], joined, joined, how)
 
 
 class Model:
@@ -140,7 +141,7 @@ def test_rows_are_joined_with_the_latest_of_the_table(
     how: How, pair: bool, steps: list[tuple[str, Any]], superseded: int, cuts: list[int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_join, "_SUPERSEDED_MIN", superseded)
+        patch.setattr(kept_rows, "_SUPERSEDED_MIN", superseded)
         join, model = Driven(config(how, pair=pair).build()), Model(config(how, pair=pair))
         chain: list[StateSnapshot] = []
         number = 0
@@ -203,7 +204,7 @@ def test_superseded_rows_are_dropped() -> None:
     assert isinstance(operator, TableJoin)
     for number in range(400):
         join.batch(table_batch([row(f"code {n}", f"name {number}") for n in range(20)]), 1)
-        assert len(operator._rows) <= 1024 + 20
+        assert len(operator._table._rows) <= 1024 + 20
     assert operator.counters.state_keys == 20
     assert operator.counters.state_bytes < 200_000
     assert names(join, "code 7") == ["name 399"]
@@ -238,12 +239,12 @@ def test_workers_that_take_no_snapshot_note_nothing_for_one() -> None:
     for number in range(10):
         join.batch(table_batch([row("AA", f"name {number}")]), 1)
         join.batch(table_batch([row("AA", None)]), 1)
-    assert join.operator._index.removed_keys() == []
+    assert join.operator._table._index.removed_keys() == []
 
 
 def test_a_join_without_columns_of_the_table_is_a_filter() -> None:
     table = pa.schema({"code": pa.string()})
-    only_keys = TableJoinConfig(STREAM, table, ("carrier",), ("code",))
+    only_keys = TableJoinConfig(STREAM, table, ("carrier",), ("code",), ("code",))
     join = Driven(only_keys.build())
     codes = pa.array(["AA", "UA"])
     join.batch(pa.record_batch({"code": codes, "_op": pa.array([0, 0], pa.int8())}), 1)

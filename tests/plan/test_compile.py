@@ -12,6 +12,7 @@ from millstream.dsl.source import stream
 from millstream.dsl.stream import Stream, WindowResult
 from millstream.dsl.table import Table, table
 from millstream.operators.fused import FusedConfig
+from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.plan.compile import CompiledJob, compile_job, compile_plan
 from millstream.runtime.graph import (
@@ -199,6 +200,20 @@ def test_a_table_is_read_in_each_stage_that_joins_it(log: KnownTopics, hours: Wi
         ["airlines"],
     ]
     assert "not deterministic: joins by arrival" in job.notes["join-airlines"]
+
+
+def test_a_join_knows_the_tables_key_beside_its_columns(log: KnownTopics, flights: Stream) -> None:
+    planes = table("planes", log=log).rename({"year": "built"})
+    job = compiled(1, flights.join(planes, on="dest").select("origin", "changed").to("x"))
+    config = operators(job)["join-planes"].config
+    assert isinstance(config, TableJoinConfig)
+    assert (config.table_keys, config.unique_key) == (("dest",), ("built", "dest"))
+    assert config.table_columns == ("changed",)
+    assert config.output_schemas[0].names == ["scheduled", "origin", "dest", "changed"]
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert job.notes["join-planes"] == (
+        "many matches: a row goes out once with each (the table's key is built, dest)",
+    )
 
 
 def test_a_union_over_stages_meets_in_the_later_one(flights: Stream) -> None:

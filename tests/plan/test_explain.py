@@ -5,11 +5,12 @@ from xml.etree import ElementTree
 import millstream as ms
 from millstream import col
 from millstream.dsl.stream import Stream, WindowResult
-from millstream.dsl.table import Table
+from millstream.dsl.table import Table, table
 from millstream.operators.operator import OperatorCounters
 from millstream.plan.compile import compile_plan
 from millstream.plan.draw import job_to_svg
 from millstream.plan.explain import explain_job
+from tests.dsl.known_topics import KnownTopics
 
 
 def hours(flights: Stream, airlines: Table) -> WindowResult:
@@ -99,6 +100,25 @@ def test_a_pass_is_called_by_what_it_does(flights: Stream) -> None:
 def test_a_renamed_table_is_told(flights: Stream, airlines: Table) -> None:
     text = str(flights.join(airlines.rename({"year": "founded"}), on="carrier").explain())
     assert "rename-airlines ◀ table-airlines: select carrier, name, founded = year" in text
+
+
+def test_a_join_tells_that_a_row_may_match_many(
+    log: KnownTopics, flights: Stream, airlines: Table
+) -> None:
+    planes = table("planes", log=log).rename({"year": "built"})
+    explanation = flights.join(planes, on="dest", how="left").explain(parallelism=1)
+    for line in (
+        "left join on dest, many matches    · test_explain.py",
+        "join-planes ◀ source-flights, rename-planes: left join on dest, many matches",
+        "      many matches: a row goes out once with each (the table's key is built, dest)",
+    ):
+        assert line in str(explanation)
+    by_key = flights.join(planes, left_on=["dest", "year"], right_on=["dest", "built"])
+    more = flights.rename({"year": "since"}).join(
+        airlines, left_on=["carrier", "dest"], right_on=["carrier", "name"]
+    )
+    for each in (by_key, more):
+        assert "many" not in str(each.explain())
 
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"

@@ -6,7 +6,7 @@ import millstream as ms
 from millstream import col
 from millstream.dsl.source import stream
 from millstream.dsl.stream import Stream
-from millstream.dsl.table import Table
+from millstream.dsl.table import Table, table
 from millstream.plan import nodes
 from millstream.plan.rewrites import sinks_to_physical
 from millstream.plan.walk import in_order
@@ -54,6 +54,20 @@ def test_a_table_is_read_by_its_key_and_what_is_used(flights: Stream, airlines: 
         "flights": ["scheduled", "carrier"],
         "airlines": ["carrier", "founded"],
     }
+
+
+def test_the_key_of_a_table_is_read_but_not_added_where_nobody_wants_it(
+    log: KnownTopics, flights: Stream
+) -> None:
+    planes = table("planes", log=log).rename({"year": "built"})
+    joined = flights.join(planes, on="dest")
+    for wanted, added in (("changed", ("changed",)), ("built", ("built",)), ("dest", ())):
+        every = plan(joined.select(wanted))
+        (read,) = (each for each in every if isinstance(each, nodes.TableSource))
+        assert set(read.schema.names) == {"built", "dest", *added}
+        (join,) = (each for each in every if isinstance(each, nodes.TableJoin))
+        assert join.added == added
+        assert join.schema.names[-1] == (added or ("dest",))[0]
 
 
 def test_late_rows_need_what_their_sink_takes(flights: Stream) -> None:

@@ -52,6 +52,8 @@ class Job:
         Only values above this pass; `None`: all.
     join
         How the table is joined before the windows, and once more behind them.
+    join_names
+        How the table's names are joined before: as many of them as are a row's key in capitals.
     window
         Of the rows.
     then
@@ -65,6 +67,7 @@ class Job:
     shape: Shape
     above: int | None
     join: JoinKind | None
+    join_names: JoinKind | None
     window: Window
     then: Then
     second: Window
@@ -80,6 +83,11 @@ def sinks(job: Job, log: Log) -> list[ms.Sink]:
         rows = even.union(rest)
     if job.above is not None:
         rows = rows.filter(col("value") > job.above)
+    if job.join_names is not None:
+        owners = names.rename({"key": "owner"})
+        rows = rows.with_columns(capitals=col("key").str.upper()).join(
+            owners, left_on="capitals", right_on="name", how=job.join_names
+        )
     if job.join is not None:
         rows = rows.join(names, on="key", how=job.join)
     first = _windowed(rows, job.window).agg(n=ms.count(), total=ms.sum("value"))
@@ -136,6 +144,12 @@ class Model:
             rows = [*rows, *others]
         if job.above is not None:
             rows = [each for each in rows if _is_above(each.row["value"], job.above)]
+        if job.join_names is not None:
+            rows = [
+                Stamped(owned, each.stamp_s)
+                for each in rows
+                for owned in self._owned(each.row, names)
+            ]
         if job.join is not None:
             named = [Stamped(self._named(each.row, names), each.stamp_s) for each in rows]
             rows = [each for each in named if each.row["name"] or job.join == "left"]
@@ -198,6 +212,13 @@ class Model:
             results.append({**result, "total": sum(values) if values else None})
             self._flushed_s[name] = max(end_s, self._flushed_s.get(name, end_s))
         return results, late
+
+    def _owned(self, row: Row, names: Mapping[str, str]) -> list[Row]:
+        capitals = row["key"] and row["key"].upper()
+        owners: list[str | None] = [key for key, name in names.items() if name == capitals]
+        if not owners and self.job.join_names == "left":
+            owners = [None]
+        return [{**row, "capitals": capitals, "owner": each} for each in owners]
 
     @staticmethod
     def _named(row: Row, names: Mapping[str, str]) -> Row:

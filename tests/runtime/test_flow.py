@@ -37,6 +37,7 @@ class Around:
     transaction: int = 5
     reading: str = "events/0, offsets 3 to 4"
     bounded: bool = False
+    rests: int = 0
     clock: Clock = field(default_factory=ManualClock)
     activity: dict[str, OperatorActivity] = field(
         default_factory=lambda: {"mine": OperatorActivity()}
@@ -126,6 +127,19 @@ class TestOperatorInputs:
         assert (first.found, second.found) == ([1, (110, False)], [(110, False)])
         done(inputs.input(0).watermark(160, False))
         assert len(first.found) == 2
+
+    def test_it_rests_between_pieces_of_one_input(self) -> None:
+        around = Around()
+        inputs, running, first, second = operator(around=around)
+        pieces = iter([Emit(0, EVENT), Emit(1, EVENT), Emit(0, EVENT), Emit(0, EVENT)])
+        running.on_batch = lambda input_index, batch: pieces  # type: ignore[method-assign]
+        work = inputs.input(0).rows(EVENT)
+        next(work)
+        assert (first.found, second.found, around.rests) == ([1], [1], 1)
+        next(work)
+        assert (first.found, around.rests) == ([1, 1], 2)
+        assert next(work, "over") == "over"
+        assert (first.found, around.rests) == ([1, 1, 1], 2)
 
     def test_an_idle_input_holds_back_nobody(self) -> None:
         inputs, _, first, _ = operator(2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 import millstream as ms
 from millstream import col
 from millstream.errors import CheckpointError
+from millstream.operators import match_index
 from tests.runtime.kit import (
     EVENTS,
     NAMES,
@@ -56,6 +59,27 @@ class TestTables:
             ("b", 3, "bee", "B"),
             ("b", 4, "bee", "B"),
         ]
+
+    def test_a_row_with_many_matches_goes_out_piece_by_piece(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(match_index, "OUTPUT_ROWS_MAX", 2)
+        bench = Bench()
+        log = event_log(bench)
+        put(log, "events", events(1, 2, key="same"))
+        put_names(log, "names", **dict.fromkeys("abcdefg", "same"), other="other")
+        owners = ms.table("names", key="key", log=log).rename({"key": "owner"})
+        stream = ms.stream("events", log=log).join(owners, left_on="key", right_on="name")
+        played = Played(bench, [stream.to("out")])
+        written = [0]
+        for _ in range(100):
+            progressed = played.step()
+            written.append(played.workers[0].status().rows_written)
+            assert progressed or written[-1] == 14, "a rest is no reason to wait"
+        assert max(later - earlier for earlier, later in pairwise(written)) == 2
+        played.finish()
+        found = rows_of(log, "out", "value", "owner")
+        assert found == [(value, owner) for value in range(2) for owner in "abcdefg"]
 
     def test_windows_do_not_close_while_a_table_loads_that_their_results_are_joined_with(
         self,
