@@ -365,3 +365,37 @@ def test_closing_gives_up_on_a_worker_that_stands_still(
     peer.send_signal(signal.SIGSTOP)
     assert 0.4 < close_all([own]) < TIMEOUT_S
     assert own.failures == []
+
+
+COLLECTING = """
+import gc
+from millstream.runtime.messages import Batch
+from tests.runtime.hosts.exchange_kit import Exchange
+from tests.runtime.hosts.test_flight import ROWS
+receiver, sender = Exchange(1, limit_bytes=1), Exchange(0, limit_bytes=1)
+sender.flight.connect([sender.flight.location, receiver.flight.location])
+outlet = sender.flight.outlet("rows", 1)
+for _ in range(3):
+    assert sender.wait(outlet.has_room)
+    outlet.send(Batch(ROWS))
+assert sender.wait(outlet.has_room), "all is on its way, and the receiver takes nothing"
+assert receiver.wait(lambda: receiver.flight.inlet("rows", 0).peek() is not None)
+sender.flight.close()
+del sender, outlet
+gc.collect()
+print("goes on", flush=True)
+receiver.flight.close()
+"""
+
+
+def test_a_sender_that_is_collected_holds_nobody_up() -> None:
+    # In a process of its own: what this is about would stop every thread of it, for good.
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTING],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
