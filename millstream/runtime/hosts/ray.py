@@ -56,6 +56,8 @@ stands still its processors for five seconds after it was to end."""
 PROBE_TIMEOUT_S = 5.0
 """For how long an address may keep silent."""
 STATUS_INTERVAL_S = 0.2
+A_BYTE = 1
+"""An actor that asks for nothing at all is placed anywhere, whatever its strategy says."""
 LINGER_S = 10.0
 """For how long a coordinator whose job is over answers those who still ask."""
 
@@ -333,6 +335,7 @@ def start_job(job: bytes, log: Log, options: RunOptions, settings: RaySettings, 
         namespace=NAMESPACE,
         lifetime="detached" if settings.detach else None,
         num_cpus=0,
+        memory=A_BYTE,
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=8,

@@ -1,7 +1,8 @@
-"""Nodes that stand still, lack memory or die: the job goes on with what is left of the cluster."""
+"""Nodes that stand still, lack memory or die: a job goes on with what is left, or says what not."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from millstream.cli.live import LiveView
+from millstream.runtime.control import JobRecord, JobState
 from millstream.runtime.restart import RestartStrategy
 from tests.runtime.hosts.ray_jobs import POLL_S, TIMEOUT_S, FedJob
 from tests.runtime.hosts.ray_kit import end, is_alive, processes_below
@@ -97,6 +101,42 @@ def test_a_job_goes_on_without_nodes_that_stand_still_or_lack_memory(
     reason = short_of_memory(job)[0]
     assert re.match(r"worker \d died when it was started: out of memory: .* low on memory", reason)
     assert reason.endswith("run fewer workers a machine (parallelism), or give it more memory")
+
+
+def test_a_job_that_has_no_room_without_a_dead_node_says_so_and_goes_on_with_another(
+    ray_address: str, tmp_path: Path
+) -> None:
+    before_nodes = nodes()
+    left = int(ray.cluster_resources()["CPU"])
+    job = FedJob(tmp_path / "log")
+    with node(ray_address) as first:
+        wait_for(lambda: nodes() == before_nodes + 1)
+        # Each is to have one of its own: they do not share what is left.
+        handle = job.submit(left + 1, worker_cpus=1)
+        before = job.wait_mid_run()
+        assert before.pid not in processes_below(first.pid), "the coordinator is with its driver"
+        kill(first)
+        room = f"each of {left + 1} needs 1 CPU, and of {left} there are 0 free"
+        waiting = job.wait_until(lambda record: room in (record.reason or ""))
+    assert re.fullmatch(rf"Ray is to start worker \d: {room}", waiting.reason or "")
+    assert (waiting.state, waiting.restored) == (JobState.RESTARTING, waiting.checkpoint)
+    assert handle.status().reason == waiting.reason
+    assert f"restarting: {waiting.reason}" in shown(waiting)
+    with node(ray_address):
+        after = job.wait_mid_run(attempt=before.attempt + 1)
+        assert after.reason is None
+        assert after.restored is not None
+        assert after.restored >= (before.checkpoint or 0) >= 2
+        job.end_well(handle)
+
+
+def shown(record: JobRecord) -> str:
+    """What the live view shows of a job."""
+    console = Console(file=io.StringIO(), width=200, record=True)
+    with LiveView("job", console=console) as view:
+        view.update(record)
+        console.print(view._render())
+    return console.export_text()
 
 
 def short_of_memory(job: FedJob) -> list[str]:
