@@ -91,6 +91,18 @@ class TransactionError(LogError):
     """Raised when a transaction is used in a state that does not allow it."""
 
 
+class RemoteLogError(LogError):
+    """Raised when a served log could not be reached in time; names its address."""
+
+
+class ProtocolError(LogError):
+    """Raised when client and server of a log do not understand each other."""
+
+
+class AuthenticationError(LogError, UserError):
+    """Raised when a served log refuses a client's token, or its certificate is not trusted."""
+
+
 class JobError(MillstreamError):
     """Raised when a running job failed; names the operator and, where known, the row.
 

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from millstream.log import Log
 
 LogOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--log",
-        help="The log's directory; by default MILLSTREAM_LOG, else ./data.",
-        file_okay=False,
+        help="The log's directory or address (grpc://host:port); by default MILLSTREAM_LOG, "
+        "else ./data.",
+        metavar="LOG",
         show_default=False,
     ),
 ]
 
 
-def open_log(path: Path | None, *, create: bool = False) -> Log:
-    """Return the log in `path`, or the default one.
+def open_log(path: str | None, *, create: bool = False) -> Log:
+    """Return the log in or at `path`, or the default one.
 
     Raises
     ------
@@ -34,8 +35,15 @@ def open_log(path: Path | None, *, create: bool = False) -> Log:
     """
     from millstream.dsl.topics import copy_hint
     from millstream.log import Log
+    from millstream.log.remote.address import is_address
 
     log = Log.default() if path is None else Log(path)
+    if is_address(log.path):
+        log.topic_names()  # a server that is not there is found out now
+        return log
+    if Path(log.path).is_file():
+        message = f"{log.path!r} is a file; a log is a directory"
+        raise OptionError(message)
     if not create and not Path(log.path).is_dir():
         message = f"there is no log in {log.path!r}: the directory does not exist"
         if path is None:

@@ -32,7 +32,7 @@ class RunSettings:
     until: Literal["end"] | None = None
     fresh: bool = False
     checkpoint_interval: str | None = None
-    log: Path | None = None
+    log: str | None = None
     on: Literal["local", "ray"] | None = None
     worker_cpus: float | None = None
     start_timeout: str | None = None

@@ -6,6 +6,8 @@ has those system columns that its rows needed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 from millstream.errors import InvalidTopicError
@@ -48,6 +50,13 @@ def joined(first: pa.Schema, second: pa.Schema) -> pa.Schema:
     users = max(user_fields(first), user_fields(second), key=len)
     names = {*first.names, *second.names}
     return pa.schema([*users, *(each for each in STORED_FIELDS.values() if each.name in names)])
+
+
+def with_optional_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return a partition's columns and behind them those that only some rows have, if named."""
+    given = OPTIONAL_COLUMNS.intersection(names)
+    more = [field for name, field in STORED_FIELDS.items() if name in given]
+    return pa.schema([*schema, *more]) if more else schema
 
 
 def can_be_widened(schema: pa.Schema, wider: pa.Schema) -> bool:

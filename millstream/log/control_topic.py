@@ -70,6 +70,41 @@ def control_directory(path: str) -> str:
     return f"{path}/control"
 
 
+class RecordReader:
+    """The records of a control topic, in order.
+
+    Parameters
+    ----------
+    partition
+        Where they are.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._cursor = partition.frames(0)
+        self._decoder = msgspec.json.Decoder(Record)
+
+    def read_new(self) -> Iterator[Record]:
+        """Yield the durable records that were not yielded before.
+
+        Raises
+        ------
+        LogError
+            Where a record is of a newer version.
+        """
+        while (frame := self._cursor.next()) is not None:
+            for content in frame.batch().column("record"):
+                try:
+                    yield self._decoder.decode(content.as_buffer())
+                except msgspec.DecodeError as error:
+                    message = (
+                        f"the control topic {self._partition.directory} has a record that this "
+                        f"version does not know, at offset {frame.header.base_offset}: {error}; "
+                        "update it"
+                    )
+                    raise LogError(message) from error
+
+
 class ControlTopic:
     """The records of the log in `path`, appended under a lock and read in order.
 
@@ -92,27 +127,11 @@ class ControlTopic:
         self.partition = Partition(
             self.directory, SCHEMA, storage=storage, clock=clock, name="control"
         )
-        self._cursor = self.partition.frames(0)
-        self._decoder = msgspec.json.Decoder(Record)
+        self._records = RecordReader(self.partition)
 
     def read_new(self) -> Iterator[Record]:
-        """Yield the durable records that were not yielded before.
-
-        Raises
-        ------
-        LogError
-            Where a record is of a newer version.
-        """
-        while (frame := self._cursor.next()) is not None:
-            for content in frame.batch().column("record"):
-                try:
-                    yield self._decoder.decode(content.as_buffer())
-                except msgspec.DecodeError as error:
-                    message = (
-                        f"the control topic {self.directory} has a record that this version "
-                        f"does not know, at offset {frame.header.base_offset}: {error}; update it"
-                    )
-                    raise LogError(message) from error
+        """Yield the durable records that were not yielded before; see `RecordReader`."""
+        return self._records.read_new()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from millstream.log.metadata import (
     buffers_position,
     column_range,
     row_count,
+    try_metadata_size,
 )
 
 
@@ -81,6 +82,22 @@ class Frame:
     def is_control(self) -> bool:
         """`True` iff the frame is a marker without rows."""
         return self.header.row_count == 0
+
+    def segment_head(self) -> pa.Buffer:
+        """Return the first bytes of its segment: the schema message with the segment's header."""
+        size = try_metadata_size(memoryview(self._buffer), 0)
+        assert size is not None, "the head was verified when the segment was opened"
+        return self._buffer.slice(0, PREFIX_SIZE + size)
+
+    def try_stored_to(self, last: Frame) -> pa.Buffer | None:
+        """Return the stored bytes of the frames from this one to `last`, without copying them.
+
+        `None`: they were not mapped together.
+        """
+        if last._buffer is not self._buffer:
+            return None
+        end = last._position + last.header.frame_size
+        return self._buffer.slice(self._position, end - self._position)
 
     def batch(self, columns: Sequence[str] | None = None, verify: bool = True) -> pa.RecordBatch:
         """Return the frame's rows without copying them.

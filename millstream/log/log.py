@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self, cast
 
 import msgspec
 import pyarrow as pa
@@ -23,6 +23,7 @@ from millstream.errors import (
 from millstream.log.consumer import Columns, Consumer
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
+from millstream.log.remote.address import is_address
 from millstream.log.settings import altered_config, parse_config
 from millstream.log.topic import Topic
 from millstream.log.topic_config import Durability, TopicConfig, check_name
@@ -45,14 +46,24 @@ class _LogFile(msgspec.Struct):
 class Log:
     """A log is a directory; any number of processes may use it at the same time.
 
+    It may be on another machine, where `millstream log serve` serves it.
+
     An object of this class belongs to one thread; each thread opens its own on the directory.
 
     Parameters
     ----------
     path
-        The directory; created when the first topic is.
+        The directory, created when the first topic is; or the address of a served log,
+        `grpc://host:port` or, encrypted, `grpc+tls://host:port`.
     storage, clock
         The machine's by default.
+    token
+        What the server asks for, by default that of `MILLSTREAM_TOKEN`; a directory needs none.
+    certificates
+        PEM of whom to trust as an encrypted server, by default the file of
+        `MILLSTREAM_TLS_ROOTS`, else those that the machine trusts.
+    timeout_s
+        How long a lost connection to a server is made again, before `RemoteLogError` is raised.
 
     Examples
     --------
@@ -60,13 +71,25 @@ class Log:
     >>> log.create_topic("flights", schema, partitions=4, key=["tailnum"])  # doctest: +SKIP
     """
 
+    def __new__(cls, path: str | os.PathLike[str], **_: object) -> Self:
+        """Return the log of an address where `path` is one."""
+        if cls is Log and is_address(os.fspath(path)):
+            from millstream.log.remote.remote_log import RemoteLog
+
+            return cast("Self", object.__new__(RemoteLog))
+        return object.__new__(cls)
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
         storage: Storage | None = None,
         clock: Clock | None = None,
+        token: str | None = None,
+        certificates: bytes | None = None,
+        timeout_s: float = 30.0,
     ) -> None:
+        del token, certificates, timeout_s  # a directory has no use for them
         if storage is None:
             from millstream.storage_local import LocalStorage
 
@@ -146,6 +169,11 @@ class Log:
             "", name, schema, partitions, tuple(key), time, table, durability,
             self.clock.now_us(), config=parse_config(config or {}, name),
         )  # fmt: skip
+        return self.create_configured(made, if_not_exists=if_not_exists)
+
+    def create_configured(self, config: TopicConfig, *, if_not_exists: bool = False) -> Topic:
+        """Create the topic that `config` describes, but for its id; see `create_topic`."""
+        name = config.name
         self.storage.make_directory(self.path)
         self.refuse_mirror()
         with self.storage.lock(f"{self.path}/topics.lock"):
@@ -161,7 +189,7 @@ class Log:
             self.storage.write_file(f"{self.path}/log.json", msgspec.json.encode(file))
             directory = self._directory(topic_id)
             self.storage.make_directory(directory)
-            made = replace(made, id=topic_id)
+            made = replace(config, id=topic_id)
             self.storage.write_file(f"{directory}/topic.json", made.to_json())
         return self.topic(name)
 
@@ -181,9 +209,7 @@ class Log:
         config = names[name]
         found = self._topics.get(config.id)
         if found is None:
-            found = self._topics[config.id] = Topic(
-                config, self._directory(config.id), self.storage, self.clock, self.transactions
-            )
+            found = self._topics[config.id] = self._open_topic(config)
         return found
 
     def alter_topic(self, name: str, *, config: Mapping[str, object]) -> Topic:
@@ -212,6 +238,12 @@ class Log:
             self.storage.write_file(path, altered.to_json())
         topic.refresh()
         return topic
+
+    def configs(self) -> list[TopicConfig]:
+        """Return what all topics are, as of now, sorted by name."""
+        self._configs.clear()  # others may have altered them
+        names = self._names()
+        return [names[name] for name in sorted(names)]
 
     def topic_names(self) -> list[str]:
         """Return the names of all topics, sorted."""
@@ -312,6 +344,11 @@ class Log:
                 config = self._configs[topic_id] = TopicConfig.from_json(content, path)
             found[config.name] = config
         return found
+
+    def _open_topic(self, config: TopicConfig) -> Topic:
+        return Topic(
+            config, self._directory(config.id), self.storage, self.clock, self.transactions
+        )
 
     def _log_file(self) -> _LogFile:
         path = f"{self.path}/log.json"

@@ -32,6 +32,7 @@ _MESSAGE_HEADER = 2
 _MESSAGE_BODY_LENGTH = 3
 _BATCH_LENGTH = 0
 _BATCH_BUFFERS = 2
+_BATCH_COMPRESSION = 3
 _BUFFER_SIZE = 16  # struct Buffer { offset: i64; length: i64 }
 
 
@@ -191,6 +192,15 @@ def row_count(metadata: memoryview) -> int:
     batch = _follow(metadata, _field(metadata, _follow(metadata, 0), _MESSAGE_HEADER))
     position = _field(metadata, batch, _BATCH_LENGTH)
     return int(_I64.unpack_from(metadata, position)[0]) if position else 0
+
+
+def has_compression(metadata: memoryview) -> bool:
+    """Return `True` iff the record batch says that its body is compressed.
+
+    The flatbuffer may be anything: raises `struct.error` or `IndexError` where it is none.
+    """
+    batch = _follow(metadata, _field(metadata, _follow(metadata, 0), _MESSAGE_HEADER))
+    return _field(metadata, batch, _BATCH_COMPRESSION) != 0
 
 
 def buffers_position(metadata: memoryview) -> int:

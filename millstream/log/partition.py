@@ -10,7 +10,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
 from millstream.log.appender import Appender
-from millstream.log.columns import OPTIONAL_COLUMNS, STORED_FIELDS, SegmentLayouts
+from millstream.log.columns import SegmentLayouts, with_optional_columns
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
 from millstream.log.draft import Draft
@@ -267,11 +267,9 @@ class Partition:
 
     def _check_columns(self, schema: pa.Schema) -> None:
         """Raise `SchemaMismatchError` where rows of `schema` are none of this partition's."""
-        names = set(schema.names)
-        more = [STORED_FIELDS[name] for name in STORED_FIELDS if name in OPTIONAL_COLUMNS & names]
-        expected = pa.schema([*self.schema, *more])
+        expected = with_optional_columns(self.schema, schema.names)
         if not schema.equals(expected):
-            raise SchemaMismatchError(_mismatch(self.name, expected, schema))
+            raise SchemaMismatchError(mismatch(self.name, expected, schema))
 
     def _row_at_time(self, frame: Frame, timestamp_us: int) -> int:
         """Return the index of the first row of `frame` that reaches a time; one does."""
@@ -281,7 +279,7 @@ class Partition:
         return max(first_row_at(batch, self.time_column, timestamp_us), 0)
 
 
-def _mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:
+def mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:
     """Return what differs between the schema of a partition and of a batch."""
     for field in expected:
         index = found.get_field_index(field.name)

@@ -72,17 +72,7 @@ class Topic:
             raise OptionError(message)
         found = self._partitions.get(index)
         if found is None:
-            config = self.config
-            found = self._partitions[index] = Partition(
-                f"{self.directory}/{config.generation}/{index}",
-                config.stored_schema,
-                storage=self._storage,
-                clock=self._clock,
-                durability=config.durability,
-                settings=self.settings,
-                name=f"{self.name}/{index}",
-                time_column=config.time,
-            )
+            found = self._partitions[index] = self._open_partition(index)
         return found
 
     def reader(
@@ -103,7 +93,7 @@ class Topic:
             offset=offset,
             columns=columns,
             isolation=isolation,
-            stable_end=lambda: self._stable_frames(partition).offset,
+            stable_end=lambda: self.stable_end(partition),
             verify=verify,
         )
 
@@ -226,6 +216,19 @@ class Topic:
         chosen = rows.take(pc.take(last, pc.sort_indices(last)))
         return chosen.filter(pc.not_equal(chosen.column(OPERATION_COLUMN), TOMBSTONE)).select(
             self.schema.names
+        )
+
+    def _open_partition(self, index: int) -> Partition:
+        config = self.config
+        return Partition(
+            f"{self.directory}/{config.generation}/{index}",
+            config.stored_schema,
+            storage=self._storage,
+            clock=self._clock,
+            durability=config.durability,
+            settings=self.settings,
+            name=f"{self.name}/{index}",
+            time_column=config.time,
         )
 
     def _stable_frames(self, index: int) -> StableFrames:

@@ -25,6 +25,7 @@ from millstream.log.control_topic import (
     control_directory,
 )
 from millstream.log.epoch_cells import EpochCells
+from millstream.log.partition import Partition
 from millstream.storage import Storage
 
 Decision = Literal["committed", "aborted", "undecided"]
@@ -135,7 +136,7 @@ class Transactions:
         _, cells = self._open()
         current = cells.epoch(writer.owner_id)
         if current > writer.epoch:
-            raise FencedError(_fenced(writer, current))
+            raise FencedError(fenced(writer, current))
 
     def sync(self, participants: Sequence[Participant]) -> None:
         """Return when all frames of `participants` that were written are durable."""
@@ -217,6 +218,17 @@ class Transactions:
         # A higher epoch aborts all that was undecided when it was taken.
         return "aborted" if epoch < self._epochs.get(owner_id, 0) else "undecided"
 
+    def current_epoch(self, owner_id: int) -> int:
+        """Return the newest epoch of an owner that is known; 0: nobody has this id."""
+        return self._epochs.get(owner_id, 0)
+
+    def partition(self) -> Partition | None:
+        """Return the partition of the control topic; `None`: nobody ever owned anything."""
+        if self._opened is None and not self._storage.exists(control_directory(self._path)):
+            return None
+        control, _ = self._open()
+        return control.partition
+
     def owner(self, owner_id: int) -> str:
         """Return the name behind an owner id."""
         return self._owners.get(owner_id, f"owner {owner_id}")
@@ -265,7 +277,7 @@ class Transactions:
         """Raise `FencedError` unless `writer` is the newest; the control topic was read."""
         current = self._epochs.get(writer.owner_id, 0)
         if current != writer.epoch:
-            raise FencedError(_fenced(writer, current))
+            raise FencedError(fenced(writer, current))
 
     def _apply(self, record: Record) -> None:
         match record:
@@ -299,7 +311,8 @@ def _check_manifest(manifest: bytes | None) -> None:
         raise TransactionError(message) from error
 
 
-def _fenced(writer: Writer, current: int) -> str:
+def fenced(writer: Writer, current: int) -> str:
+    """Return what is said to a writer whose owner has a newer epoch, `current`."""
     return (
         f"{writer.owner!r} writes with epoch {writer.epoch}, but epoch {current} was taken since: "
         "another run of it started; what this one did not commit is aborted. Let one of them run"

@@ -125,7 +125,7 @@ def _run_demo(directory: Path, *, on_ray: bool) -> None:
 
 
 def _run_job(directory: Path, name: str, lateness: str) -> None:
-    settings = RunSettings(name=name, until="end", log=directory)
+    settings = RunSettings(name=name, until="end", log=str(directory))
     run_script(job_script(), _arguments(name, lateness), settings)
 
 

@@ -35,7 +35,7 @@ def run_and_kill(directory: Path, script: Path, arguments: list[str], name: str)
         until="end",
         checkpoint_interval=CHECKPOINT_INTERVAL,
         batch_rows=BATCH_ROWS,
-        log=directory,
+        log=str(directory),
         on="ray",
     )
     try:

@@ -2,7 +2,7 @@
 
 import typer
 
-from millstream.cli.log import copies
+from millstream.cli.log import copies, serve
 
 app = typer.Typer(help="Copy and look after a whole log.", no_args_is_help=True)
 app.command("backup")(copies.back_up)
@@ -10,3 +10,4 @@ app.command("backups")(copies.list_backups)
 app.command("restore")(copies.restore)
 app.command("mirror")(copies.mirror)
 app.command("promote")(copies.promote)
+app.command("serve")(serve.serve)

@@ -1,0 +1,261 @@
+"""A partition on a server: what `Partition` offers, by request and answer."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+import pyarrow as pa
+
+from millstream.errors import ProtocolError, SchemaMismatchError
+from millstream.log.columns import SegmentLayouts, with_optional_columns
+from millstream.log.frame import Frame, corrupt
+from millstream.log.frame_header import FLAG_CONTROL, Damage
+from millstream.log.partition import AppendResult, mismatch
+from millstream.log.remote import messages as m
+from millstream.log.remote.connection import Connection
+from millstream.log.remote.rows import bytes_of, encode_rows
+from millstream.log.segment import Segment, try_head
+
+READ_BYTES = 8 * 1024 * 1024
+"""What is asked for at once: so much lies in memory for a reader."""
+
+AnswerT = TypeVar("AnswerT", bound=m.Answer)
+
+
+class Asker:
+    """Asks a server and takes answers of the type expected only.
+
+    Parameters
+    ----------
+    connection
+        To the server.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.client = uuid.uuid4().hex
+        """Names this client in its appends."""
+        self._numbers = itertools.count(1)
+
+    def next_number(self) -> int:
+        """Return the number of the next append."""
+        return next(self._numbers)
+
+    def ask(self, request: m.Request, expected: type[AnswerT], *, more_s: float = 0.0) -> AnswerT:
+        """Return the answer to a request that has no bytes in either direction."""
+        answer, _ = self.connection.ask(request, more_s=more_s)
+        return _checked(answer, expected)
+
+    def append(self, request: m.Append, rows: pa.Buffer) -> m.Appended:
+        """Send rows; they are stored once, however often the connection is lost meanwhile."""
+        answer, _ = self.connection.ask(request, rows)
+        return _checked(answer, m.Appended)
+
+    def read(self, request: m.Read) -> tuple[m.Frames, pa.Buffer]:
+        """Return the segment's head and frames, as one buffer."""
+        answer, batch = self.connection.ask(request)
+        frames = _checked(answer, m.Frames)
+        return frames, bytes_of(batch, frames.head)
+
+
+class RemotePartition:
+    """Partition `place` on the server that `asker` asks; see `Partition`.
+
+    Any thread may use it.
+
+    Parameters
+    ----------
+    schema
+        Of the stored rows.
+    name
+        For messages.
+    durability, time_column
+        Of the topic.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        place: m.Place,
+        schema: pa.Schema,
+        *,
+        name: str,
+        durability: str = "fsync",
+        time_column: str | None = None,
+    ) -> None:
+        self.layouts = SegmentLayouts(schema)
+        self.schema = schema
+        self.name = name
+        self.place = place
+        self.durability = durability
+        self.time_column = time_column
+        self.directory = f"{asker.connection.address}/{name}"
+        self._asker = asker
+
+    def append(
+        self,
+        batch: pa.RecordBatch,
+        *,
+        owner_id: int = 0,
+        epoch: int = 0,
+        sequence: int = 0,
+        transaction: int = 0,
+        flags: int = 0,
+        fence: Callable[[], None] | None = None,
+    ) -> AppendResult:
+        """Append the rows of `batch` as one frame; see `Partition.append`.
+
+        `fence` is not called: the server itself asks whether the writer is the newest.
+        """
+        del fence
+        expected = with_optional_columns(self.schema, batch.schema.names)
+        if not batch.schema.equals(expected):
+            raise SchemaMismatchError(mismatch(self.name, expected, batch.schema))
+        if batch.num_rows == 0 and not flags & FLAG_CONTROL:
+            end = self.written_end
+            return AppendResult(end, end)
+        rows, checksum = encode_rows(batch)
+        request = m.Append(
+            self.place,
+            tuple(batch.schema.names),
+            checksum,
+            self._asker.client,
+            self._asker.next_number(),
+            owner_id,
+            epoch,
+            sequence,
+            transaction,
+            flags,
+        )
+        answer = self._asker.append(request, rows)
+        return AppendResult(answer.base_offset, answer.end_offset)
+
+    def sync(self, until_offset: int | None = None) -> None:
+        """Return when the rows before `until_offset` (`None`: all) are durable."""
+        self._asker.ask(m.Sync(self.place, until_offset), m.Done)
+
+    def verify(self) -> None:
+        """Read the active segment anew and allow writes again; see `Partition.verify`."""
+        self._asker.ask(m.Verify(self.place), m.Done)
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the first row that is kept."""
+        return self._ends().first_offset
+
+    @property
+    def written_end(self) -> int:
+        """Offset behind the last row that was written."""
+        return self._ends().written_end
+
+    @property
+    def durable_end(self) -> int:
+        """Offset behind the last row that readers may see."""
+        return self._ends().durable_end
+
+    @property
+    def settled_end(self) -> int:
+        """An offset before which every transaction is known to be decided."""
+        return self._ends().settled_end
+
+    def note_settled(self, offset: int) -> None:
+        """Do nothing: the server finds out by itself, and takes nobody's word for it."""
+
+    def segments(self) -> list[tuple[int, int]]:
+        """Return (base offset, readable bytes) of each segment, in order."""
+        return list(self._ends().segments)
+
+    def offset_at_time(self, timestamp_us: int) -> int:
+        """Return the offset of the first row of that time or later, else the end."""
+        return self._asker.ask(m.FindTime(self.place, timestamp_us), m.Offsets).offsets[0]
+
+    def frames(self, offset: int) -> RemoteCursor:
+        """Return a cursor over the frames from the one that holds the row of `offset` on.
+
+        Raises `OffsetOutOfRangeError` where it is out of range.
+        """
+        return RemoteCursor(self, self._asker, offset)
+
+    def _ends(self) -> m.Ends:
+        return self._asker.ask(m.FindEnds(self.place), m.Ends)
+
+
+class RemoteCursor:
+    """Goes through a partition on a server, frame by frame; see `FrameCursor`.
+
+    Frames come many at a time, as the bytes that are stored; what their checksums say is found
+    out here.
+    """
+
+    def __init__(self, partition: RemotePartition, asker: Asker, offset: int) -> None:
+        self._partition = partition
+        self._asker = asker
+        self._waiting: deque[Frame] = deque()
+        self._damage: tuple[tuple[str, str], int, Damage] | None = None
+        self.offset = offset
+        self._fetch()
+        if self._waiting:
+            self.offset = self._waiting[0].header.base_offset
+
+    def next(self) -> Frame | None:
+        """Return the next frame, or `None`: there is none now, later perhaps.
+
+        Raises `CorruptSegmentError` where its header is damaged; a later call raises again.
+        """
+        if not self._waiting:
+            if self._damage is None:
+                self._fetch()
+            if self._damage is not None and not self._waiting:
+                source, position, damage = self._damage
+                self._damage = None  # the next call asks again: it may have been the line
+                raise corrupt(source, position, self.offset, damage)
+            if not self._waiting:
+                return None
+        frame = self._waiting.popleft()
+        self.offset = frame.end_offset
+        return frame
+
+    def _fetch(self) -> None:
+        """Ask for frames from `offset` on."""
+        request = m.Read(self._partition.place, self.offset, READ_BYTES)
+        answer, content = self._asker.read(request)
+        if not answer.head:
+            return
+        partition = self._partition
+        source = partition.name, f"{answer.path} on {self._asker.connection.address}"
+        head = try_head(memoryview(content), content.size)
+        if isinstance(head, Damage):
+            self._damage = source, 0, head
+            return
+        segment = Segment.try_open(*source, content, partition.layouts, head.base_offset)
+        if isinstance(segment, Damage):
+            self._damage = source, 0, segment
+            return
+        position, expected = len(answer.head), self.offset
+        while position < segment.limit:
+            frame = segment.try_frame(position)
+            if isinstance(frame, Frame) and not _continues(frame, expected, not self._waiting):
+                frame = Damage(f"it starts with offset {frame.header.base_offset}")
+            if isinstance(frame, Damage):
+                self._damage = source, answer.position + position - len(answer.head), frame
+                return
+            self._waiting.append(frame)
+            position += frame.header.frame_size
+            expected = frame.end_offset
+
+
+def _continues(frame: Frame, expected: int, is_first: bool) -> bool:
+    """Return `True` iff the row `expected` is in a frame; it starts all but the first."""
+    base = frame.header.base_offset
+    return base <= expected <= frame.end_offset if is_first else base == expected
+
+
+def _checked(answer: m.Answer, expected: type[AnswerT]) -> AnswerT:
+    if not isinstance(answer, expected):
+        message = f"{expected.__name__} was asked for; the server sent {type(answer).__name__}"
+        raise ProtocolError(message)
+    return answer

@@ -1,0 +1,315 @@
+"""Carries out on a log what clients ask for; knows no sockets.
+
+One object serves all clients, from any number of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+import pyarrow as pa
+
+from millstream.errors import (
+    FencedError,
+    InvalidTopicError,
+    OptionError,
+    ProtocolError,
+    SchemaMismatchError,
+    TopicExistsError,
+    UnknownTopicError,
+)
+from millstream.log.columns import with_optional_columns
+from millstream.log.log import Log
+from millstream.log.partition import AppendResult, Partition
+from millstream.log.remote import messages as m
+from millstream.log.remote.frame_feed import FrameFeeds
+from millstream.log.remote.rows import bytes_of, decode_rows
+from millstream.log.topic import Topic
+from millstream.log.topic_config import TopicConfig
+from millstream.log.transactions import Writer
+
+CLIENTS_MAX = 65_536
+"""Whose last append is remembered; a client that comes back after so many others is unknown."""
+
+PAUSE_FIRST_US = 100
+PAUSE_MAX_US = 5_000
+
+
+class LogService:
+    """The log behind a server.
+
+    Parameters
+    ----------
+    open_log
+        Returns the log, opened anew.
+    is_closing
+        Tells whether the server is being closed: then nobody waits any longer.
+    """
+
+    def __init__(self, open_log: Callable[[], Log], is_closing: Callable[[], bool]) -> None:
+        self._is_closing = is_closing
+        # A log belongs to one thread at a time; its partitions to any. What goes through a whole
+        # topic has a log of its own: it may take long, and nobody who appends waits for it.
+        self._log = open_log()
+        self._lock = threading.RLock()
+        self._observed = open_log()
+        self._observing = threading.Lock()
+        self._partitions: dict[m.Place, Partition] = {}
+        self._known_writers: set[tuple[int, int]] = set()
+        self._last_appends: OrderedDict[tuple[str, m.Place], _LastAppend] = OrderedDict()
+
+    def answer(
+        self, request: m.Request, body: pa.RecordBatch | None, feeds: FrameFeeds
+    ) -> tuple[m.Answer, pa.Buffer | None]:
+        """Carry out a request and return the answer, and the bytes that go with it.
+
+        Raises
+        ------
+        MillstreamError
+            What the client is to be told.
+        """
+        if body is not None and not isinstance(request, m.Append):
+            message = f"{type(request).__name__} comes without bytes; got {body.num_rows}"
+            raise ProtocolError(message)
+        match request:
+            case m.Append():
+                return self._append(request, body), None
+            case m.Read(place=place, offset=0) if self._is_missing(place):
+                return m.Frames(), None
+            case m.Read(place=place, offset=offset, bytes_max=bytes_max):
+                return feeds.read(place, self._partition(place), offset, bytes_max)
+            case m.AwaitEnds():
+                return self._await_ends(request), None
+            case m.SyncAll(participants=participants):
+                self._sync_all(participants)
+                return m.Done(), None
+            case m.Sync(place=place, until_offset=until_offset):
+                self._partition(place).sync(until_offset)
+                return m.Done(), None
+            case m.Verify(place=place):
+                self._partition(place).verify()
+                return m.Done(), None
+            case m.FindEnds(place=place):
+                return _ends_of(self._partition(place)), None
+            case m.FindTime(place=place, timestamp_us=timestamp_us):
+                return m.Offsets((self._partition(place).offset_at_time(timestamp_us),)), None
+            case m.TakeEpoch() | m.Prepare() | m.Decide():
+                return self._transact(request), None
+            case m.DescribeTopic() | m.FindStableEnds():
+                with self._observing:
+                    return self._observe(request), None
+            case _:
+                with self._lock:
+                    return self._list_or_change(request), None
+
+    def _observe(self, request: m.DescribeTopic | m.FindStableEnds) -> m.Answer:
+        log = self._observed
+        match request:
+            case m.DescribeTopic(topic=topic):
+                return m.Description(msgspec.Raw(msgspec.json.encode(log.topic(topic).describe())))
+            case m.FindStableEnds(topic=topic_id, partitions=partitions):
+                found = _topic(log, topic_id)
+                return m.Offsets(tuple(found.stable_end(each) for each in partitions))
+
+    def _list_or_change(self, request: m.Request) -> m.Answer:
+        log = self._log
+        match request:
+            case m.ListTopics():
+                return m.Topics(tuple(each.to_json().decode() for each in log.configs()))
+            case m.CreateTopic(config=config, if_not_exists=if_not_exists):
+                _create(log, _config_of(config), if_not_exists)
+            case m.AlterTopic(topic=topic, config=changes):
+                log.alter_topic(topic, config=changes)
+            case m.DeleteTopic(topic=name, topic_id=topic_id):
+                if (name, topic_id) in [(each.name, each.id) for each in log.configs()]:
+                    log.delete_topic(name)
+                for place in [each for each in self._partitions if each.topic == topic_id]:
+                    del self._partitions[place]
+            case _:
+                message = f"{type(request).__name__} is no request of version 1; update the server"
+                raise ProtocolError(message)
+        return m.Done()
+
+    def _append(self, request: m.Append, body: pa.RecordBatch | None) -> m.Appended:
+        place = request.place
+        if place.topic == m.CONTROL:
+            message = "nobody appends to the control topic but the server itself"
+            raise OptionError(message)
+        self._log.refuse_mirror()
+        partition = self._partition(place)
+        if body is not None and body.nbytes > m.BODY_BYTES_MAX:
+            message = f"rows of {body.nbytes} bytes come at once; {m.BODY_BYTES_MAX} are allowed"
+            raise ProtocolError(message)
+        rows = decode_rows(bytes_of(body), _columns(partition, request.columns), request.checksum)
+        last = self._last_append(request.client, place)
+        # Held meanwhile: where a line broke, the append may come again while it is under way.
+        with last.lock:
+            if last.number != request.number or last.result is None:
+                last.number, last.result = request.number, None
+                last.result = partition.append(
+                    rows,
+                    owner_id=request.owner_id,
+                    epoch=request.epoch,
+                    sequence=request.sequence,
+                    transaction=request.transaction,
+                    flags=request.flags,
+                    fence=self._fence(request.owner_id, request.epoch),
+                )
+            result = last.result
+        return m.Appended(result.base_offset, result.end_offset)
+
+    def _last_append(self, client: str, place: m.Place) -> _LastAppend:
+        with self._lock:
+            key = client, place
+            last = self._last_appends.setdefault(key, _LastAppend())
+            self._last_appends.move_to_end(key)
+            if len(self._last_appends) > CLIENTS_MAX:
+                self._last_appends.popitem(last=False)
+            return last
+
+    def _fence(self, owner_id: int, epoch: int) -> Callable[[], None] | None:
+        """Return what refuses, inside the append, a writer that is not the newest."""
+        if owner_id == 0:
+            return None
+        transactions = self._log.transactions
+        if (owner_id, epoch) not in self._known_writers:
+            with self._lock:
+                transactions.refresh()
+                current = transactions.current_epoch(owner_id)
+                if epoch > current:
+                    message = f"owner {owner_id} has epoch {current}; nobody was given {epoch}"
+                    raise FencedError(message)
+                if len(self._known_writers) >= CLIENTS_MAX:
+                    self._known_writers.clear()
+                self._known_writers.add((owner_id, epoch))
+        writer = Writer(transactions.owner(owner_id), owner_id, epoch)
+        return lambda: transactions.check(writer)
+
+    def _transact(self, request: m.TakeEpoch | m.Prepare | m.Decide) -> m.Answer:
+        transactions = self._log.transactions
+        match request:
+            case m.TakeEpoch(owner=owner):
+                with self._lock:
+                    writer = transactions.writer(owner)
+                return m.Epoch(m.WriterName(writer.owner, writer.owner_id, writer.epoch))
+            case m.Prepare(number=number, participants=participants):
+                self._sync_all(participants)
+                with self._lock:
+                    transactions.prepare(_writer(request.writer), number, participants)
+            case m.Decide(number=number, outcome=outcome, manifest=manifest):
+                content = None if manifest is None else manifest.encode()
+                with self._lock:
+                    transactions.decide(_writer(request.writer), number, outcome, content)
+        return m.Done()
+
+    def _sync_all(self, participants: Sequence[tuple[str, int]]) -> None:
+        """Make partitions durable outside of the lock: a disk may take its time."""
+        for topic, partition in participants:
+            with self._lock:
+                found = self._log.topic(topic).partition(partition)
+            found.sync()
+
+    def _await_ends(self, request: m.AwaitEnds) -> m.Offsets:
+        if len(request.places) != len(request.ends) or not request.places:
+            message = f"{len(request.places)} partitions with {len(request.ends)} ends"
+            raise ProtocolError(message)
+        clock = self._log.clock
+        deadline_us = clock.monotonic_us() + min(request.timeout_us, m.WAIT_US_MAX)
+        pause_us = PAUSE_FIRST_US
+        while True:
+            ends = tuple(self._end(place) for place in request.places)
+            left_us = deadline_us - clock.monotonic_us()
+            if ends != request.ends or left_us <= 0 or self._is_closing():
+                return m.Offsets(ends)
+            clock.sleep_us(min(pause_us, left_us))
+            pause_us = min(2 * pause_us, PAUSE_MAX_US)
+
+    def _end(self, place: m.Place) -> int:
+        """Return the offset behind the last row that readers may see."""
+        return 0 if self._is_missing(place) else self._partition(place).durable_end
+
+    def _is_missing(self, place: m.Place) -> bool:
+        """Return `True` iff `place` is the control topic and nobody ever owned anything."""
+        if place.topic != m.CONTROL or place in self._partitions:
+            return False
+        with self._lock:
+            return self._log.transactions.partition() is None
+
+    def _partition(self, place: m.Place) -> Partition:
+        found = self._partitions.get(place)
+        if found is None:
+            with self._lock:
+                if place.topic == m.CONTROL:
+                    control = self._log.transactions.partition()
+                    if control is None:
+                        message = "the log has no control topic: nobody ever owned anything"
+                        raise UnknownTopicError(message)
+                    found = control
+                else:
+                    found = _topic(self._log, place.topic).partition(place.partition)
+                self._partitions[place] = found
+        return found
+
+
+class _LastAppend:
+    """The last append of a client to a partition."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.number = -1
+        self.result: AppendResult | None = None
+
+
+def _topic(log: Log, topic_id: str) -> Topic:
+    """Return a topic by its id."""
+    names = [each.name for each in log.configs() if each.id == topic_id]
+    if not names:
+        message = (
+            f"no topic with the id {topic_id!r} in the log {log.path}: it was deleted; open the "
+            "topic anew"
+        )
+        raise UnknownTopicError(message)
+    return log.topic(names[0])
+
+
+def _columns(partition: Partition, names: Sequence[str]) -> pa.Schema:
+    """Return the columns that rows come with: the partition's, in its order."""
+    schema = with_optional_columns(partition.schema, names)
+    if list(names) != schema.names:
+        message = f"partition {partition.name} has the columns {schema.names}; got {list(names)}"
+        raise SchemaMismatchError(message)
+    return schema
+
+
+def _ends_of(partition: Partition) -> m.Ends:
+    # In this order: what is asked for later is never less.
+    settled, durable = partition.settled_end, partition.durable_end
+    written, segments = partition.written_end, tuple(partition.segments())
+    return m.Ends(partition.first_offset, written, durable, settled, segments)
+
+
+def _create(log: Log, config: TopicConfig, if_not_exists: bool) -> None:
+    try:
+        log.create_configured(config, if_not_exists=if_not_exists)
+    except TopicExistsError:
+        # Where the answer was lost, it was this request itself that created it.
+        if replace(log.topic(config.name).config, id=config.id) != config:
+            raise
+
+
+def _config_of(content: str) -> TopicConfig:
+    try:
+        return TopicConfig.from_json(content.encode(), "the request")
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, InvalidTopicError):
+            raise
+        message = f"the request describes no topic: {error}"
+        raise InvalidTopicError(message) from error
+
+
+def _writer(name: m.WriterName) -> Writer:
+    return Writer(name.owner, name.owner_id, name.epoch)
