@@ -9,13 +9,11 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import OptionError
+from millstream.log.bells import DECISIONS
 from millstream.log.reader import Isolation, PartitionReader
 
 if TYPE_CHECKING:
     from millstream.log.topic import Topic
-
-PAUSE_FIRST_US = 100
-PAUSE_MAX_US = 5_000
 
 
 class TopicPartition(NamedTuple):
@@ -73,6 +71,7 @@ class Consumer:
         """Keep what every consumer has; it reads no partition yet."""
         self._topics = {topic.name: topic for topic in topics}
         self._clock = clock
+        self._bells = topics[0].bells
         self._columns = columns
         self._isolation: Isolation = isolation
         self._turn = 0
@@ -126,17 +125,20 @@ class Consumer:
     def poll(self, timeout_us: int = 0, rows_max: int = 65_536) -> pa.RecordBatch | None:
         """Return the next rows of some partition, or `None` when none came in time.
 
-        Partitions take turns. Rows of one partition come in order; `source` names it.
+        Partitions take turns. Rows of one partition come in order; `source` names it. Waiting
+        uses no processor: who appends wakes this, in whatever process it is.
         """
+        batch = self._read(rows_max)
+        if batch is not None or timeout_us <= 0:
+            return batch
         deadline_us = self._clock.monotonic_us() + timeout_us
-        pause_us = PAUSE_FIRST_US
         while True:
-            batch = self._read(rows_max)
+            bells = self._listen()
+            batch = self._read(rows_max)  # it may have come before anybody listened
             left_us = deadline_us - self._clock.monotonic_us()
             if batch is not None or left_us <= 0:
                 return batch
-            self._clock.sleep_us(min(pause_us, left_us))
-            pause_us = min(2 * pause_us, PAUSE_MAX_US)
+            self._bells.wait(bells, left_us)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Yield what is there now, and end."""
@@ -154,6 +156,18 @@ class Consumer:
                     self.source = place
                     return batch
         return None
+
+    def _listen(self) -> list[int]:
+        """Ask to be woken for the partitions that are read, and return their bells."""
+        bells = [
+            self._topics[place.topic].bell(place.partition)
+            for place in self._readers
+            if place not in self._paused
+        ]
+        if any(each.is_held_back for each in self._readers.values()):
+            bells.append(DECISIONS)
+        self._bells.listen(bells)
+        return bells
 
     def _reader(self, place: TopicPartition, offset: int) -> PartitionReader:
         columns = self._columns

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import LogError
+from millstream.log.bells import DECISIONS, Bells
 from millstream.log.partition import Partition
 from millstream.storage import Storage
 
@@ -124,8 +125,15 @@ class ControlTopic:
     def __init__(self, path: str, storage: Storage, clock: Clock) -> None:
         self.directory = control_directory(path)
         self._storage = storage
+        storage.make_directory(self.directory)
+        bells = Bells(path, storage, clock)
         self.partition = Partition(
-            self.directory, SCHEMA, storage=storage, clock=clock, name="control"
+            self.directory,
+            SCHEMA,
+            storage=storage,
+            clock=clock,
+            name="control",
+            ring=lambda: bells.ring(DECISIONS),
         )
         self._records = RecordReader(self.partition)
 

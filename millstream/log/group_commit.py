@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from millstream.errors import LogError, OptionError
 from millstream.log.control_file import LogEnd
 from millstream.log.segments import Segments
@@ -16,10 +18,18 @@ class GroupCommit:
     Whoever gets the sync lock first does the fsync, for all that was written by then; who
     waited for it mostly finds its own rows durable and leaves without the lock. Appends go on
     meanwhile.
+
+    Parameters
+    ----------
+    segments
+        The partition's.
+    ring
+        Called when the durable end has moved.
     """
 
-    def __init__(self, segments: Segments) -> None:
+    def __init__(self, segments: Segments, ring: Callable[[], None] | None = None) -> None:
         self._segments = segments
+        self._ring = ring
         self._control = segments.control
         self.lock_path = f"{segments.directory}/{LOCK_NAME}"
         self._open: tuple[int, AppendFile] | None = None  # used under the lock only
@@ -43,11 +53,14 @@ class GroupCommit:
         if self._is_durable(target, until_offset):
             return True
         try:
-            return self._sync_under_lock(target, until_offset)
+            is_done = self._sync_under_lock(target, until_offset)
         except OSError as error:
             self._segments.refuse_removed()
             message = f"partition {self._segments.name}: the disk refused a sync: {error}"
             raise LogError(message) from error
+        # By everybody who waited: who did the sync may have died before it came to this.
+        self._moved()
+        return is_done
 
     def _sync_under_lock(self, target: LogEnd, until_offset: int | None) -> bool:
         def is_durable() -> bool:
@@ -79,7 +92,12 @@ class GroupCommit:
                 return False
             self._sync_file(self._open_file(end.segment_base))
             self._control.publish_durable(end)
+        self._moved()
         return True
+
+    def _moved(self) -> None:
+        if self._ring is not None:
+            self._ring()
 
     def _sync_file(self, file: AppendFile) -> None:
         """Sync `file`, or make every process refuse to write and raise `LogError`."""

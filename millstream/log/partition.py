@@ -55,6 +55,8 @@ class Partition:
         For messages, e.g. `"flights/2"`.
     time_column
         The column that holds the rows' time; `None`: the time of the append.
+    ring
+        Called after what readers may see has become more.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class Partition:
         settings: LiveSettings | None = None,
         name: str = "",
         time_column: str | None = None,
+        ring: Callable[[], None] | None = None,
     ) -> None:
         self._layouts = SegmentLayouts(schema)
         self.directory = directory
@@ -88,7 +91,8 @@ class Partition:
         self._segments = Segments(
             storage, directory, self.name, self._layouts, self._control, durability
         )
-        self._commit = GroupCommit(self._segments)
+        self._commit = GroupCommit(self._segments, ring)
+        self._ring = ring if durability == "os" else None
         self._appender = Appender(self._segments, self._commit, clock, self.settings)
         self._appender.recover_if_needed()
 
@@ -151,6 +155,8 @@ class Partition:
             )
 
         header = self._appender.append(draft, fence, header_at)
+        if self._ring is not None:
+            self._ring()
         return AppendResult(header.base_offset, header.end_offset)
 
     def sync(self, until_offset: int | None = None) -> None:

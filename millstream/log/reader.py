@@ -85,6 +85,11 @@ class StableFrames:
             if frame.header.row_count:
                 return frame
 
+    @property
+    def is_held_back(self) -> bool:
+        """`True` iff a decision, and not a row, is what `next` waits for."""
+        return self._held is not None or not self._is_settled
+
     def blocking(self) -> Frame | None:
         """Return the frame of the undecided transaction that stopped `next`, if one did."""
         return self._held
@@ -187,6 +192,11 @@ class PartitionReader:
     def seek_time(self, timestamp_us: int) -> None:
         """Go to the first row whose time is `timestamp_us` or later, or to the end."""
         self.seek(self._partition.offset_at_time(timestamp_us))
+
+    @property
+    def is_held_back(self) -> bool:
+        """`True` iff an undecided transaction, and no end, is what stopped the last read."""
+        return self._frames.is_held_back
 
     def at_end(self) -> bool:
         """Return `True` iff there is nothing to read now; `position` is then the stable end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from millstream.clock import Clock
 from millstream.errors import OptionError
+from millstream.log.bells import Bells, bell_of
 from millstream.log.columns import OPERATION_COLUMN
 from millstream.log.partition import Partition
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
@@ -47,6 +49,7 @@ class Topic:
         self._storage = storage
         self._clock = clock
         self._transactions = transactions
+        self._bells: Bells | None = None
         self._partitions: dict[int, Partition] = {}
         self._stable: dict[int, StableFrames] = {}
 
@@ -64,6 +67,18 @@ class Topic:
     def partitions(self) -> int:
         """How many partitions there are."""
         return self.config.partitions
+
+    @property
+    def bells(self) -> Bells:
+        """What is rung when there is more to read."""
+        if self._bells is None:
+            path = self.directory.rpartition("/topics/")[0]
+            self._bells = Bells(path, self._storage, self._clock)
+        return self._bells
+
+    def bell(self, partition: int) -> int:
+        """Return the number of a partition's bell."""
+        return bell_of(self.config.id, partition)
 
     def partition(self, index: int) -> Partition:
         """Return partition `index`, from 0; raises `OptionError` where there is none."""
@@ -229,6 +244,7 @@ class Topic:
             settings=self.settings,
             name=f"{self.name}/{index}",
             time_column=config.time,
+            ring=partial(self.bells.ring, self.bell(index)),
         )
 
     def _stable_frames(self, index: int) -> StableFrames:

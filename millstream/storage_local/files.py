@@ -177,7 +177,7 @@ class LocalCells:
         if timeout_us <= 0:
             return False
         addresses = [(self._mapped.address + position, value) for position, value in words]
-        woken = futex.wait(addresses, timeout_us / 1e6)
+        woken = futex.wait(addresses, timeout_us / 1e6) if words else None
         if woken is not None:
             return woken
         pause_us = WAIT_PAUSE_FIRST_US

@@ -246,5 +246,5 @@ if __name__ == "__main__":
         write_log(LOG_FOLDER)
     for each in (*FOLDER.rglob("*"), *LOG_FOLDER.rglob("*")):
         # As of one boot, and of one process: not part of the format's golden bytes.
-        if each.is_file() and (each.suffix == ".lock" or each.name in {"control", "epochs"}):
+        if each.is_file() and (each.suffix == ".lock" or each.name in {"bells", "control", "epochs"}):
             each.unlink()

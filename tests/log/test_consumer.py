@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pyarrow as pa
 import pytest
 
 from millstream.clock import ManualClock
 from millstream.errors import OffsetOutOfRangeError, OptionError, UnknownColumnError
 from millstream.log import Log
-from millstream.log.consumer import PAUSE_FIRST_US, Consumer, TopicPartition
-from tests.log.log_kit import PATH, SCHEMA, ids_of, memory_log, put
+from millstream.log.bells import LOOK_AGAIN_US
+from millstream.log.consumer import Consumer, TopicPartition
+from tests.log.log_kit import PATH, SCHEMA, another, ids_of, memory, memory_log, put, rows
 
 
 @pytest.fixture
@@ -110,18 +113,70 @@ def test_polling_waits_as_long_as_it_may(log: Log) -> None:
     clock = ArrivalClock(log, at_us=0)
     consumer = Log(PATH, storage=log.storage, clock=clock).consumer("x", start="end")
     assert consumer.poll(timeout_us=50_000) is None
-    assert clock.monotonic_us() == 50_000
-    assert clock.sleeps[0] == PAUSE_FIRST_US
-    assert len(clock.sleeps) < 30
+    assert clock.sleeps == [50_000]
     assert consumer.poll() is None
-    assert clock.monotonic_us() == 50_000
+    clock.sleeps.clear()
+    assert consumer.poll(timeout_us=2 * LOOK_AGAIN_US + 5) is None
+    assert clock.sleeps == [LOOK_AGAIN_US, LOOK_AGAIN_US, 5]
+    consumer.pause()
+    assert consumer.poll(timeout_us=7) is None
+    assert clock.sleeps[3:] == [7]
 
 
-def test_polling_returns_with_the_first_rows(log: Log) -> None:
+def test_who_is_not_woken_looks_again_after_a_while(log: Log) -> None:
     clock = ArrivalClock(log, at_us=3_000)
     consumer = Log(PATH, storage=log.storage, clock=clock).consumer("x", start="end")
     assert ids_of(consumer.poll(timeout_us=1_000_000)) == [42]
-    assert clock.monotonic_us() < 10_000
+    assert clock.sleeps == [LOOK_AGAIN_US]
+
+
+@pytest.mark.parametrize("durability", ["fsync", "os"])
+@pytest.mark.parametrize("effect", range(1, 5))
+def test_a_row_that_comes_at_any_time_ends_the_wait(
+    effect: int, durability: Literal["fsync", "os"]
+) -> None:
+    log = memory_log()
+    log.create_topic("x", SCHEMA, partitions=3, durability=durability)
+    consumer = log.consumer("x")
+    other = another(log)
+    effects = 0
+
+    def interrupt() -> None:
+        nonlocal effects
+        effects += 1
+        if effects == effect:  # before one of the words is set, or while they are waited for
+            put(other, "x", [42], partition=2)
+
+    before_us = log.clock.monotonic_us()
+    memory(log).interrupt = interrupt
+    assert ids_of(consumer.poll(timeout_us=1_000_000)) == [42]
+    assert log.clock.monotonic_us() == before_us
+    assert effects >= effect
+
+
+@pytest.mark.parametrize("outcome", ["commit", "abort"])
+def test_a_decision_ends_the_wait(outcome: Literal["commit", "abort"]) -> None:
+    log = memory_log()
+    log.create_topic("x", SCHEMA)
+    writer = log.transactions.writer("job")
+    with log.producer("x", writer=writer) as producer:
+        producer.append(rows(1), transaction=1)
+    with log.producer("x") as producer:
+        producer.append(rows(2))
+    consumer = log.consumer("x")
+    assert consumer.poll() is None
+    other = another(log)
+    effects = 0
+
+    def interrupt() -> None:
+        nonlocal effects
+        effects += 1
+        if effects == 3:
+            other.transactions.decide(writer, 1, outcome)
+
+    memory(log).interrupt = interrupt
+    assert ids_of(consumer.poll(timeout_us=50_000)) == ([1, 2] if outcome == "commit" else [2])
+    assert log.clock.monotonic_us() == 0
 
 
 def test_tombstones_are_passed_over() -> None:

@@ -22,7 +22,15 @@ from tests.log.partition_kit import open_partition
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 FOLDER = GOLDEN / "partition-1"
 NAMES = ["plain", "nested"]
-OF_ONE_BOOT = {"control", "epochs", "append.lock", "sync.lock", "topics.lock", "decide.lock"}
+OF_ONE_BOOT = {
+    "bells",
+    "control",
+    "epochs",
+    "append.lock",
+    "sync.lock",
+    "topics.lock",
+    "decide.lock",
+}
 LOG_FOLDER = GOLDEN / "log-1"
 
 

@@ -123,7 +123,7 @@ def other_files(storage: Storage, path: str) -> Iterator[str]:
     """Yield the paths, below the log's folder, of the files that hold no rows and are kept."""
     for file in files_below(storage, path):
         name = file.removeprefix(f"{path}/")
-        if not name.endswith(_VOLATILE) and name != "mirror.json":
+        if not name.endswith(_VOLATILE) and name not in {"mirror.json", "bells"}:
             yield name
 
 

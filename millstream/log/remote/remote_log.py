@@ -10,11 +10,13 @@ import msgspec
 
 from millstream.clock import Clock
 from millstream.errors import OptionError
+from millstream.log.bells import Bells
 from millstream.log.log import Log
 from millstream.log.partition import Partition
 from millstream.log.remote import messages as m
 from millstream.log.remote.address import Address
 from millstream.log.remote.connection import TIMEOUT_S, Connection, ConnectionOptions
+from millstream.log.remote.remote_bells import RemoteBells
 from millstream.log.remote.remote_partition import Asker, RemotePartition
 from millstream.log.remote.remote_transactions import RemoteTransactions
 from millstream.log.settings import TopicSettings
@@ -62,6 +64,8 @@ class RemoteLog(Log):
         self._asker = Asker(Connection(address, options))
         nothing = cast("Storage", NoStorage(str(address)))
         super().__init__(str(address), storage=nothing, clock=clock)
+        self.bells = RemoteBells(self._asker, self.clock)
+        """What tells when there is more to read."""
 
     def close(self) -> None:
         """End the connection; the next use opens one again."""
@@ -124,6 +128,15 @@ class RemoteTopic(Topic):
         super().__init__(config, directory, log.storage, log.clock, log.transactions)
         self._log = log
         self._asker = asker
+
+    @property
+    def bells(self) -> Bells:
+        """What tells when there is more to read; the server is asked."""
+        return self._log.bells
+
+    def bell(self, partition: int) -> int:
+        """Return the number of a partition's bell."""
+        return self._log.bells.number(m.Place(self.config.id, partition))
 
     def stable_ends(self) -> list[int]:
         """Return each partition's last stable offset: where read-committed readers stop."""

@@ -1,0 +1,47 @@
+"""Waits at the server for more to read, as `millstream.log.bells` does in mapped memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millstream.clock import Clock
+from millstream.log.bells import DECISIONS, Bells
+from millstream.log.remote import messages as m
+from millstream.log.remote.remote_partition import Asker
+
+
+class RemoteBells(Bells):
+    """The bells of a served log: a number stands for a partition that was waited for once."""
+
+    def __init__(self, asker: Asker, clock: Clock) -> None:
+        self._asker = asker
+        self._clock = clock
+        self._places = [m.Place(m.CONTROL, 0)]
+        self._ends: dict[int, int] = {}
+        assert DECISIONS == 0, "the control topic is the first"
+
+    def number(self, place: m.Place) -> int:
+        """Return the bell of a partition."""
+        if place not in self._places:
+            self._places.append(place)
+        return self._places.index(place)
+
+    def listen(self, bells: Sequence[int]) -> None:
+        """Note how far the partitions can be read; what comes from now on ends the next `wait`."""
+        ends = self._await(bells, [-1] * len(bells), 0) if bells else ()
+        self._ends = dict(zip(bells, ends, strict=True))
+
+    def wait(self, bells: Sequence[int], timeout_us: int) -> None:
+        """Return when one of the partitions can be read further, or the time is over."""
+        if not bells:
+            self._clock.sleep_us(timeout_us)
+            return
+        self._await(bells, [self._ends[each] for each in bells], timeout_us)
+
+    def ring(self, bell: int) -> None:
+        """Do nothing: the server rings."""
+
+    def _await(self, bells: Sequence[int], ends: Sequence[int], timeout_us: int) -> Sequence[int]:
+        places = tuple(self._places[each] for each in bells)
+        request = m.AwaitEnds(places, tuple(ends), min(timeout_us, m.WAIT_US_MAX))
+        return self._asker.ask(request, m.Offsets, more_s=request.timeout_us / 1e6).offsets
