@@ -95,6 +95,17 @@ def test_an_address_at_which_nobody_listens(
 
 
 @pytest.mark.usefixtures("no_ray")
+def test_the_address_that_jobs_are_submitted_to(
+    millstream: Command, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.write_text(COPY)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    message = refused(millstream, job)
+    assert message.startswith("no Ray can be reached at 'http://127.0.0.1:8265': that is where")
+    assert message.endswith("RAY_ADDRESS=auto or e.g. RAY_ADDRESS=127.0.0.1:6379")
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_where_none_runs_to_be_found(
     millstream: Command, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

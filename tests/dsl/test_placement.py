@@ -39,6 +39,15 @@ def test_by_default_a_worker_asks_for_a_share_and_waits_a_minute(
     assert asked == [{"detach": False, "worker_cpus": None, "start_timeout_s": 60.0}]
 
 
+def test_a_job_that_does_not_say_where_it_runs_comes_to_ray_where_an_address_is_set(
+    asked: list[dict[str, Any]], flights: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    ms.run(flights.to("copy"))
+    ms.submit(flights.to("copy"), detach=True)
+    assert [each["detach"] for each in asked] == [False, True]
+
+
 def test_run_and_submit_take_what_is_asked_of_ray(
     asked: list[dict[str, Any]], flights: Stream
 ) -> None:

@@ -141,8 +141,15 @@ def _check_answers(address: str | None) -> None:
     Raises
     ------
     OptionError
-        When nobody does.
+        When nobody does, or it is that of the dashboard.
     """
+    if (address or "").startswith(("http://", "https://")):
+        message = (
+            f"no Ray can be reached at {address!r}: that is where jobs are submitted to "
+            "(RAY_API_SERVER_ADDRESS); give the cluster's own address, RAY_ADDRESS=auto or "
+            "e.g. RAY_ADDRESS=127.0.0.1:6379"
+        )
+        raise OptionError(message)
     server = (address or "auto").removeprefix("ray://")
     # "auto" is for Ray to look up, and what has a scheme, to understand or refuse.
     if server == "auto" or "://" in server or os.environ.get("RAY_USE_TLS", "0") != "0":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 CLONE_NEWNET = 0x40000000
 
@@ -51,6 +53,13 @@ def processes_below(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         children = [int(each) for each in file.read().split()]
     return children + [each for child in children for each in processes_below(child)]
+
+
+def kill_with_all_below(process: subprocess.Popen[Any]) -> None:
+    """Kill the process that started a node or a cluster of Ray, with all that runs there."""
+    for pid in [process.pid, *processes_below(process.pid)]:
+        end(pid, signal.SIGKILL)
+    process.wait()
 
 
 def resident_bytes(pid: int) -> int:

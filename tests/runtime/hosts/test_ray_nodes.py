@@ -21,7 +21,7 @@ from millstream.cli.live import LiveView
 from millstream.runtime.control import JobRecord, JobState
 from millstream.runtime.restart import RestartStrategy
 from tests.runtime.hosts.ray_jobs import POLL_S, TIMEOUT_S, FedJob
-from tests.runtime.hosts.ray_kit import end, is_alive, processes_below
+from tests.runtime.hosts.ray_kit import end, is_alive, kill_with_all_below, processes_below
 
 ray: Any = pytest.importorskip("ray")
 
@@ -46,14 +46,7 @@ def node(address: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             if process.poll() is None:
-                kill(process)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Let a node die with all that runs there."""
-    for pid in [process.pid, *processes_below(process.pid)]:
-        end(pid, signal.SIGKILL)
-    process.wait()
+                kill_with_all_below(process)
 
 
 def raylet_of(process: subprocess.Popen[bytes]) -> int:
@@ -90,7 +83,7 @@ def test_a_job_goes_on_without_nodes_that_stand_still_or_lack_memory(
             # Ray takes it for dead. Its worker lives on and writes: nobody may see that.
             end(raylet_of(first), signal.SIGSTOP)
             job.wait_until(lambda _: bool(short_of_memory(job)))
-            kill(second)
+            kill_with_all_below(second)
         after = job.wait_mid_run(attempt=before.attempt + 1)
         assert after.restored is not None
         assert after.restored >= (before.checkpoint or 0) >= 2
@@ -115,7 +108,7 @@ def test_a_job_that_has_no_room_without_a_dead_node_says_so_and_goes_on_with_ano
         handle = job.submit(left + 1, worker_cpus=1)
         before = job.wait_mid_run()
         assert before.pid not in processes_below(first.pid), "the coordinator is with its driver"
-        kill(first)
+        kill_with_all_below(first)
         room = f"each of {left + 1} needs 1 CPU, and of {left} there are 0 free"
         waiting = job.wait_until(lambda record: room in (record.reason or ""))
     assert re.fullmatch(rf"Ray is to start worker \d: {room}", waiting.reason or "")
