@@ -135,8 +135,22 @@ class Storage(Protocol):
         """Open `path` for appending, creating it (and its folder entry, durably) if missing."""
         ...
 
-    def map(self, path: str, size_bytes: int) -> pa.Buffer:
-        """Return the first `size_bytes` of `path`, read-only and without copying."""
+    def rename(self, path: str, new_path: str) -> None:
+        """Let the file `path` replace `new_path`, in the same folder, durably and at once.
+
+        Who has the replaced file mapped or open keeps its content.
+        """
+        ...
+
+    def file_size(self, path: str) -> int:
+        """Return the size of `path` in bytes; raises `FileNotFoundError`."""
+        ...
+
+    def map(self, path: str, size_bytes: int | None = None) -> pa.Buffer:
+        """Return the first `size_bytes` (`None`: all) of `path`, read-only and without copying.
+
+        Raises `OSError` where it has fewer.
+        """
         ...
 
     def shared_cells(self, path: str, size_bytes: int) -> SharedCells:

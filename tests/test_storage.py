@@ -56,6 +56,9 @@ class TestBothDisks:
             lambda: storage.write_file(path, b"x"),
             lambda: storage.open_append(path),
             lambda: storage.map(path, 1),
+            lambda: storage.map(path),
+            lambda: storage.file_size(path),
+            lambda: storage.rename(path, f"{root}/none/other"),
             lambda: storage.shared_cells(path, 64),
             lambda: storage.lock(path).__enter__(),
         ]
@@ -94,8 +97,24 @@ class TestBothDisks:
         assert mapped.to_pybytes() == b"0123"
         assert storage.map(f"{root}/file", 7).to_pybytes() == b"0123xyz"
         assert storage.map(f"{root}/file", 0).size == 0
+        assert storage.map(f"{root}/file").size == storage.file_size(f"{root}/file") == 30_004
+        storage.open_append(f"{root}/empty").close()
+        assert storage.map(f"{root}/empty").size == storage.file_size(f"{root}/empty") == 0
         with pytest.raises(OSError, match="cannot map 40000 bytes"):
             storage.map(f"{root}/file", 40_000)
+
+    def test_a_renamed_file_replaces_another(self, place: tuple[Storage, str]) -> None:
+        storage, root = place
+        storage.write_file(f"{root}/new", b"new")
+        storage.write_file(f"{root}/file", b"old")
+        file, mapped = storage.open_append(f"{root}/file"), storage.map(f"{root}/file")
+        storage.rename(f"{root}/new", f"{root}/file")
+        assert storage.list_directory(root) == ["file"]
+        assert storage.read_file(f"{root}/file") == b"new"
+        assert (mapped.to_pybytes(), file.size_bytes) == (b"old", 3)
+        storage.rename(f"{root}/file", f"{root}/other")
+        assert storage.list_directory(root) == ["other"]
+        file.close()
 
     @pytest.mark.parametrize("size_bytes", [64, 4096, 20])
     def test_cells_are_shared(self, place: tuple[Storage, str], size_bytes: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from millstream.clock import Clock
 from millstream.errors import LogError
@@ -18,14 +19,23 @@ from millstream.log.group_commit import GroupCommit
 from millstream.log.index import SegmentIndex
 from millstream.log.metadata import ColumnLayout
 from millstream.log.recovery import Recovery
-from millstream.log.segment import encode_head
+from millstream.log.segment import encode_head, head_checksum
 from millstream.log.segments import Segments
 from millstream.log.settings import LiveSettings
 from millstream.storage import AppendFile
 
 LOCK_NAME = "append.lock"
+US_PER_MS = 1000
 
 HeaderAt = Callable[[EncodedBatch, LogEnd, int, int], FrameHeader]
+
+
+class _Active(NamedTuple):
+    """The segment that appends go to: its base offset, its columns, and when it was made."""
+
+    base: int
+    layout: ColumnLayout
+    created_us: int
 
 
 class Appender:
@@ -59,7 +69,7 @@ class Appender:
         self._cuts = 0
         self._open: tuple[int, AppendFile] | None = None
         self._index: SegmentIndex | None = None
-        self._active: tuple[int, ColumnLayout] | None = None
+        self._active: _Active | None = None
         self._refusal = ""
 
     def append(
@@ -81,7 +91,7 @@ class Appender:
         """
         # Before the lock is taken, and as good as always for the segment that they will get.
         active = self._active
-        draft.encode(draft.own if active is None else draft.layout_in(active[1]))
+        draft.encode(draft.own if active is None else draft.layout_in(active.layout))
         try:
             with self._segments.storage.lock(self._lock_path):
                 end = self._ready_end()
@@ -106,18 +116,19 @@ class Appender:
         base, start = end.segment_base, end.position
         file = self._file(base)
         chunks = encoded.chunks(header)
+        checksum = 0
         try:
             if start == 0:
                 file.truncate(0)  # what a dead one left
                 head = encode_head(encoded.layout, base, now_us)
                 chunks.insert(0, head)
-                start = len(head)
+                start, checksum = len(head), head_checksum(head)
             file.append(chunks)
         except OSError as error:
             self._fail(file, end, error)
         if end.position == 0:
-            self._active = base, encoded.layout
-            self._index = SegmentIndex(base, end.offset, start)
+            self._active = _Active(base, encoded.layout, now_us)
+            self._index = SegmentIndex(base, checksum, end.offset, start)
         end = LogEnd(base, start + header.frame_size, header.end_offset)
         self._control.publish_written(end)
         if self._appends == self._appends_told:
@@ -127,6 +138,13 @@ class Appender:
         if index is not None and (index.base_offset, index.size_bytes) == (base, start):
             index.add(header)
         return header
+
+    def roll(self) -> None:
+        """Make the active segment final, unless it has no rows."""
+        with self._segments.storage.lock(self._lock_path):
+            end = self._ready_end()
+            if end.offset > end.segment_base:
+                self._seal(end)
 
     def recover_if_needed(self) -> None:
         """Recover after a power cut or a failed sync, unless somebody else did already."""
@@ -218,25 +236,29 @@ class Appender:
         """
         if end.position == 0:
             return end, draft.encode(draft.own)
-        active = self._layout(end)
-        layout = draft.layout_in(active)
-        if layout is active:
+        active = self._active_segment(end)
+        layout = draft.layout_in(active.layout)
+        if layout is active.layout:
             encoded = draft.encode(layout)
             is_first = end.offset == end.segment_base
-            if is_first or end.position + encoded.frame_size <= self._settings.known.segment_bytes:
+            settings = self._settings.known
+            age_us = self._clock.now_us() - active.created_us
+            is_full = end.position + encoded.frame_size > settings.segment_bytes
+            if is_first or not (is_full or age_us > settings.segment_ms * US_PER_MS):
                 return end, encoded
-            layout = draft.layout_after(active)
+            layout = draft.layout_after(active.layout)
         end = self._seal(end)
         assert end.position == 0, "a segment that starts with a marker keeps its columns"
         return end, draft.encode(layout)
 
-    def _layout(self, end: LogEnd) -> ColumnLayout:
-        """Return the columns of the active segment, which has a frame and ends at `end`."""
+    def _active_segment(self, end: LogEnd) -> _Active:
+        """Return what to know of the active segment, which has a frame and ends at `end`."""
         active = self._active
-        if active is None or active[0] != end.segment_base:
-            segment = self._segments.open(end.segment_base, end.position)
-            active = self._active = end.segment_base, segment.layout
-        return active[1]
+        if active is None or active.base != end.segment_base:
+            segment = self._segments.open(end.segment_base, end)
+            active = _Active(end.segment_base, segment.layout, segment.head.created_us)
+            self._active = active
+        return active
 
     def _seal(self, end: LogEnd) -> LogEnd:
         """Make the active segment final; return the end in a new one, which has no head yet."""
@@ -252,7 +274,8 @@ class Appender:
             or index.size_bytes > end.position
         ):
             index = None
-        segments.write_index(segments.extend_index(index, end.segment_base, end.position))
+        segment = segments.open(end.segment_base, end)
+        segments.write_index(segments.extend_index(index, segment))
         # Published before the file is made: who finds the holder dead goes on from here.
         end = LogEnd(end.offset, 0, end.offset)
         self._control.publish_written(end)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from millstream.errors import OffsetOutOfRangeError
+from millstream.log.control_file import LogEnd
 from millstream.log.frame import Frame
 from millstream.log.frame_header import Damage
 from millstream.log.segment import Segment
-from millstream.log.segments import Segments
+from millstream.log.segments import SegmentRemovedError, Segments
 
 
 class FrameCursor:
     """The frames from the one that holds the row of `offset` on, as far as readers may see.
 
-    Made by `Partition.frames`. The first frame may begin before `offset`; it ends behind it.
-    One thread at a time.
+    Made by `Partition.frames`. The first frame may begin before `offset`; it ends behind it. So
+    may a later one, where a cleaner replaced the segment that was to be read next: what lies
+    before `offset` was given out already. One thread at a time.
 
     Attributes
     ----------
@@ -28,23 +30,10 @@ class FrameCursor:
 
     def __init__(self, segments: Segments, offset: int) -> None:
         self._segments = segments
+        self._base = self._position = 0
         self._segment: Segment | None = None
-        end = segments.end()
-        bases = segments.bases(end)
-        first = bases[0] if bases else end.offset
-        if not first <= offset <= end.offset:
-            message = (
-                f"partition {segments.name} has the offsets from {first} to {end.offset}; got "
-                f"{offset}; rows before may have been removed, rows beyond may not be durable "
-                "yet, or a power cut took them back"
-            )
-            raise OffsetOutOfRangeError(message)
         self.offset = offset
-        self._base, self._position = end.segment_base, end.position
-        if offset < end.offset:
-            self._base = segments.base_of(offset, end)
-            self._position, self.offset = segments.index(self._base, end).before_offset(offset)
-            self._walk_to(offset)
+        self._seek(offset)
 
     def next(self) -> Frame | None:
         """Return the next frame, or `None`: there is none now, later perhaps.
@@ -55,7 +44,17 @@ class FrameCursor:
         ------
         CorruptSegmentError
             Where the frame's header is damaged; a later call raises again.
+        OffsetOutOfRangeError
+            Where the rows that come next were removed.
         """
+        while True:
+            try:
+                return self._next()
+            except SegmentRemovedError:
+                self._segments.relist()
+                self._seek(self.offset)
+
+    def _next(self) -> Frame | None:
         segment = self._segment
         while segment is None or self._position >= segment.limit:
             if not self._advance():
@@ -70,15 +69,46 @@ class FrameCursor:
         self.offset = found.end_offset
         return found
 
-    def _walk_to(self, offset: int) -> None:
-        """Skip the frames that end at or before `offset`, which is readable."""
+    def _seek(self, offset: int) -> None:
+        """Go to the frame that holds the row of `offset`."""
+        segments = self._segments
         while True:
-            position, at = self._position, self.offset
-            frame = self.next()
-            assert frame is not None, "a readable row lies in a frame"
-            if frame.end_offset > offset:
-                self._position, self.offset = position, at
-                return
+            end = segments.end()
+            first = segments.first_offset(end)
+            if not first <= offset <= end.offset:
+                message = (
+                    f"partition {segments.name} has the offsets from {first} to {end.offset}; got "
+                    f"{offset}; rows before may have been removed, rows beyond may not be durable "
+                    "yet, or a power cut took them back"
+                )
+                raise OffsetOutOfRangeError(message)
+            try:
+                return self._place(offset, end)
+            except SegmentRemovedError:
+                segments.relist()
+
+    def _place(self, offset: int, end: LogEnd) -> None:
+        segments = self._segments
+        self._base, self._position, self.offset = end.segment_base, end.position, offset
+        # Also at the end it is known by its head: it may be rewritten before it is read on.
+        self._segment = segments.open(self._base, end) if end.position else None
+        if offset == end.offset:
+            return
+        self._base = base = segments.base_of(offset, end)
+        if base != end.segment_base or self._segment is None:
+            self._segment = segments.open(base, end)
+        segment = self._segment
+        index = segments.index_of(segment, base == end.segment_base)
+        position, at = index.before_offset(offset)
+        for found in segment.walk(position, at):
+            if isinstance(found, Damage):
+                raise segments.corrupt(base, position, at, found)
+            if found.end_offset > offset:
+                break
+            position, at = position + found.header.frame_size, found.end_offset
+        self._position, self.offset = position, max(at, segment.head.compacted_end)
+        if position < segment.limit:
+            self.offset = at
 
     def _advance(self) -> bool:
         """Map what came since; return `False` where nothing did."""
@@ -89,14 +119,31 @@ class FrameCursor:
         size = segments.size(self._base, end)
         segment = self._segment
         if size > (self._position if segment is None else segment.limit):
-            self._segment = segment = segments.open(self._base, size)
-            self._position = max(self._position, segment.head.size_bytes)
+            opened = segments.open(self._base, end)
+            if segment is not None and segment.head.checksum != opened.head.checksum:
+                self._seek(self.offset)  # it was rewritten
+                return True
+            self._segment = opened
+            self._position = max(self._position, opened.head.size_bytes)
             return True
-        following = segments.base_after(self._base, end)
+        if segment is not None:
+            self.offset = max(self.offset, segment.head.compacted_end)
+        following = segments.base_from(max(self.offset, self._base + 1), end)
         if following is None:
             return False
         if following != self.offset:
-            damage = Damage(f"the segment ends there and the next starts with offset {following}")
-            raise segments.corrupt(self._base, self._position, self.offset, damage)
+            return self._pass_gap(following)
         self._base, self._position, self._segment = following, 0, None
+        return True
+
+    def _pass_gap(self, following: int) -> bool:
+        """Go on where the segment ended and no other begins; raise where rows are missing."""
+        segments = self._segments
+        offset = self.offset
+        segments.relist()
+        self._seek(offset)  # a cleaner may have merged the next segment with those before
+        segment = self._segment
+        if segment is not None and self._position >= segment.limit and self.offset == offset:
+            damage = Damage(f"the segment ends there and the next starts with offset {following}")
+            raise segments.corrupt(self._base, self._position, offset, damage)
         return True

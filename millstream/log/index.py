@@ -19,7 +19,7 @@ STRIDE = 64 * 1024
 """Bytes of a segment that one entry stands for, at least."""
 
 _MAGIC = b"MSix"
-_FIXED = struct.Struct("<4sIqqqq")
+_FIXED = struct.Struct("<4sIqqqqq")
 _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<qqq")
 
@@ -37,6 +37,8 @@ class SegmentIndex:
     ----------
     base_offset
         Offset of the segment's first row.
+    head_checksum
+        Of the segment's head: an index of the segment that this one replaced does not fit.
     end_offset
         Offset behind the last frame that was added.
     size_bytes
@@ -47,6 +49,7 @@ class SegmentIndex:
     """
 
     base_offset: int
+    head_checksum: int
     end_offset: int
     size_bytes: int
     offsets: list[int] = field(default_factory=list)
@@ -69,6 +72,7 @@ class SegmentIndex:
         """Return an index that can be added to without changing this one."""
         return SegmentIndex(
             self.base_offset,
+            self.head_checksum,
             self.end_offset,
             self.size_bytes,
             list(self.offsets),
@@ -81,7 +85,9 @@ class SegmentIndex:
 
         The row is less than `STRIDE` bytes and one frame further on.
         """
-        entry = bisect_right(self.offsets, offset) - 1
+        entry = max(bisect_right(self.offsets, offset) - 1, 0)
+        if not self.positions:
+            return self.size_bytes, self.end_offset
         return self.positions[entry], self.offsets[entry]
 
     def before_time(self, timestamp_us: int) -> tuple[int, int] | None:
@@ -99,8 +105,9 @@ class SegmentIndex:
     def encode(self) -> bytes:
         """Return the content of the index file."""
         fixed = _FIXED.pack(
-            _MAGIC, VERSION, self.base_offset, self.end_offset, self.size_bytes, len(self.offsets)
-        )
+            _MAGIC, VERSION, self.base_offset, self.head_checksum, self.end_offset,
+            self.size_bytes, len(self.offsets),
+        )  # fmt: skip
         entries = zip(self.offsets, self.positions, self.max_timestamps_us, strict=True)
         content = fixed + b"".join(_ENTRY.pack(*entry) for entry in entries)
         return content + _CRC.pack(crc32c(content))
@@ -112,11 +119,12 @@ class SegmentIndex:
             return Damage(f"{len(content)} bytes are too few for an index")
         if crc32c(content[: -_CRC.size]) != _CRC.unpack_from(content, len(content) - _CRC.size)[0]:
             return Damage("the checksum of the index does not hold")
-        magic, version, base_offset, end_offset, size_bytes, count = _FIXED.unpack_from(content)
+        fields = _FIXED.unpack_from(content)
+        magic, version, base_offset, checksum, end_offset, size_bytes, count = fields
         if (magic, version) != (_MAGIC, VERSION):
             return Damage(f"the index is not one of version {VERSION}")
         if len(content) != _FIXED.size + count * _ENTRY.size + _CRC.size:
             return Damage(f"the index has no room for {count} entries")
         entries = list(_ENTRY.iter_unpack(content[_FIXED.size : -_CRC.size]))
         offsets, positions, times = ([entry[column] for entry in entries] for column in range(3))
-        return cls(base_offset, end_offset, size_bytes, offsets, positions, times)
+        return cls(base_offset, checksum, end_offset, size_bytes, offsets, positions, times)

@@ -20,6 +20,7 @@ from millstream.errors import (
     UnknownTopicError,
     nearest,
 )
+from millstream.log.cleaner import Cleaning
 from millstream.log.consumer import Columns, Consumer
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
@@ -244,6 +245,23 @@ class Log:
         self._configs.clear()  # others may have altered them
         names = self._names()
         return [names[name] for name in sorted(names)]
+
+    def clean(self, topic: str | None = None) -> list[Cleaning]:
+        """Remove and compact what the settings say, of one topic or of all.
+
+        Appenders do it by themselves when they start a segment; this does it at once, e.g. in
+        a topic that nobody writes to.
+
+        Raises
+        ------
+        UnknownTopicError
+            Where there is no such topic.
+        LockTimeoutError
+            Where another process is cleaning, for longer than ten seconds.
+        """
+        self.refuse_mirror()
+        names = self.topic_names() if topic is None else [topic]
+        return [cleaning for name in names for cleaning in self.topic(name).clean()]
 
     def topic_names(self) -> list[str]:
         """Return the names of all topics, sorted."""

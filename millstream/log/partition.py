@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -19,10 +19,13 @@ from millstream.log.frame import Frame
 from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
 from millstream.log.row_time import first_row_at, max_time_us
+from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
-from millstream.log.segments import Durability, Segments
+from millstream.log.segments import Durability, SegmentRemovedError, Segments
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage import Storage
+
+Found = TypeVar("Found")
 
 
 class AppendResult(NamedTuple):
@@ -91,6 +94,8 @@ class Partition:
         self._segments = Segments(
             storage, directory, self.name, self._layouts, self._control, durability
         )
+        self.sealed = SealedSegments(self._segments)
+        """Its sealed segments, for a cleaner."""
         self._commit = GroupCommit(self._segments, ring)
         self._ring = ring if durability == "os" else None
         self._appender = Appender(self._segments, self._commit, clock, self.settings)
@@ -192,12 +197,16 @@ class Partition:
         """
         self._appender.verify()
 
+    def roll(self) -> None:
+        """Seal the active segment if it has rows, and make all that was written durable."""
+        self._appender.roll()
+        while not self._commit.try_sync():
+            self._appender.recover_dead_sync()
+
     @property
     def first_offset(self) -> int:
         """Offset of the first row that is kept."""
-        end = self._segments.end()
-        bases = self._segments.bases(end)
-        return bases[0] if bases else end.offset
+        return self._segments.first_offset(self._segments.end())
 
     @property
     def written_end(self) -> int:
@@ -236,15 +245,16 @@ class Partition:
         Every row before it is earlier in time; rows behind it need not be later. Where no
         row reaches the time, `durable_end`.
         """
+        return self._looked_up(lambda end: self._find_time(end, timestamp_us))
+
+    def _find_time(self, end: LogEnd, timestamp_us: int) -> int:
         segments = self._segments
-        end = segments.end()
         for base in segments.bases(end):
-            index = segments.index(base, end)
-            start = index.before_time(timestamp_us)
+            segment = segments.open(base, end)
+            start = segments.index_of(segment, base == end.segment_base).before_time(timestamp_us)
             if start is None:
                 continue
             position, offset = start
-            segment = segments.open(base, index.size_bytes)
             for frame in segment.walk(position, offset):
                 if isinstance(frame, Damage):
                     raise segments.corrupt(base, position, offset, frame)
@@ -256,20 +266,37 @@ class Partition:
 
     def segments(self) -> list[tuple[int, int]]:
         """Return (base offset, readable bytes) of each segment, in order."""
-        end = self._segments.end()
-        return [(base, self._segments.size(base, end)) for base in self._segments.bases(end)]
+        segments = self._segments
+        return self._looked_up(
+            lambda end: [(base, segments.size(base, end)) for base in segments.bases(end)]
+        )
 
     def mapped_segments(self) -> tuple[LogEnd, list[tuple[str, Segment]]]:
         """Return the readable end, and each segment up to it: its path, and its bytes mapped.
 
-        Raises `CorruptSegmentError` where a head is damaged, or a file was replaced meanwhile.
+        Raises `CorruptSegmentError` where a head is damaged.
         """
+        return self._looked_up(lambda end: (end, self._map_segments(end)))
+
+    def _map_segments(self, end: LogEnd) -> list[tuple[str, Segment]]:
         segments = self._segments
-        end = segments.end()
-        return end, [
-            (segments.path(base), segments.open(base, segments.size(base, end)))
-            for base in segments.bases(end)
-        ]
+        found = []
+        reached = 0
+        for base in segments.bases(end):
+            if base < reached:
+                continue  # a leftover of what a compacted segment replaced
+            segment = segments.open(base, end)
+            reached = segment.head.compacted_end
+            found.append((segments.path(base), segment))
+        return found
+
+    def _looked_up(self, look: Callable[[LogEnd], Found]) -> Found:
+        """Return what `look` finds up to the readable end; again, where a cleaner came between."""
+        while True:
+            try:
+                return look(self._segments.end())
+            except SegmentRemovedError:
+                self._segments.relist()
 
     def _check_columns(self, schema: pa.Schema) -> None:
         """Raise `SchemaMismatchError` where rows of `schema` are none of this partition's."""

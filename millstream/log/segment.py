@@ -21,7 +21,7 @@ HEADER_SIZE = 64
 SUFFIX = ".arrows"
 
 _MAGIC = b"MSsh"
-_FIXED = struct.Struct("<4sIIIqqq20x")
+_FIXED = struct.Struct("<4sIIIqqqqI8x")
 _CRC = struct.Struct("<I")
 
 
@@ -39,14 +39,29 @@ def segment_bases(storage: Storage, directory: str) -> list[int]:
     ]
 
 
-def encode_head(layout: ColumnLayout, base_offset: int, created_us: int) -> bytes:
-    """Return the first bytes of a segment: the schema message with the segment's header."""
+def encode_head(
+    layout: ColumnLayout,
+    base_offset: int,
+    created_us: int,
+    compacted_end: int = 0,
+    compactions: int = 0,
+) -> bytes:
+    """Return the first bytes of a segment: the schema message with the segment's header.
+
+    For the parameters see `SegmentHead`.
+    """
     before = encode_schema(layout.schema, HEADER_SIZE)
     size = len(before) + HEADER_SIZE
     fixed = _FIXED.pack(
-        _MAGIC, VERSION, HEADER_SIZE, layout.column_count, base_offset, size, created_us
-    )
+        _MAGIC, VERSION, HEADER_SIZE, layout.column_count, base_offset, size, created_us,
+        compacted_end, compactions,
+    )  # fmt: skip
     return before + fixed + _CRC.pack(crc32c(fixed, crc32c(before)))
+
+
+def head_checksum(head: bytes) -> int:
+    """Return the checksum that a segment's first bytes end with."""
+    return int(_CRC.unpack_from(head, len(head) - _CRC.size)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +76,26 @@ class SegmentHead:
         Where the first frame starts.
     created_us
         When the segment was made.
+    compacted_end
+        Where it was rewritten by compaction: the offset up to which it stands for what was
+        there; else 0.
+    compactions
+        How often its rows were rewritten.
+    checksum
+        Of the head: it tells a rewritten segment from the one that it replaced.
     """
 
     base_offset: int
     size_bytes: int
     created_us: int
+    compacted_end: int
+    compactions: int
+    checksum: int
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether the segment was rewritten: its offsets may have gaps."""
+        return self.compactions > 0
 
 
 def try_head(view: memoryview, limit: int) -> SegmentHead | Damage:
@@ -78,14 +108,15 @@ def try_head(view: memoryview, limit: int) -> SegmentHead | Damage:
     size = PREFIX_SIZE + metadata_size
     if size > limit or size < PREFIX_SIZE + HEADER_SIZE:
         return Damage(f"its metadata length {metadata_size} does not fit")
-    if crc32c(view[: size - 4]) != _CRC.unpack_from(view, size - 4)[0]:
+    checksum: int = _CRC.unpack_from(view, size - 4)[0]
+    if crc32c(view[: size - 4]) != checksum:
         return Damage("the checksum of the segment's head does not hold")
-    magic, version, header_size, _, base_offset, stored_size, created_us = _FIXED.unpack_from(
-        view, size - HEADER_SIZE
-    )
+    fields = _FIXED.unpack_from(view, size - HEADER_SIZE)
+    magic, version, header_size, _, base_offset, stored_size = fields[:6]
+    created_us, compacted_end, compactions = fields[6:]
     if (magic, version, header_size, stored_size) != (_MAGIC, VERSION, HEADER_SIZE, size):
         return Damage(f"its head is not one of version {VERSION}")
-    return SegmentHead(base_offset, size, created_us)
+    return SegmentHead(base_offset, size, created_us, compacted_end, compactions, checksum)
 
 
 class Segment:
@@ -147,8 +178,7 @@ class Segment:
     @property
     def mark(self) -> str:
         """The checksum of the head as hex digits: the same as long as the file only grows."""
-        position = self.head.size_bytes - _CRC.size
-        return bytes(self._view[position : self.head.size_bytes]).hex()
+        return _CRC.pack(self.head.checksum).hex()
 
     def verify(self, start: int = 0) -> None:
         """Check every frame from byte `start` on, which is 0 or a frame's start.

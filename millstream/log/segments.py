@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from contextlib import suppress
 from typing import Literal
 
 import pyarrow as pa
 
-from millstream.errors import CorruptSegmentError, UnknownTopicError
+from millstream.errors import CorruptSegmentError, LogError, UnknownTopicError
 from millstream.log.columns import SegmentLayouts
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import corrupt
@@ -20,10 +20,19 @@ from millstream.storage import Storage
 Durability = Literal["fsync", "os"]
 
 
+class SegmentRemovedError(LogError):
+    """Raised when a cleaner removed a segment's file, or put another in its place.
+
+    Whoever reads looks at what there is now (`Segments.relist`); it never reaches users.
+    """
+
+
 class Segments:
     """The segments in the folder `directory`.
 
-    What is remembered here is replaced whole, never changed: any thread may call anything.
+    What is remembered here is replaced whole, never changed: any thread may call anything. A
+    cleaner, in any process, may remove or replace sealed segments at any time; what is mapped
+    stays.
 
     Parameters
     ----------
@@ -52,7 +61,6 @@ class Segments:
         self.durability = durability
         self._bases: list[int] = []
         self._sealed_indexes: dict[int, SegmentIndex] = {}
-        self._sealed_sizes: dict[int, int] = {}
         self._active_index: SegmentIndex | None = None
 
     def path(self, base: int) -> str:
@@ -86,37 +94,67 @@ class Segments:
             count -= 1
         return known[:count]
 
-    def base_of(self, offset: int, end: LogEnd) -> int:
-        """Return the base offset of the segment that holds the row of `offset`."""
-        bases = self.bases(end)
-        return bases[bisect_right(bases, offset) - 1]
+    def relist(self) -> None:
+        """Forget which segments there are: a cleaner was here."""
+        self._bases = []
 
-    def base_after(self, base: int, end: LogEnd) -> int | None:
-        """Return the base offset of the readable segment after `base`; `None`: none yet."""
+    def first_offset(self, end: LogEnd) -> int:
+        """Return the offset of the first row that is kept."""
         bases = self.bases(end)
-        following = bisect_right(bases, base)
-        return bases[following] if following < len(bases) else None
+        if bases and not self.storage.exists(self.path(bases[0])):
+            self.relist()
+            bases = self.bases(end)
+        return bases[0] if bases else end.offset
+
+    def base_of(self, offset: int, end: LogEnd) -> int:
+        """Return the base offset of the segment that holds the row of `offset`.
+
+        Raises `SegmentRemovedError` where that is before the first.
+        """
+        bases = self.bases(end)
+        index = bisect_right(bases, offset) - 1
+        if index < 0:
+            message = f"no segment of partition {self.name} reaches down to offset {offset}"
+            raise SegmentRemovedError(message)
+        return bases[index]
+
+    def base_from(self, offset: int, end: LogEnd) -> int | None:
+        """Return the least base offset of a readable segment from `offset` on; `None`: none yet.
+
+        Between the end of a compacted segment and that lie leftovers of what it replaced.
+        """
+        bases = self.bases(end)
+        index = bisect_left(bases, offset)
+        return bases[index] if index < len(bases) else None
 
     def size(self, base: int, end: LogEnd) -> int:
         """Return how many bytes of the segment `base` readers may see."""
         if base == end.segment_base:
             return end.position
-        size = self._sealed_sizes.get(base)
-        if size is None:
-            path = self.path(base)
-            if not self.storage.exists(path):  # opening it would create it
-                self.refuse_removed()
-                raise self.corrupt(base, 0, base, Damage("the file is missing"))
-            file = self.storage.open_append(path)
-            size = self._sealed_sizes[base] = file.size_bytes
-            file.close()
-        return size
+        try:
+            return self.storage.file_size(self.path(base))
+        except FileNotFoundError as error:
+            raise self._removed(base) from error
 
-    def open(self, base: int, size_bytes: int) -> Segment:
-        """Return the first `size_bytes` of the segment `base`, mapped, its head verified."""
+    def open(self, base: int, end: LogEnd) -> Segment:
+        """Return the readable bytes of the segment `base`, mapped, its head verified.
+
+        Raises
+        ------
+        CorruptSegmentError
+            Where the head is damaged or the file too short.
+        SegmentRemovedError
+            Where the file is gone.
+        """
+        # Of a sealed segment all there is: it may just be replaced by a longer or shorter one.
+        return self._map(base, end.position if base == end.segment_base else None)
+
+    def _map(self, base: int, size_bytes: int | None) -> Segment:
         path = self.path(base)
         try:
             buffer: pa.Buffer = self.storage.map(path, size_bytes)
+        except FileNotFoundError as error:
+            raise self._removed(base) from error
         except OSError as error:
             self.refuse_removed()
             damage = Damage(f"{size_bytes} bytes of it should be there; {error}")
@@ -127,33 +165,39 @@ class Segments:
         return segment
 
     def index(self, base: int, end: LogEnd) -> SegmentIndex:
-        """Return an index of the segment `base`, as far as it is readable.
+        """Return an index of the segment `base`, as far as it is readable; see `index_of`."""
+        return self.index_of(self.open(base, end), base == end.segment_base)
 
-        A sealed segment's is read from its file, or, where that is missing or wrong, made and
-        written anew; the active one's is made by walking on from where it was last time.
+    def index_of(self, segment: Segment, is_active: bool) -> SegmentIndex:
+        """Return an index of the frames of `segment`.
+
+        A sealed segment's is read from its file, or, where that is missing or of no use, made
+        and written anew; the active one's is made by walking on from where it was last time.
         """
-        size = self.size(base, end)
-        if base == end.segment_base:
+        base, checksum = segment.head.base_offset, segment.head.checksum
+        if is_active:
             known = self._active_index
-            known = known.copy() if known is not None and known.base_offset == base else None
-            self._active_index = index = self.extend_index(known, base, size)
+            fits = known is not None and known.head_checksum == checksum
+            known = known.copy() if known is not None and fits else None
+            self._active_index = index = self.extend_index(known, segment)
             return index
         sealed = self._sealed_indexes.get(base)
-        if sealed is None:
-            sealed = self._read_index(base, size)
+        if sealed is None or sealed.head_checksum != checksum:
+            sealed = self._read_index(segment)
             if sealed is None:
-                sealed = self.extend_index(None, base, size)
+                sealed = self.extend_index(None, segment)
                 self.write_index(sealed)
             self._sealed_indexes[base] = sealed
         return sealed
 
-    def extend_index(self, index: SegmentIndex | None, base: int, size_bytes: int) -> SegmentIndex:
-        """Add to `index` (`None`: a new one) the frames up to `size_bytes`, and return it."""
-        if index is not None and index.size_bytes >= size_bytes:
+    def extend_index(self, index: SegmentIndex | None, segment: Segment) -> SegmentIndex:
+        """Add to `index` (`None`: a new one) the frames of `segment` beyond it; return it."""
+        head = segment.head
+        base = head.base_offset
+        if index is not None and index.size_bytes >= segment.limit:
             return index
-        segment = self.open(base, size_bytes)
         if index is None:
-            index = SegmentIndex(base, base, segment.head.size_bytes)
+            index = SegmentIndex(base, head.checksum, base, head.size_bytes)
         for frame in segment.walk(index.size_bytes, index.end_offset):
             if isinstance(frame, Damage):
                 raise self.corrupt(base, index.size_bytes, index.end_offset, frame)
@@ -166,8 +210,14 @@ class Segments:
         with suppress(OSError):
             self.storage.write_file(f"{self.directory}/{name}", index.encode())
 
-    def _read_index(self, base: int, size_bytes: int) -> SegmentIndex | None:
+    def _removed(self, base: int) -> SegmentRemovedError:
+        """Return the error for a segment whose file is gone."""
+        self.refuse_removed()
+        return SegmentRemovedError(f"{self.path(base)} of partition {self.name} is gone")
+
+    def _read_index(self, segment: Segment) -> SegmentIndex | None:
         """Return what the index file of a sealed segment says; `None` where it is of no use."""
+        base = segment.head.base_offset
         try:
             content = self.storage.read_file(f"{self.directory}/{index_file_name(base)}")
         except FileNotFoundError:
@@ -175,5 +225,5 @@ class Segments:
         index = SegmentIndex.try_decode(content)
         if isinstance(index, Damage):
             return None
-        fits = index.base_offset == base and index.size_bytes == size_bytes
-        return index if fits else None
+        fits = index.head_checksum == segment.head.checksum and index.size_bytes == segment.limit
+        return index if fits and index.base_offset == base else None

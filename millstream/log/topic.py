@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.clock import Clock
-from millstream.errors import OptionError
+from millstream.errors import OffsetOutOfRangeError, OptionError
 from millstream.log.bells import Bells, bell_of
+from millstream.log.cleaner import Cleaner, Cleaning
 from millstream.log.columns import OPERATION_COLUMN
 from millstream.log.partition import Partition
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
@@ -20,6 +21,8 @@ from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.topic_config import TOMBSTONE, TopicConfig
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
+
+CLEANER_TIMEOUT_US = 10_000_000
 
 
 class Topic:
@@ -94,14 +97,20 @@ class Topic:
         self,
         partition: int,
         *,
-        offset: int = 0,
+        offset: int | None = None,
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
         verify: bool = True,
     ) -> PartitionReader:
-        """Return a reader of one partition from `offset` on; see `PartitionReader`."""
+        """Return a reader of one partition from `offset` on; see `PartitionReader`.
+
+        By default it starts with the first row that is kept.
+        """
+        found = self.partition(partition)
+        if offset is None:
+            offset = found.first_offset
         return PartitionReader(
-            self.partition(partition),
+            found,
             self.config,
             self._transactions,
             number=partition,
@@ -190,6 +199,23 @@ class Topic:
                 parts.append(self._latest_of(pa.Table.from_batches(batches)))
         return pa.concat_tables([self.schema.empty_table(), *parts])
 
+    def clean(self, timeout_us: int = CLEANER_TIMEOUT_US) -> list[Cleaning]:
+        """Remove and compact what the settings say, and return what was done to each partition.
+
+        Readers and writers go on beside it. Raises `LockTimeoutError` where another cleaner is
+        at work for longer than `timeout_us`.
+        """
+        self.refresh()
+        done = []
+        for index in range(self.partitions):
+            partition = self.partition(index)
+            with partition.sealed.exclusive(timeout_us):
+                cleaner = Cleaner(
+                    partition, self._clock, partial(self.stable_end, index), self.name, index
+                )
+                done.append(cleaner.clean())
+        return done
+
     def describe(self) -> dict[str, object]:
         """Return what there is to know: configuration, and the state of each partition.
 
@@ -249,16 +275,22 @@ class Topic:
 
     def _stable_frames(self, index: int) -> StableFrames:
         """Return the frames of a partition, gone through up to the last stable offset."""
-        frames = self._stable.get(index)
-        if frames is None:
-            partition = self.partition(index)
-            first = partition.settled_end
-            frames = self._stable[index] = StableFrames(
-                partition, self._transactions, first, "read_committed", lambda: first
-            )
-        while frames.next() is not None:
-            pass
-        return frames
+        while True:
+            frames = self._stable.get(index)
+            if frames is None:
+                partition = self.partition(index)
+                first = partition.settled_end
+                frames = self._stable[index] = StableFrames(
+                    partition, self._transactions, first, "read_committed", partial(int, first)
+                )
+            try:
+                while frames.next() is not None:
+                    pass
+            except OffsetOutOfRangeError:
+                # Rows that it had not seen yet were removed: they were decided, then.
+                del self._stable[index]
+            else:
+                return frames
 
     def _describe_partition(self, index: int) -> dict[str, object]:
         partition = self.partition(index)

@@ -288,7 +288,16 @@ class LocalStorage:
         """Open `path` for appending; creates it, with a durable entry, where it is missing."""
         return LocalAppendFile(path)
 
-    def map(self, path: str, size_bytes: int) -> pa.Buffer:
+    def rename(self, path: str, new_path: str) -> None:
+        """Let the file `path` replace `new_path`, in the same folder, durably and at once."""
+        os.replace(path, new_path)
+        sync_directory(os.path.dirname(new_path))
+
+    def file_size(self, path: str) -> int:
+        """Return the size of `path` in bytes; raises `FileNotFoundError`."""
+        return os.stat(path).st_size
+
+    def map(self, path: str, size_bytes: int | None = None) -> pa.Buffer:
         """Return the first `size_bytes` of `path` as a read-only buffer over the page cache.
 
         The mapping lives as long as the buffer or anything made from it. Raises `OSError`
@@ -298,6 +307,8 @@ class LocalStorage:
             return pa.py_buffer(b"")
         # Unlike mmap.mmap, pyarrow's mapping keeps no file descriptor.
         with pa.memory_map(path, "r") as file:
+            if size_bytes is None:
+                return file.read_buffer()
             if file.size() < size_bytes:
                 message = f"cannot map {size_bytes} bytes of {path}; it has {file.size()}"
                 raise OSError(message)

@@ -201,7 +201,20 @@ class MemoryStorage:
             self.effect("sync_directory", directory.sync)
         return MemoryAppendFile(self, file)
 
-    def map(self, path: str, size_bytes: int) -> pa.Buffer:
+    def rename(self, path: str, new_path: str) -> None:
+        """Let the file `path` replace `new_path`, in the same folder, durably and at once."""
+        self.check_alive()
+        self._file(path)
+        (directory, name), (_, new_name) = self._place(path), self._place(new_path)
+        self.effect("rename", lambda: _rename(directory, name, new_name))
+        self.effect("sync_directory", directory.sync)
+
+    def file_size(self, path: str) -> int:
+        """Return the size of `path` in bytes; raises `FileNotFoundError`."""
+        self.check_alive()
+        return self._file(path).size
+
+    def map(self, path: str, size_bytes: int | None = None) -> pa.Buffer:
         """Return the first `size_bytes` of `path` as a read-only buffer, without a copy.
 
         Raises `OSError` where the file is shorter.
@@ -210,6 +223,8 @@ class MemoryStorage:
         if size_bytes == 0:
             return pa.py_buffer(b"")
         file = self._file(path)
+        if size_bytes is None:
+            size_bytes = file.size
         if file.size < size_bytes:
             message = f"cannot map {size_bytes} bytes of {path}; it has {file.size}"
             raise OSError(message)

@@ -42,7 +42,7 @@ def put(log: Log, topic: str, ids: Iterable[int], partition: int | None = None) 
         producer.append(rows(*ids), partition=partition)
 
 
-def read(topic: Topic, partition: int = 0, offset: int = 0) -> list[int]:
+def read(topic: Topic, partition: int = 0, offset: int | None = None) -> list[int]:
     """The ids of all rows that a read-committed reader of one partition sees from `offset` on."""
     reader = topic.reader(partition, offset=offset)
     found = []

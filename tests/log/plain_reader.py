@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 FRAME_HEADER = struct.Struct("<4sIIIqqqqqqqqqqI")
-SEGMENT_HEADER = struct.Struct("<4sIIIqqq20xI")
+SEGMENT_HEADER = struct.Struct("<4sIIIqqqqI8xI")
 
 
 class DamageError(Exception):
@@ -136,7 +136,7 @@ def read_frame(content: bytes, position: int, schema: pa.Schema) -> tuple[PlainF
 def read_segment(path: Path, is_last: bool) -> list[PlainFrame]:
     content = path.read_bytes()
     size = 8 + struct.unpack_from("<i", content, 4)[0]
-    magic, version, header_size, count, base, head, _, stored = SEGMENT_HEADER.unpack_from(
+    magic, version, header_size, count, base, head, _, _, _, stored = SEGMENT_HEADER.unpack_from(
         content, size - 64
     )
     check(crc(content[: size - 4]) == stored, "segment checksum")

@@ -1,0 +1,107 @@
+"""Cleans a partition: removes what is too old or too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from millstream.clock import Clock
+from millstream.log.partition import Partition
+from millstream.log.retention import SegmentAge, count_expired
+
+US_PER_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What a cleaning did to a partition.
+
+    Attributes
+    ----------
+    topic, partition
+        Which.
+    segments_removed, bytes_removed
+        Of those removed by `retention.ms` and `retention.bytes`.
+    """
+
+    topic: str
+    partition: int
+    segments_removed: int = 0
+    bytes_removed: int = 0
+
+
+class Cleaner:
+    """Cleans one partition; one thread at a time.
+
+    Parameters
+    ----------
+    partition
+        Which; its settings decide. Its caller has the right to clean it.
+    clock
+        Tells how old rows are.
+    stable_end
+        Returns its last stable offset: nothing beyond it is touched.
+    topic, index
+        What the partition is called in what is returned.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        clock: Clock,
+        stable_end: Callable[[], int],
+        topic: str,
+        index: int,
+    ) -> None:
+        self._partition = partition
+        self._sealed = partition.sealed
+        self._clock = clock
+        self._stable_end = stable_end
+        self._name = topic, index
+
+    def clean(self) -> Cleaning:
+        """Do all that the settings say, and return what was done."""
+        self._sealed.tidy()
+        self.roll_if_old()
+        return Cleaning(*self._name, *self.remove_expired())
+
+    def roll_if_old(self) -> None:
+        """Seal the active segment where no append did in time."""
+        settings = self._partition.settings.refresh()
+        limits_ms = [settings.segment_ms]
+        if settings.deletes and settings.retention_ms >= 0:
+            limits_ms.append(settings.retention_ms)
+        active = self._sealed.active()
+        if active is not None:
+            age_us = self._clock.now_us() - active.head.created_us
+            if age_us > min(limits_ms) * US_PER_MS:
+                self._partition.roll()
+
+    def remove_expired(self) -> tuple[int, int]:
+        """Remove the oldest segments that may not be kept; return how many, and their bytes.
+
+        The last file of a partition stays: its name says which offset comes next.
+        """
+        partition, sealed = self._partition, self._sealed
+        segments = sealed.list()
+        active = sealed.active()
+        heads = [each.head for each in segments] + ([] if active is None else [active.head])
+        ages = [
+            SegmentAge(
+                sealed.end_offset(segment),
+                segment.limit,
+                sealed.newest_us(segment),
+                following.created_us,
+            )
+            for segment, (_, following) in zip(segments, pairwise(heads), strict=False)
+        ]
+        count = count_expired(
+            ages,
+            partition.settings.known,
+            size_bytes=sum(size for _, size in partition.segments()),
+            stable_end=self._stable_end(),
+            now_us=self._clock.now_us(),
+        )
+        sealed.remove_first(segments[:count])
+        return count, sum(segment.limit for segment in segments[:count])

@@ -1,0 +1,104 @@
+"""The sealed segments of a partition as a cleaner handles them: listed, removed, replaced.
+
+One cleaner at a time, in all processes. It may die between any two effects: what it leaves is
+a partition, perhaps with files that no reader looks at, which the next cleaner removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from millstream.log.index import SUFFIX as INDEX_SUFFIX
+from millstream.log.index import index_file_name
+from millstream.log.row_time import TIME_MIN
+from millstream.log.segment import SUFFIX as SEGMENT_SUFFIX
+from millstream.log.segment import Segment, segment_bases, segment_file_name
+from millstream.log.segments import Segments
+
+LOCK_NAME = "clean.lock"
+TEMPORARY_SUFFIX = f"{SEGMENT_SUFFIX}.tmp"
+
+
+class SealedSegments:
+    """The sealed segments in `segments`. All but `exclusive` is called inside of that."""
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+        self._storage = segments.storage
+        self._directory = segments.directory
+
+    def exclusive(self, timeout_us: int) -> AbstractContextManager[object]:
+        """Hold the right to clean; raises `LockTimeoutError`, naming the process that has it."""
+        return self._storage.lock(f"{self._directory}/{LOCK_NAME}", timeout_us)
+
+    def list(self) -> list[Segment]:
+        """Return all segments that are durable and grow no more, mapped, in order.
+
+        Leftovers of what a compacted segment replaced are not among them.
+        """
+        segments = self._segments
+        segments.relist()
+        durable = segments.control.durable()
+        if durable is None:
+            return []
+        found: list[Segment] = []
+        for base in segments.bases(durable):
+            if base == durable.segment_base:
+                break
+            if not found or base >= found[-1].head.compacted_end:
+                found.append(segments.open(base, durable))
+        return found
+
+    def active(self) -> Segment | None:
+        """Return the segment behind the sealed ones; `None` where it has no rows yet."""
+        durable = self._segments.control.durable()
+        if durable is None or durable.position == 0:
+            return None
+        return self._segments.open(durable.segment_base, durable)
+
+    def end_offset(self, segment: Segment) -> int:
+        """Return the offset behind the last row that a sealed segment stands for."""
+        index = self._segments.index_of(segment, is_active=False)
+        return max(index.end_offset, segment.head.compacted_end)
+
+    def newest_us(self, segment: Segment) -> int:
+        """Return the largest time of a sealed segment's rows; `TIME_MIN`: none has one."""
+        index = self._segments.index_of(segment, is_active=False)
+        return max(index.max_timestamps_us, default=TIME_MIN)
+
+    def remove_first(self, segments: Sequence[Segment]) -> None:
+        """Remove the partition's first segments, the oldest first.
+
+        Each is durably gone before the next one goes: there is never a gap.
+        """
+        for segment in segments:
+            self._storage.remove(segment.source[1])
+        for segment in segments:
+            self._storage.remove(self._index_path(segment.head.base_offset))
+        self._segments.relist()
+
+    def tidy(self) -> None:
+        """Remove what cleaners that died left: unfinished and replaced segments, lone indexes."""
+        storage, directory = self._storage, self._directory
+        names = storage.list_directory(directory)
+        for name in names:
+            if name.endswith(TEMPORARY_SUFFIX):
+                storage.remove(f"{directory}/{name}")
+        kept = {segment.head.base_offset for segment in self.list()}
+        durable = self._segments.control.durable()
+        if durable is None:
+            return
+        for base in segment_bases(storage, directory):
+            if base < durable.segment_base and base not in kept:
+                storage.remove(f"{directory}/{segment_file_name(base)}")
+        for name in names:
+            stem = name.removesuffix(INDEX_SUFFIX)
+            if stem == name or not stem.isdigit() or int(stem) in kept:
+                continue
+            if int(stem) < durable.segment_base:
+                storage.remove(f"{directory}/{name}")
+        self._segments.relist()
+
+    def _index_path(self, base: int) -> str:
+        return f"{self._directory}/{index_file_name(base)}"
