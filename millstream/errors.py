@@ -71,6 +71,26 @@ class FencedError(LogError, UserError):
     """Raised when a writer's epoch was superseded by a newer attempt of the same owner."""
 
 
+class FencedMemberError(FencedError):
+    """Raised when a member commits what it does not own in its group, or no longer."""
+
+
+class InvalidGroupError(UserError, ValueError):
+    """Raised when a group or a member has a name that cannot be used."""
+
+
+class UnknownGroupError(UserError, KeyError):
+    """Raised when a group does not exist in the log."""
+
+
+class GroupActiveError(LogError, UserError):
+    """Raised when a group is changed from outside while it has living members."""
+
+
+class NoCommittedOffsetError(LogError, UserError):
+    """Raised when a group has committed nothing, and its consumer was told not to choose."""
+
+
 class LockTimeoutError(LogError):
     """Raised when a lock was not free in time; names the process that holds it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -50,7 +50,7 @@ class Consumer:
         topics: Sequence[Topic],
         clock: Clock,
         *,
-        start: Literal["beginning", "end"] = "beginning",
+        start: str = "beginning",
         columns: Columns = None,
         isolation: Isolation = "read_committed",
     ) -> None:

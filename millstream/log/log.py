@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Literal, Self, cast
+from typing import Self, Unpack, cast, overload
 
 import msgspec
 import pyarrow as pa
@@ -16,12 +16,16 @@ from millstream.errors import (
     InvalidTopicError,
     LogError,
     MirrorError,
+    OptionError,
     TopicExistsError,
     UnknownTopicError,
     nearest,
 )
 from millstream.log.cleaner import Cleaning
 from millstream.log.consumer import Columns, Consumer
+from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
+from millstream.log.groups.group import Group
+from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
@@ -106,6 +110,9 @@ class Log:
         self._topics: dict[str, Topic] = {}
         self._configs: dict[str, TopicConfig] = {}
         self._transactions: Transactions | None = None
+        self._groups = Groups(
+            self.path, storage, clock, lambda: self.transactions, self.topic, self._names
+        )
 
     @staticmethod
     def default() -> Log:
@@ -294,18 +301,79 @@ class Log:
         transactions = self.transactions
         return Producer(found.config, partitions, writer, lambda: transactions.check(writer))
 
+    @overload
     def consumer(
         self,
         topics: str | Sequence[str],
         *,
-        start: Literal["beginning", "end"] = "beginning",
+        group: None = None,
+        start: Start = "beginning",
         columns: Columns = None,
         isolation: Isolation = "read_committed",
+    ) -> Consumer: ...
+
+    @overload
+    def consumer(
+        self,
+        topics: str | Sequence[str],
+        *,
+        group: str,
+        member: str | None = None,
+        start: Start = "beginning",
+        columns: Columns = None,
+        isolation: Isolation = "read_committed",
+        **options: Unpack[MemberOptions],
+    ) -> GroupConsumer: ...
+
+    def consumer(
+        self,
+        topics: str | Sequence[str],
+        *,
+        group: str | None = None,
+        member: str | None = None,
+        start: Start = "beginning",
+        columns: Columns = None,
+        isolation: Isolation = "read_committed",
+        **options: Unpack[MemberOptions],
     ) -> Consumer:
-        """Return a consumer of all partitions of topics, with positions of its own."""
+        """Return a consumer of topics: of all their partitions, or of its share in a group.
+
+        Parameters
+        ----------
+        topics
+            One or several.
+        group
+            Whose members share the partitions out among them and commit how far they are; a
+            group comes into being with its first member.
+        member
+            Of a static member, the name under which it comes back after a restart: then it has
+            its partitions again, and nothing moves, if it does so in time.
+        start
+            `"beginning"` or `"end"`; in a group, where nothing is committed, or what is
+            committed is out of range, or then `"error"`.
+        columns, isolation
+            As for `Topic.reader`; columns perhaps by topic.
+        **options
+            Of a member: see `millstream.log.groups.consumer.GroupOptions`.
+        """
         names = [topics] if isinstance(topics, str) else list(topics)
+        if group is not None:
+            settings = GroupOptions(start=start, **options)
+            return self._groups.consumer(names, group, member, settings, columns, isolation)
+        if member is not None or options:
+            given = ["member"] if member is not None else sorted(options)
+            message = f"{given[0]!r} is an option of a group's consumer; name the group, too"
+            raise OptionError(message)
         found = [self.topic(name) for name in names]
         return Consumer(found, self.clock, start=start, columns=columns, isolation=isolation)
+
+    def groups(self) -> list[str]:
+        """Return the names of all groups, sorted."""
+        return self._groups.names()
+
+    def group(self, name: str) -> Group:
+        """Return a group, which need not exist yet; raises `InvalidGroupError`."""
+        return self._groups.group(name)
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[Transaction]:
@@ -389,4 +457,7 @@ class Log:
 
     def _sync_participant(self, participant: Participant) -> None:
         topic, partition = participant
+        if topic.startswith(PARTICIPANT_PREFIX):
+            self._groups.sync(topic)
+            return
         self.topic(topic).partition(partition).sync()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from millstream.errors import FencedError, TransactionError
+from millstream.errors import FencedError, OptionError, TransactionError
+from millstream.log.consumer import Place
+from millstream.log.groups.consumer import GroupConsumer
+from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.producer import Producer
 from millstream.log.transactions import Writer
 
@@ -32,6 +36,7 @@ class Transaction:
         self._log = log
         self._writer = writer
         self._producers: dict[str, Producer] = {}
+        self._groups: set[str] = set()
         self._decided = False
 
     @property
@@ -51,6 +56,39 @@ class Transaction:
         self._check_open()
         self._producer(topic).delete(keys, transaction=NUMBER)
 
+    def commit_offsets(
+        self, group: GroupConsumer | str, positions: Mapping[Place, int] | None = None
+    ) -> None:
+        """Let a group's offsets be committed with the rows: both, or neither.
+
+        Parameters
+        ----------
+        group
+            The consumer whose rows were worked on, of `auto_commit=False`; or the name of a
+            group without members.
+        positions
+            Offset of the next row by partition; by default the consumer's: behind all rows that
+            it polled.
+
+        Raises
+        ------
+        FencedMemberError
+            Where the consumer does not own one of the partitions any more: let the error end
+            the transaction.
+        """
+        self._check_open()
+        if not isinstance(group, str):
+            group.commit_in(self._writer, NUMBER, positions)
+            name = group.group
+        else:
+            if positions is None or any(isinstance(each, int) for each in positions):
+                message = f"name the positions of group {group!r} by (topic, partition)"
+                raise OptionError(message)
+            offsets = {each: at for each, at in positions.items() if isinstance(each, tuple)}
+            self._log.group(group).commit(offsets, self._writer, NUMBER)
+            name = group
+        self._groups.add(name)
+
     def commit(self) -> None:
         """Make the rows durable and visible, all at once; raises `FencedError`."""
         self._check_open()
@@ -59,6 +97,7 @@ class Transaction:
             for topic, producer in self._producers.items()
             for index in producer.touched()
         ]
+        participants += [(f"{PARTICIPANT_PREFIX}{name}", 0) for name in sorted(self._groups)]
         transactions = self._log.transactions
         transactions.prepare(self._writer, NUMBER, participants)
         transactions.decide(self._writer, NUMBER, "commit")

@@ -60,7 +60,11 @@ def test_it_starts_where_it_is_told(log: Log) -> None:
     consumer.seek_end()
     assert consumer.poll() is None
     with pytest.raises(OptionError, match="'beginning' or 'end'; got 'middle'"):
-        log.consumer("x", start="middle")  # type: ignore[arg-type]
+        log.consumer("x", start="middle")  # type: ignore[call-overload]
+    with pytest.raises(OptionError, match="'beginning' or 'end'; got 'error'"):
+        log.consumer("x", start="error")
+    with pytest.raises(OptionError, match="'member' is an option of a group's consumer"):
+        log.consumer("x", member="m")  # type: ignore[call-overload]
     with pytest.raises(UnknownColumnError):
         log.consumer("x", columns=["none"])
     with pytest.raises(OffsetOutOfRangeError):

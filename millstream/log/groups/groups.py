@@ -1,0 +1,158 @@
+"""The groups of a log: opens each, and what is committed in it, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TypedDict
+
+from millstream.clock import Clock
+from millstream.errors import InvalidGroupError, InvalidTopicError
+from millstream.log.consumer import Columns
+from millstream.log.groups.consumer import Callback, GroupConsumer, GroupOptions
+from millstream.log.groups.folder import GroupFolder, groups_directory
+from millstream.log.groups.group import Group
+from millstream.log.groups.member import GroupMember
+from millstream.log.groups.membership import GroupState
+from millstream.log.groups.offsets import CommittedOffsets
+from millstream.log.groups.partition_id import Catalog, TopicShape
+from millstream.log.reader import Isolation
+from millstream.log.topic import Topic
+from millstream.log.topic_config import TopicConfig, check_name
+from millstream.log.transactions import Transactions
+from millstream.storage import Storage
+
+PARTICIPANT_PREFIX = "group:"
+"""What the offsets of a group are called as a participant of a transaction; no topic's name."""
+
+
+class MemberOptions(TypedDict, total=False):
+    """Options of `Log.consumer` for members of a group; see `GroupOptions`."""
+
+    auto_commit: bool
+    auto_commit_interval_ms: int
+    session_timeout_ms: int
+    on_assigned: Callback
+    on_revoked: Callback
+    on_lost: Callback
+
+
+class Groups:
+    """The groups of the log in `path`.
+
+    Parameters
+    ----------
+    path, storage, clock
+        Of the log.
+    transactions
+        Returns the log's.
+    find_topic, configs
+        Return a topic by name, and the configurations of all topics by name.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        storage: Storage,
+        clock: Clock,
+        transactions: Callable[[], Transactions],
+        find_topic: Callable[[str], Topic],
+        configs: Callable[[], dict[str, TopicConfig]],
+    ) -> None:
+        self._path = path
+        self._storage = storage
+        self._clock = clock
+        self._transactions = transactions
+        self._find_topic = find_topic
+        self._configs = configs
+        self._offsets: dict[str, CommittedOffsets] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of all groups, sorted."""
+        directory = groups_directory(self._path)
+        return [
+            name
+            for name in self._storage.list_directory(directory)
+            if self._storage.exists(f"{directory}/{name}/state.json")
+        ]
+
+    def group(self, name: str) -> Group:
+        """Return a group, which need not exist yet; raises `InvalidGroupError`."""
+        folder = self._folder(name)
+        return Group(
+            folder, lambda state: self._open(folder, state), self._find_topic, self._catalog
+        )
+
+    def consumer(
+        self,
+        topics: Sequence[str],
+        group: str,
+        member: str | None,
+        options: GroupOptions,
+        columns: Columns,
+        isolation: Isolation,
+    ) -> GroupConsumer:
+        """Return a consumer that is a member of a group once it polls."""
+        folder = self._folder(group)
+        if member is not None:
+            _check(member, "member")
+        joining = GroupMember(
+            folder,
+            lambda state: self._open(folder, state),
+            self._clock,
+            self._transactions(),
+            self._catalog,
+            member,
+            tuple(topics),
+            options.session_timeout_ms * 1_000,
+        )
+        return GroupConsumer(
+            self._find_topic,
+            topics,
+            self._clock,
+            group=group,
+            member=joining,
+            options=options,
+            columns=columns,
+            isolation=isolation,
+        )
+
+    def sync(self, participant: str) -> None:
+        """Make what a group has committed durable; `participant` is its name with the prefix."""
+        folder = self._folder(participant.removeprefix(PARTICIPANT_PREFIX))
+        state = folder.read()
+        if state is not None:  # else its offsets are gone with it
+            self._open(folder, state).sync()
+
+    def _folder(self, name: str) -> GroupFolder:
+        _check(name, "group")
+        return GroupFolder(self._path, name, self._storage, self._clock)
+
+    def _open(self, folder: GroupFolder, state: GroupState) -> CommittedOffsets:
+        directory = f"{folder.directory}/offsets/{state.offsets}"
+        found = self._offsets.get(folder.name)
+        if found is None or found.directory != directory:
+            found = self._offsets[folder.name] = CommittedOffsets(
+                directory,
+                self._storage,
+                self._clock,
+                f"offsets of group {folder.name}",
+                self._transactions(),
+            )
+        return found
+
+    def _catalog(self, names: Collection[str] | None) -> Catalog:
+        configs = self._configs()
+        return {
+            name: TopicShape(config.id, config.generation, config.partitions)
+            for name, config in configs.items()
+            if names is None or name in names
+        }
+
+
+def _check(name: str, what: str) -> None:
+    """Raise `InvalidGroupError` unless `name` can be a group's or a member's: as for topics."""
+    try:
+        check_name(name)
+    except InvalidTopicError as error:
+        message = str(error).replace("a topic's name", f"a {what}'s name")
+        raise InvalidGroupError(message) from error
