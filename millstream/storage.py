@@ -202,7 +202,7 @@ class Objects(Protocol):
         ...
 
     def names(self, prefix: str) -> list[str]:
-        """Return the sorted names of the objects in the folder `prefix` and below it."""
+        """Return the sorted names of the objects in the folder `prefix` (empty: all) and below."""
         ...
 
     def remove(self, name: str) -> None:

@@ -47,7 +47,7 @@ class FolderObjects:
         """Return the files below the folder `prefix`."""
         return sorted(
             path.removeprefix(f"{self._directory}/")
-            for path in files_below(self._storage, f"{self._directory}/{prefix}")
+            for path in files_below(self._storage, f"{self._directory}/{prefix}".rstrip("/"))
             if not path.endswith(_TEMPORARY)
         )
 
@@ -93,7 +93,7 @@ class FileSystemObjects:
     def names(self, prefix: str) -> list[str]:
         """Return the objects below the folder `prefix`."""
         selector = pyarrow.fs.FileSelector(
-            f"{self._base}/{prefix}", allow_not_found=True, recursive=True
+            f"{self._base}/{prefix}".rstrip("/"), allow_not_found=True, recursive=True
         )
         return sorted(
             each.path.removeprefix(f"{self._base}/")

@@ -23,12 +23,16 @@ class Cleaning:
         Which.
     segments_removed, bytes_removed
         Of those removed by `retention.ms` and `retention.bytes`.
+    segments_moved, bytes_moved
+        Of those moved to the topic's `remote.storage.place`.
     """
 
     topic: str
     partition: int
     segments_removed: int = 0
     bytes_removed: int = 0
+    segments_moved: int = 0
+    bytes_moved: int = 0
 
 
 class Cleaner:
@@ -64,7 +68,7 @@ class Cleaner:
         """Do all that the settings say, and return what was done."""
         self._sealed.tidy()
         self.roll_if_old()
-        return Cleaning(*self._name, *self.remove_expired())
+        return Cleaning(*self._name, *self.remove_expired(), *self.move_out())
 
     def roll_if_old(self) -> None:
         """Seal the active segment where no append did in time."""
@@ -105,3 +109,30 @@ class Cleaner:
         )
         sealed.remove_first(segments[:count])
         return count, sum(segment.limit for segment in segments[:count])
+
+    def move_out(self) -> tuple[int, int]:
+        """Move what need not stay on this disk; return how many segments, and their bytes.
+
+        All of a segment that is moved is decided: nobody looks at it again but readers.
+        """
+        settings, sealed = self._partition.settings.known, self._sealed
+        if not settings.remote_storage_place or sealed.active() is None:
+            return 0, 0  # the last file of a partition stays
+        here = [each for each in sealed.list() if not sealed.is_moved(each)]
+        size = sum(each.limit for each in here)
+        oldest_us = self._clock.now_us() - settings.local_retention_ms * US_PER_MS
+        stable_end = self._stable_end()
+        moved = []
+        for segment in here:
+            too_much = 0 <= settings.local_retention_bytes < size
+            too_old = settings.local_retention_ms >= 0 and sealed.newest_us(segment) < oldest_us
+            if not (too_much or too_old) or sealed.end_offset(segment) > stable_end:
+                break
+            sealed.move(segment, settings.remote_storage_place, self._folder())
+            size -= segment.limit
+            moved.append(segment.limit)
+        return len(moved), sum(moved)
+
+    def _folder(self) -> str:
+        """Return where in a store the partition's segments are put: topic, generation, number."""
+        return "/".join(self._partition.directory.split("/")[-3:])

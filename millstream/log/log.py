@@ -30,6 +30,7 @@ from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
 from millstream.log.settings import altered_config, parse_config
+from millstream.log.tier.mover import remove_all_moved
 from millstream.log.topic import Topic
 from millstream.log.topic_config import Durability, TopicConfig, check_name
 from millstream.log.transaction import Transaction
@@ -284,6 +285,7 @@ class Log:
         with self.storage.lock(f"{self.path}/topics.lock"):
             # Without its description the topic is gone; what a crash leaves of it is rubbish.
             self.storage.remove(f"{topic.directory}/topic.json")
+            remove_all_moved(self.storage, topic.directory)
             self.storage.remove(topic.directory)
         self._topics.pop(topic.config.id, None)
         self._configs.pop(topic.config.id, None)

@@ -23,6 +23,7 @@ from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
 from millstream.log.segments import Durability, SegmentRemovedError, Segments
 from millstream.log.settings import LiveSettings, TopicSettings
+from millstream.log.tier.cache import SegmentCache
 from millstream.storage import Storage
 
 Found = TypeVar("Found")
@@ -60,6 +61,8 @@ class Partition:
         The column that holds the rows' time; `None`: the time of the append.
     ring
         Called after what readers may see has become more.
+    cache
+        Of segments that were moved to a store of objects.
 
     Raises
     ------
@@ -81,6 +84,7 @@ class Partition:
         name: str = "",
         time_column: str | None = None,
         ring: Callable[[], None] | None = None,
+        cache: SegmentCache | None = None,
     ) -> None:
         self._layouts = SegmentLayouts(schema)
         self.directory = directory
@@ -92,7 +96,7 @@ class Partition:
         storage.make_directory(directory)
         self._control = ControlFile(storage, directory)
         self._segments = Segments(
-            storage, directory, self.name, self._layouts, self._control, durability
+            storage, directory, self.name, self._layouts, self._control, durability, cache
         )
         self.sealed = SealedSegments(self._segments)
         """Its sealed segments, for a cleaner."""

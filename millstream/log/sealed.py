@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager
 from millstream.log.index import SUFFIX as INDEX_SUFFIX
 from millstream.log.index import index_file_name
 from millstream.log.row_time import TIME_MIN
+from millstream.log.segment import MOVED_SUFFIX, Segment, segment_bases, segment_file_name
 from millstream.log.segment import SUFFIX as SEGMENT_SUFFIX
-from millstream.log.segment import Segment, segment_bases, segment_file_name
 from millstream.log.segments import Segments
+from millstream.log.tier.mover import move_out, remove_moved
 
 LOCK_NAME = "clean.lock"
 TEMPORARY_SUFFIX = f"{SEGMENT_SUFFIX}.tmp"
@@ -73,7 +74,8 @@ class SealedSegments:
         Each is durably gone before the next one goes: there is never a gap.
         """
         for segment in segments:
-            self._storage.remove(segment.source[1])
+            self.remove_moved(segment.head.base_offset)
+            self._storage.remove(f"{self._directory}/{segment_file_name(segment.head.base_offset)}")
         for segment in segments:
             self._storage.remove(self._index_path(segment.head.base_offset))
         self._segments.relist()
@@ -91,7 +93,10 @@ class SealedSegments:
             return
         for base in segment_bases(storage, directory):
             if base < durable.segment_base and base not in kept:
+                self.remove_moved(base)
                 storage.remove(f"{directory}/{segment_file_name(base)}")
+            elif storage.exists(f"{directory}/{segment_file_name(base)}"):
+                self.remove_moved(base)  # it was rewritten here, or not quite moved
         for name in names:
             stem = name.removesuffix(INDEX_SUFFIX)
             if stem == name or not stem.isdigit() or int(stem) in kept:
@@ -99,6 +104,18 @@ class SealedSegments:
             if int(stem) < durable.segment_base:
                 storage.remove(f"{directory}/{name}")
         self._segments.relist()
+
+    def move(self, segment: Segment, place: str, folder: str) -> None:
+        """Move a sealed segment to a store of objects; see `millstream.log.tier.mover`."""
+        move_out(self._storage, self._directory, segment, place, folder)
+
+    def is_moved(self, segment: Segment) -> bool:
+        """Return `True` iff a segment is in a store of objects."""
+        return segment.source[1].endswith(MOVED_SUFFIX)
+
+    def remove_moved(self, base: int) -> None:
+        """Remove a segment from the store of objects where it is in one."""
+        remove_moved(self._storage, self._directory, base)
 
     def _index_path(self, base: int) -> str:
         return f"{self._directory}/{index_file_name(base)}"

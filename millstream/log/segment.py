@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,7 +19,10 @@ from millstream.storage import Storage
 VERSION = 1
 HEADER_SIZE = 64
 SUFFIX = ".arrows"
+MOVED_SUFFIX = ".moved"
+"""Of what is left of a segment that was moved to a store of objects."""
 
+_ENDS = frozenset({SUFFIX[1:], MOVED_SUFFIX[1:]})
 _MAGIC = b"MSsh"
 _FIXED = struct.Struct("<4sIIIqqqqI8x")
 _CRC = struct.Struct("<I")
@@ -31,12 +34,9 @@ def segment_file_name(base_offset: int) -> str:
 
 
 def segment_bases(storage: Storage, directory: str) -> list[int]:
-    """Return the base offsets of the segments in `directory`, rising."""
-    return [
-        int(name.removesuffix(SUFFIX))
-        for name in storage.list_directory(directory)
-        if name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdigit()
-    ]
+    """Return the base offsets of the segments in `directory`, rising; moved ones too."""
+    names = [name.rpartition(".") for name in storage.list_directory(directory)]
+    return sorted({int(stem) for stem, _, end in names if end in _ENDS and stem.isdigit()})
 
 
 def encode_head(
@@ -120,7 +120,7 @@ def try_head(view: memoryview, limit: int) -> SegmentHead | Damage:
 
 
 class Segment:
-    """The first `limit` bytes of a segment, mapped.
+    """The first `limit` bytes of a segment, mapped; those of a moved one when they are needed.
 
     Attributes
     ----------
@@ -135,14 +135,19 @@ class Segment:
     """
 
     def __init__(
-        self, source: tuple[str, str], buffer: pa.Buffer, head: SegmentHead, layout: ColumnLayout
+        self,
+        source: tuple[str, str],
+        head: SegmentHead,
+        layout: ColumnLayout,
+        limit: int,
+        load: Callable[[], pa.Buffer],
     ) -> None:
         self.source = source
         self.head = head
         self.layout = layout
-        self.limit = buffer.size
-        self._buffer = buffer
-        self._view = memoryview(buffer)
+        self.limit = limit
+        self._load = load
+        self._loaded: tuple[pa.Buffer, memoryview] | None = None
 
     @classmethod
     def try_open(
@@ -152,6 +157,21 @@ class Segment:
 
         `layouts` says what its schema may be, `base_offset` is what its name says.
         """
+        return cls.try_open_moved(
+            (name, path), buffer, layouts, base_offset, buffer.size, lambda: buffer
+        )
+
+    @classmethod
+    def try_open_moved(
+        cls,
+        source: tuple[str, str],
+        buffer: pa.Buffer,
+        layouts: SegmentLayouts,
+        base_offset: int,
+        limit: int,
+        load: Callable[[], pa.Buffer],
+    ) -> Segment | Damage:
+        """Return a segment of `limit` bytes that begin with `buffer`; `load` returns them all."""
         head = try_head(memoryview(buffer), buffer.size)
         if isinstance(head, Damage):
             return head
@@ -160,20 +180,26 @@ class Segment:
         layout = layouts.try_of_head(buffer.slice(0, head.size_bytes).to_pybytes(), HEADER_SIZE)
         if isinstance(layout, Damage):
             return layout
-        return cls((name, path), buffer, head, layout)
+        return cls(source, head, layout, limit, load)
 
     def try_frame(self, position: int) -> Frame | Damage:
         """Return the frame that starts at `position`, its header verified; or why not."""
-        found = try_frame_header(self._view, position, self.limit, self.layout.column_count)
+        buffer, view = self._loaded or self._open()
+        found = try_frame_header(view, position, self.limit, self.layout.column_count)
         if isinstance(found, Damage):
             return found
         header, header_position = found
-        return Frame(header, self._buffer, self.layout, self.source, position, header_position)
+        return Frame(header, buffer, self.layout, self.source, position, header_position)
 
     @property
     def content(self) -> pa.Buffer:
         """The mapped bytes."""
-        return self._buffer
+        return (self._loaded or self._open())[0]
+
+    def _open(self) -> tuple[pa.Buffer, memoryview]:
+        buffer = self._load()
+        self._loaded = buffer, memoryview(buffer)
+        return self._loaded
 
     @property
     def mark(self) -> str:

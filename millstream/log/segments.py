@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ from millstream.log.frame import corrupt
 from millstream.log.frame_header import Damage
 from millstream.log.index import SegmentIndex, index_file_name
 from millstream.log.segment import Segment, segment_bases, segment_file_name
+from millstream.log.tier.cache import SegmentCache
+from millstream.log.tier.moved_segment import moved_path, read_moved
 from millstream.storage import Storage
 
 Durability = Literal["fsync", "os"]
@@ -42,6 +45,8 @@ class Segments:
         Of its segments.
     control
         Its control file.
+    cache
+        Of the segments that were moved; `None`: none ever is.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Segments:
         layouts: SegmentLayouts,
         control: ControlFile,
         durability: Durability,
+        cache: SegmentCache | None = None,
     ) -> None:
         self.storage = storage
         self.directory = directory
@@ -59,6 +65,7 @@ class Segments:
         self.layouts = layouts
         self.control = control
         self.durability = durability
+        self._cache = cache
         self._bases: list[int] = []
         self._sealed_indexes: dict[int, SegmentIndex] = {}
         self._active_index: SegmentIndex | None = None
@@ -101,7 +108,7 @@ class Segments:
     def first_offset(self, end: LogEnd) -> int:
         """Return the offset of the first row that is kept."""
         bases = self.bases(end)
-        if bases and not self.storage.exists(self.path(bases[0])):
+        if bases and not self._is_there(bases[0]):
             self.relist()
             bases = self.bases(end)
         return bases[0] if bases else end.offset
@@ -134,7 +141,10 @@ class Segments:
         try:
             return self.storage.file_size(self.path(base))
         except FileNotFoundError as error:
-            raise self._removed(base) from error
+            moved = read_moved(self.storage, self.directory, base)
+            if moved is None:
+                raise self._removed(base) from error
+            return moved.size
 
     def open(self, base: int, end: LogEnd) -> Segment:
         """Return the readable bytes of the segment `base`, mapped, its head verified.
@@ -154,7 +164,7 @@ class Segments:
         try:
             buffer: pa.Buffer = self.storage.map(path, size_bytes)
         except FileNotFoundError as error:
-            raise self._removed(base) from error
+            return self._open_moved(base, error)
         except OSError as error:
             self.refuse_removed()
             damage = Damage(f"{size_bytes} bytes of it should be there; {error}")
@@ -163,6 +173,29 @@ class Segments:
         if isinstance(segment, Damage):
             raise self.corrupt(base, 0, base, segment)
         return segment
+
+    def _open_moved(self, base: int, missing: FileNotFoundError) -> Segment:
+        """Return a segment that was moved to a store of objects; it is fetched when it is read."""
+        moved = read_moved(self.storage, self.directory, base)
+        if moved is None:
+            raise self._removed(base) from missing
+        assert self._cache is not None, "a topic's segments only are moved"
+        segment = Segment.try_open_moved(
+            (self.name, moved_path(self.directory, base)),
+            pa.py_buffer(moved.head),
+            self.layouts,
+            base,
+            moved.size,
+            partial(self._cache.map, self.name, moved),
+        )
+        if isinstance(segment, Damage):
+            raise self.corrupt(base, 0, base, segment)
+        return segment
+
+    def _is_there(self, base: int) -> bool:
+        """Return `True` iff the segment `base` is here, or known to be elsewhere."""
+        exists = self.storage.exists
+        return exists(self.path(base)) or exists(moved_path(self.directory, base))
 
     def index(self, base: int, end: LogEnd) -> SegmentIndex:
         """Return an index of the segment `base`, as far as it is readable; see `index_of`."""

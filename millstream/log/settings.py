@@ -6,6 +6,7 @@ that a default may change. To add one, add a field to `TopicSettings`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import TypeAlias, TypeVar
@@ -33,6 +34,15 @@ def _choice(default: str, *choices: str) -> str:
     return found
 
 
+def _text(what: str, pattern: str) -> str:
+    """Return a field for a text, which may be empty, of a form that `what` describes."""
+    found: str = field(default="", metadata={"text": (what, pattern)})
+    return found
+
+
+_PLACE = r"(/|[a-z][a-z0-9+.-]*://).*"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicSettings:
     """What holds for a topic: what was set, and the defaults.
@@ -47,11 +57,18 @@ class TopicSettings:
         Of what is stored.
     delete_retention_ms
         How long a tombstone stays after a compaction could have dropped it.
+    local_retention_bytes, local_retention_ms
+        Where there is a `remote_storage_place`: sealed segments beyond, or older, are moved
+        there. −1: none, never.
     max_message_bytes
         The largest row, as stored.
     min_cleanable_dirty_ratio
         The part of a partition's sealed bytes that must not be compacted yet before an
         automatic compaction is worth its while, 0 to 1.
+    remote_cache_bytes
+        How much of what was moved is kept on this disk for those who read it, of all topics.
+    remote_storage_place
+        A folder or a URI that `pyarrow.fs` knows, for sealed segments; empty: none is moved.
     retention_bytes
         Sealed segments beyond this are removed, the oldest first; of each partition. −1: none.
     retention_ms
@@ -65,10 +82,14 @@ class TopicSettings:
     cleanup_policy: str = _choice("delete", *POLICIES)
     compression_type: str = _choice("none", "none")
     delete_retention_ms: int = _number(DAY_MS, 0, INT64_MAX)
+    local_retention_bytes: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
+    local_retention_ms: int = _number(DAY_MS, UNLIMITED, INT64_MAX)
     max_message_bytes: int = _number(64 * 1024 * 1024, 1, 2**31 - 1)
     min_cleanable_dirty_ratio: float = _number(0.5, 0.0, 1.0)
     retention_bytes: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
     retention_ms: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
+    remote_cache_bytes: int = _number(4 * 1024**3, 1, INT64_MAX)
+    remote_storage_place: str = _text("a folder by its whole path, or a URI", _PLACE)
     segment_bytes: int = _number(256 * 1024 * 1024, 1, INT64_MAX)
     segment_ms: int = _number(7 * DAY_MS, 1, INT64_MAX)
 
@@ -171,6 +192,12 @@ def _parse(name: str, value: object, topic: str) -> Value:
             message = f"{where} is {allowed}; got {value!r}"
             raise InvalidTopicError(message)
         return text
+    if "text" in metadata:
+        what, pattern = metadata["text"]
+        if not isinstance(value, str) or (value and re.fullmatch(pattern, value) is None):
+            message = f"{where} is {what}; got {value!r}"
+            raise InvalidTopicError(message)
+        return value
     minimum, maximum = metadata["range"]
     kind = type(minimum)
     try:

@@ -18,6 +18,7 @@ from millstream.log.columns import OPERATION_COLUMN
 from millstream.log.partition import Partition
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
 from millstream.log.settings import LiveSettings, TopicSettings
+from millstream.log.tier.cache import SegmentCache
 from millstream.log.topic_config import TOMBSTONE, TopicConfig
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
@@ -53,6 +54,8 @@ class Topic:
         self._clock = clock
         self._transactions = transactions
         self._bells: Bells | None = None
+        path = directory.rpartition("/topics/")[0]
+        self._cache = SegmentCache(storage, path, lambda: self.settings.known.remote_cache_bytes)
         self._partitions: dict[int, Partition] = {}
         self._stable: dict[int, StableFrames] = {}
 
@@ -271,6 +274,7 @@ class Topic:
             name=f"{self.name}/{index}",
             time_column=config.time,
             ring=partial(self.bells.ring, self.bell(index)),
+            cache=self._cache,
         )
 
     def _stable_frames(self, index: int) -> StableFrames:

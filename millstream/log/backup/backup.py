@@ -174,15 +174,16 @@ def _segments(picture: Picture) -> list[SegmentPicture]:
 
 def _store_segment(vault: Vault, picture: SegmentPicture, known: dict[str, SavedFile]) -> SavedFile:
     """Store what of a segment the last backup did not have, verified."""
-    content = picture.content
     before = known.get(picture.path)
-    if before is not None and before.mark == picture.mark and before.size <= content.size:
-        if before.size == content.size:
-            return before
-        if starts_with(content, before.pieces):
-            picture.segment.verify(before.size)
-            pieces = [*before.pieces, *vault.store(content.slice(before.size))]
-            return SavedFile(picture.path, content.size, picture.mark, pieces)
+    size = picture.segment.limit
+    if before is not None and (before.mark, before.size) == (picture.mark, size):
+        return before
+    content = picture.content
+    grew = before is not None and before.mark == picture.mark and before.size < size
+    if before is not None and grew and starts_with(content, before.pieces):
+        picture.segment.verify(before.size)
+        pieces = [*before.pieces, *vault.store(content.slice(before.size))]
+        return SavedFile(picture.path, size, picture.mark, pieces)
     picture.segment.verify()
     return SavedFile(picture.path, content.size, picture.mark, vault.store(content))
 

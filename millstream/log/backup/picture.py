@@ -15,7 +15,7 @@ import pyarrow as pa
 from millstream.errors import CorruptSegmentError, LogError, UnknownTopicError
 from millstream.log.control_file import LogEnd
 from millstream.log.control_topic import ControlTopic, control_directory
-from millstream.log.log import Log
+from millstream.log.log import MIRROR_FILE, Log
 from millstream.log.partition import Partition
 from millstream.log.segment import Segment
 from millstream.storage import Storage
@@ -23,8 +23,11 @@ from millstream.storage_objects import files_below
 
 TRIES_MAX = 20
 
-_VOLATILE = (".lock", ".tmp", "/control", "/epochs", ".arrows", ".index")
+_VOLATILE = (".lock", ".tmp", "/control", "/epochs", ".arrows", ".index", ".moved")
 """How files end that are not copied: locks, what a boot maps, and what is copied otherwise."""
+
+_OF_THIS_LOG = frozenset({MIRROR_FILE, "bells", "cache"})
+"""What lies beside the topics and is of no use to a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,18 @@ class SegmentPicture:
         Of the file, below the log's folder.
     mark
         The segment's head as hex digits: equal as long as the file was only appended to.
-    content
-        The bytes.
     segment
-        The same as a segment.
+        The bytes.
     """
 
     path: str
     mark: str
-    content: pa.Buffer
     segment: Segment
+
+    @property
+    def content(self) -> pa.Buffer:
+        """The bytes; those of a segment that was moved away are fetched now."""
+        return self.segment.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,9 @@ def other_files(storage: Storage, path: str) -> Iterator[str]:
     """Yield the paths, below the log's folder, of the files that hold no rows and are kept."""
     for file in files_below(storage, path):
         name = file.removeprefix(f"{path}/")
-        if not name.endswith(_VOLATILE) and name not in {"mirror.json", "bells"}:
-            yield name
+        if name.endswith(_VOLATILE) or name.partition("/")[0] in _OF_THIS_LOG:
+            continue
+        yield name
 
 
 def _partitions(log: Log, topic: str) -> list[Partition]:
@@ -155,9 +161,7 @@ def _picture(log: Log, partition: Partition) -> PartitionPicture:
         partition.directory.removeprefix(f"{log.path}/"),
         end,
         [
-            SegmentPicture(
-                path.removeprefix(f"{log.path}/"), segment.mark, segment.content, segment
-            )
+            SegmentPicture(path.removeprefix(f"{log.path}/"), segment.mark, segment)
             for path, segment in segments
         ],
     )
