@@ -26,12 +26,22 @@ class Draft:
     ----------
     own
         The layout of the rows as they are.
+
+    Parameters
+    ----------
+    batch
+        The rows.
+    layouts
+        Of the partition.
+    compression
+        `"none"`, `"lz4"` or `"zstd"`.
     """
 
-    def __init__(self, batch: pa.RecordBatch, layouts: SegmentLayouts) -> None:
+    def __init__(self, batch: pa.RecordBatch, layouts: SegmentLayouts, compression: str) -> None:
         self.own = layouts.of(batch.schema)
         self._batch = batch
         self._layouts = layouts
+        self._compression = compression
         self._encoded: EncodedBatch | None = None
 
     def layout_in(self, active: ColumnLayout) -> ColumnLayout:
@@ -59,5 +69,5 @@ class Draft:
         encoded = self._encoded
         if encoded is None or encoded.layout is not layout:
             rows = widened(self._batch, layout.schema)
-            encoded = self._encoded = encode_batch(rows, layout)
+            encoded = self._encoded = encode_batch(rows, layout, self._compression)
         return encoded

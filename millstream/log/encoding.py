@@ -6,58 +6,28 @@ is made before the partition's lock is taken; the header is packed under it.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 from crc32c import crc32c
 
+from millstream.log.flatbuffer import read_message
 from millstream.log.frame_header import (
     FrameHeader,
+    LaterMessage,
     frame_header_size,
     pack_checksums,
     pack_frame_header,
 )
+from millstream.log.messages import ArrowMessage, messages_of
 from millstream.log.metadata import (
     PREFIX_SIZE,
     ColumnLayout,
-    body_length,
-    body_length_position,
-    buffers_position,
     column_range,
     pack_prefix,
     padded,
 )
 from millstream.storage import Bytes
-
-COPIED_BYTES_MAX = 64 * 1024
-"""A batch of so few bytes is sooner copied, into one chunk, than taken apart."""
-
-_I64 = struct.Struct("<q")
-_OPTIONS = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V5)
-
-
-class _ChunkSink:
-    """A file that keeps what is written to it as it comes: pyarrow hands over whole buffers."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.chunks: list[Any] = []
-
-    def write(self, chunk: Any) -> int:
-        self.chunks.append(chunk)
-        return len(chunk)
-
-    def writable(self) -> bool:
-        return True
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +43,18 @@ class EncodedBatch:
     before
         Prefix, metadata and zeros up to the header.
     body
-        The columns' buffers and their padding; they keep the batch's memory alive.
+        What follows the header: the buffers of the first message with their padding, and the
+        later messages; they keep the batch's memory alive.
     body_size
-        Bytes of the body, a multiple of 64.
+        Bytes of these, a multiple of 64.
     column_checksums
-        CRC-32C of each top-level column's body range.
+        CRC-32C of each top-level column's dictionaries and range of the body.
     frame_size
         Bytes of the whole frame; a multiple of 64.
     before_checksum
         CRC-32C of `before`.
     packed_checksums
-        `column_checksums` as they stand in the header.
+        These, and what the header says of later messages, as they stand in it.
     """
 
     layout: ColumnLayout
@@ -101,43 +72,56 @@ class EncodedBatch:
         assert header.frame_size == self.frame_size, (header.frame_size, self.frame_size)
         assert header.row_count == self.row_count, (header.row_count, self.row_count)
         packed = pack_frame_header(
-            header, len(self.column_checksums), self.packed_checksums, self.before_checksum
+            header,
+            self.layout.column_count,
+            self.layout.dictionary_count,
+            self.packed_checksums,
+            self.before_checksum,
         )
         return [self.before, packed, *self.body]
 
 
-def encode_batch(batch: pa.RecordBatch, layout: ColumnLayout) -> EncodedBatch:
+def encode_batch(
+    batch: pa.RecordBatch, layout: ColumnLayout, compression: str = "none"
+) -> EncodedBatch:
     """Return `batch` as a frame without header.
 
     `batch` has the schema of `layout`, nullability and metadata aside; it may be a slice of
-    another one. Costs the checksum of its bytes: whole buffers are neither copied nor moved.
+    another one. Costs the checksum of its bytes: whole buffers are neither copied nor moved,
+    unless they are compressed (`"lz4"`, `"zstd"`).
     """
-    flatbuffer, body = _message_of(batch)
-    view = memoryview(flatbuffer)
-    size = body_length(view)
-    padding = padded(size) - size
-    checksums = _column_checksums(view, body, layout, size)
-    if padding:
-        zeros = bytes(padding)
-        body.append(zeros)
-        _I64.pack_into(flatbuffer, body_length_position(view), size + padding)
-        checksums[_last_with_buffers(layout)] = crc32c(zeros, checksums[_last_with_buffers(layout)])
-    view.release()
-    # The header is a multiple of 64 long: it starts at one and so does the body.
-    before_size = padded(PREFIX_SIZE + len(flatbuffer))
-    flatbuffer.extend(bytes(before_size - PREFIX_SIZE - len(flatbuffer)))
-    header_size = frame_header_size(layout.column_count)
-    before = pack_prefix(before_size - PREFIX_SIZE + header_size) + flatbuffer
+    messages = messages_of(batch, layout.dictionary_count > 0, compression)
+    assert len(messages) == layout.dictionary_count + 1, (len(messages), layout.dictionary_columns)
+    checksums = [0] * layout.column_count
+    for column, dictionary in zip(layout.dictionary_columns, messages, strict=False):
+        dictionary.pad_body()
+        checksums[column] = dictionary.body_checksum(checksums[column])
+    _add_column_checksums(checksums, messages[-1], layout)
+    zeros = messages[-1].pad_body()
+    if zeros:
+        last = _last_with_buffers(layout)
+        checksums[last] = crc32c(zeros, checksums[last])
+    header_size = frame_header_size(layout.column_count, layout.dictionary_count)
+    before = _metadata_of(messages[0], header_size)
+    body = messages[0].body
+    size = messages[0].body_size
+    later = []
+    for message in messages[1:]:
+        metadata = _metadata_of(message, 0)
+        position = len(before) + header_size + size
+        later.append(LaterMessage(position, len(metadata), crc32c(metadata)))
+        body += [metadata, *message.body]
+        size += len(metadata) + message.body_size
     return EncodedBatch(
         layout=layout,
         row_count=batch.num_rows,
         before=before,
         body=body,
-        body_size=size + padding,
+        body_size=size,
         column_checksums=checksums,
-        frame_size=before_size + header_size + size + padding,
+        frame_size=len(before) + header_size + size,
         before_checksum=crc32c(before),
-        packed_checksums=pack_checksums(checksums),
+        packed_checksums=pack_checksums(checksums, later),
     )
 
 
@@ -153,64 +137,43 @@ def encode_schema(schema: pa.Schema, header_size: int) -> bytes:
     return (prefix + flatbuffer).ljust(size, b"\0")
 
 
-def _message_of(batch: pa.RecordBatch) -> tuple[bytearray, list[Any]]:
-    """Return the batch's flatbuffer and its body as chunks, as pyarrow's writer writes them."""
-    if batch.nbytes <= COPIED_BYTES_MAX:
-        message = batch.serialize()
-        size = PREFIX_SIZE + int.from_bytes(message.slice(4, 4), "little")
-        return bytearray(message.slice(PREFIX_SIZE, size - PREFIX_SIZE)), [message.slice(size)]
-    sink = _ChunkSink()
-    writer = pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), batch.schema, options=_OPTIONS)
-    writer.write_batch(batch)
-    _, schema_count = _take_metadata(sink.chunks, 0)
-    flatbuffer, count = _take_metadata(sink.chunks, schema_count)
-    return flatbuffer, sink.chunks[count:]
+def _metadata_of(message: ArrowMessage, header_size: int) -> bytes:
+    """Return a message's prefix, flatbuffer and zeros up to a multiple of 64.
 
-
-def _take_metadata(chunks: list[Any], count: int) -> tuple[bytearray, int]:
-    """Return the flatbuffer that starts with chunk index `count`, and the index behind it.
-
-    How prefix and flatbuffer are cut into pieces is pyarrow's affair; a buffer of the body
-    starts a chunk of its own.
+    The metadata length counts `header_size` bytes (a multiple of 64) that follow these.
     """
-    head = bytearray()
-    size = PREFIX_SIZE
-    while len(head) < size:
-        head += chunks[count]
-        count += 1
-        if len(head) >= PREFIX_SIZE:
-            size = PREFIX_SIZE + int.from_bytes(head[4:PREFIX_SIZE], "little")
-    assert len(head) == size, (len(head), size)
-    return head[PREFIX_SIZE:], count
+    size = padded(PREFIX_SIZE + len(message.flatbuffer))
+    prefix = pack_prefix(size - PREFIX_SIZE + header_size)
+    return (prefix + message.flatbuffer).ljust(size, b"\0")
 
 
-def _column_checksums(
-    view: memoryview, body: list[Any], layout: ColumnLayout, body_size: int
-) -> list[int]:
-    """Return the CRC-32C of each column's range of the body.
+def _add_column_checksums(
+    checksums: list[int], message: ArrowMessage, layout: ColumnLayout
+) -> None:
+    """Go on with each column's CRC-32C over its range of the record batch's body.
 
     A chunk of the body lies within one of them, unless there is one chunk alone.
     """
-    buffers = buffers_position(view)
-    checksums = []
+    view, body, body_size = memoryview(message.flatbuffer), message.body, message.body_size
+    buffers = read_message(view).buffers
     position = 0
     index = 0
     copied = memoryview(body[0]) if len(body) == 1 else None
     for column in range(layout.column_count):
         start, end = column_range(view, buffers, layout, column, body_size)
         assert start == position, f"column {column} starts at {start}, not at {position}"
-        checksum = 0
+        checksum = checksums[column]
         if copied is not None:
-            checksum = crc32c(copied[start:end])
+            checksum = crc32c(copied[start:end], checksum)
             position = end
         while position < end:
             checksum = crc32c(body[index], checksum)
             position += len(body[index])
             index += 1
         assert position == end, f"column {column} ends at {position}, not at {end}"
-        checksums.append(checksum)
+        checksums[column] = checksum
     assert position == body_size, f"the columns end at {position}, not at {body_size}"
-    return checksums
+    view.release()
 
 
 def _last_with_buffers(layout: ColumnLayout) -> int:

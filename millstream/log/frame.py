@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-from crc32c import crc32c
 
 from millstream.errors import CorruptSegmentError, UnknownColumnError, nearest
-from millstream.log.frame_header import (
-    Damage,
-    FrameHeader,
-    column_checksum,
-    frame_header_size,
+from millstream.log.decoding import (
+    MessagePlace,
+    read_columns,
+    try_column,
+    try_messages,
+    try_size,
 )
-from millstream.log.metadata import (
-    PREFIX_SIZE,
-    ColumnLayout,
-    body_length,
-    buffers_position,
-    column_range,
-    row_count,
-    try_metadata_size,
-)
+from millstream.log.frame_header import Damage, FrameHeader
+from millstream.log.metadata import PREFIX_SIZE, ColumnLayout, try_metadata_size
 
 
 class Frame:
-    """One record batch message of a mapped segment; its rows are views of the file.
+    """One record batch of a mapped segment; its rows are views of the file, unless compressed.
 
     Made by `Segment`; its header was verified, its columns are verified when they are read.
 
@@ -40,6 +33,7 @@ class Frame:
         "_buffer",
         "_header_position",
         "_layout",
+        "_places",
         "_position",
         "_source",
         "_verified",
@@ -62,6 +56,7 @@ class Frame:
         self._position = position
         self._header_position = header_position
         self._verified: set[int] = set()
+        self._places: list[MessagePlace] | None = None
 
     @property
     def end_offset(self) -> int:
@@ -100,7 +95,7 @@ class Frame:
         return self._buffer.slice(self._position, end - self._position)
 
     def batch(self, columns: Sequence[str] | None = None, verify: bool = True) -> pa.RecordBatch:
-        """Return the frame's rows without copying them.
+        """Return the frame's rows; without copying them, where they are not compressed.
 
         Parameters
         ----------
@@ -117,40 +112,49 @@ class Frame:
             Where a column is not in the segment's schema.
         """
         indices = self._indices(columns)
-        if verify and not self._verified.issuperset(indices):
-            damage = self.try_verify(indices)
-            if damage is not None:
-                raise corrupt(self._source, self._position, self.header.base_offset, damage)
-        header = self.header
-        message = self._buffer.slice(self._position, header.frame_size)
-        batch = pa.ipc.read_record_batch(message, self._layout.schema)
-        return batch if columns is None else batch.select(indices)
+        found = self.try_verify(indices) if verify else None
+        if found is None:
+            found = self._try_read(indices)
+        if isinstance(found, Damage):
+            raise corrupt(self._source, self._position, self.header.base_offset, found)
+        return found
 
     def try_verify(self, indices: Sequence[int] | None = None) -> Damage | None:
         """Return what is wrong with the columns of `indices` (`None`: all), or `None`."""
+        places = self._messages()
+        if isinstance(places, Damage):
+            return places
         view = memoryview(self._buffer)
-        position = self._position
-        layout = self._layout
-        size = self._header_position - position + frame_header_size(layout.column_count)
-        metadata = view[position + PREFIX_SIZE : self._header_position]
-        body_size = body_length(metadata)
-        if (
-            size + body_size != self.header.frame_size
-            or row_count(metadata) != self.header.row_count
-        ):
-            return Damage("its header and its message do not agree")
-        buffers = buffers_position(metadata)
-        body = position + size
-        for index in range(layout.column_count) if indices is None else indices:
-            if index in self._verified:
-                continue
-            start, end = column_range(metadata, buffers, layout, index, body_size)
-            found = crc32c(view[body + start : body + end])
-            if found != column_checksum(view, self._header_position, index):
-                name = layout.schema.names[index]
-                return Damage(f"the checksum of column {name!r} does not hold")
-            self._verified.add(index)
+        for index in range(self._layout.column_count) if indices is None else indices:
+            if index not in self._verified:
+                damage = try_column(view, self._layout, places, self._header_position, index)
+                if damage is not None:
+                    return damage
+                self._verified.add(index)
         return None
+
+    def _try_read(self, indices: Sequence[int]) -> pa.RecordBatch | Damage:
+        """Return the columns of `indices`, which were verified, or why they cannot be read."""
+        places = self._messages()
+        if isinstance(places, Damage):
+            return places
+        damage = try_size(memoryview(self._buffer), self._layout, places, indices)
+        return damage or read_columns(self._buffer, self._layout, places, indices)
+
+    def _messages(self) -> list[MessagePlace] | Damage:
+        """Return where the frame's messages lie, found once; or what is wrong with them."""
+        if self._places is None:
+            found = try_messages(
+                memoryview(self._buffer),
+                self.header,
+                self._layout,
+                self._position,
+                self._header_position,
+            )
+            if isinstance(found, Damage):
+                return found
+            self._places = found
+        return self._places
 
     def _indices(self, columns: Sequence[str] | None) -> Sequence[int]:
         positions = self._layout.positions

@@ -18,7 +18,8 @@ FLAG_CONTROL = 1
 """Set in the flags of a frame without rows."""
 
 _MAGIC = b"MSfh"
-_FIXED = struct.Struct("<4sIIIqqqqqqqqqqI")
+_FIXED = struct.Struct("<4sIIIqqqqqqqqqqII")
+_MESSAGE = struct.Struct("<III")
 _CRC = struct.Struct("<I")
 
 
@@ -72,20 +73,47 @@ class Damage(NamedTuple):
     reason: str
 
 
-def frame_header_size(column_count: int) -> int:
+class LaterMessage(NamedTuple):
+    """A message of a frame behind its first one, as the frame's header tells of it.
+
+    Attributes
+    ----------
+    position
+        Where it starts in the frame, a multiple of 64.
+    metadata_size
+        Bytes of its prefix and metadata, a multiple of 64.
+    checksum
+        CRC-32C of these.
+    """
+
+    position: int
+    metadata_size: int
+    checksum: int
+
+
+def frame_header_size(column_count: int, dictionary_count: int) -> int:
     """Return the bytes of a frame's header; a multiple of 64."""
-    return padded(_FIXED.size + 4 * column_count + 4, ALIGNMENT)
+    return padded(_FIXED.size + 4 * column_count + _MESSAGE.size * dictionary_count + 4, ALIGNMENT)
 
 
-def pack_checksums(column_checksums: Sequence[int]) -> bytes:
+def pack_checksums(column_checksums: Sequence[int], later: Sequence[LaterMessage]) -> bytes:
     """Return the part of a header that does not depend on the frame's place, zeros included."""
     count = len(column_checksums)
-    size = frame_header_size(count) - _FIXED.size - _CRC.size
-    return struct.pack(f"<{count}I", *column_checksums).ljust(size, b"\0")
+    size = frame_header_size(count, len(later)) - _FIXED.size - _CRC.size
+    packed = struct.pack(f"<{count}I", *column_checksums)
+    for each in later:
+        packed += _MESSAGE.pack(
+            each.position // ALIGNMENT, each.metadata_size // ALIGNMENT, each.checksum
+        )
+    return packed.ljust(size, b"\0")
 
 
 def pack_frame_header(
-    header: FrameHeader, column_count: int, checksums: bytes, before_checksum: int
+    header: FrameHeader,
+    column_count: int,
+    dictionary_count: int,
+    checksums: bytes,
+    before_checksum: int,
 ) -> bytes:
     """Return the header's bytes.
 
@@ -95,18 +123,21 @@ def pack_frame_header(
         What they say.
     column_count
         Number of top-level columns.
+    dictionary_count
+        Number of dictionaries.
     checksums
-        Of the columns, as `pack_checksums` returns them.
+        Of columns and later messages, as `pack_checksums` returns them.
     before_checksum
         CRC-32C of the frame's prefix and metadata up to the header; the header's covers them.
     """
     size = _FIXED.size + len(checksums) + _CRC.size
-    packed = _FIXED.pack(_MAGIC, VERSION, size, column_count, *header) + checksums
+    fixed = _FIXED.pack(_MAGIC, VERSION, size, column_count, *header, dictionary_count)
+    packed = fixed + checksums
     return packed + _CRC.pack(crc32c(packed, before_checksum))
 
 
 def try_frame_header(
-    view: memoryview, position: int, limit: int, column_count: int
+    view: memoryview, position: int, limit: int, column_count: int, dictionary_count: int
 ) -> tuple[FrameHeader, int] | Damage:
     """Return the header of the frame at `position` and where it starts, verified; or why not.
 
@@ -118,10 +149,10 @@ def try_frame_header(
         Where the frame starts.
     limit
         Where the readable bytes end; nothing at or beyond it is touched.
-    column_count
-        Number of top-level columns of the segment.
+    column_count, dictionary_count
+        How many top-level columns the segment has, and dictionaries in them.
     """
-    size = frame_header_size(column_count)
+    size = frame_header_size(column_count, dictionary_count)
     room = limit - position
     if room < PREFIX_SIZE + size:
         return Damage(f"{room} bytes are too few for a frame")
@@ -134,8 +165,9 @@ def try_frame_header(
     expected = _CRC.unpack_from(view, at + size - 4)[0]
     if crc32c(view[position : at + size - 4]) != expected:
         return Damage("the checksum of its header does not hold")
-    magic, version, stored_size, count, *fields = _FIXED.unpack_from(view, at)
-    if magic != _MAGIC or version != VERSION or stored_size != size or count != column_count:
+    magic, version, stored_size, count, *fields, dictionaries = _FIXED.unpack_from(view, at)
+    found = (magic, version, stored_size, count, dictionaries)
+    if found != (_MAGIC, VERSION, size, column_count, dictionary_count):
         return Damage(f"its header is not one of version {VERSION} with {column_count} columns")
     header = FrameHeader(*fields)
     if header.frame_size > room:
@@ -153,12 +185,27 @@ def try_any_frame_header(
     for at in range(end - ALIGNMENT, position, -ALIGNMENT):
         if at + _FIXED.size > limit:
             break
-        magic, _, size, count, *_ = _FIXED.unpack_from(view, at)
-        if magic == _MAGIC and size == end - at == frame_header_size(count):
-            return try_frame_header(view, position, limit, count)
+        magic, _, size, count, *_, dictionaries = _FIXED.unpack_from(view, at)
+        if magic == _MAGIC and size == end - at == frame_header_size(count, dictionaries):
+            return try_frame_header(view, position, limit, count, dictionaries)
     return Damage("there is no header before its body")
 
 
 def column_checksum(view: memoryview, header_position: int, column: int) -> int:
     """Return the checksum that the header at `header_position` has for column index `column`."""
     return int(_CRC.unpack_from(view, header_position + _FIXED.size + 4 * column)[0])
+
+
+def later_messages(
+    view: memoryview, header_position: int, column_count: int, dictionary_count: int
+) -> list[LaterMessage]:
+    """Return what the header at `header_position` says of the messages behind the frame's first."""
+    start = header_position + _FIXED.size + 4 * column_count
+    entries = (
+        _MESSAGE.unpack_from(view, start + _MESSAGE.size * index)
+        for index in range(dictionary_count)
+    )
+    return [
+        LaterMessage(position * ALIGNMENT, size * ALIGNMENT, checksum)
+        for position, size, checksum in entries
+    ]

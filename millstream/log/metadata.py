@@ -1,11 +1,4 @@
-"""Finds each column's bytes in a record batch message, and checks what a segment can hold.
-
-Arrow's own readers hand out arrays, not the positions of their buffers; checksums are over
-those positions. So this reads the few fields that are needed from the message's flatbuffer
-(`Message.bodyLength`, `RecordBatch.length`, `RecordBatch.buffers`; Arrow's Message.fbs).
-Flatbuffers, in short: a table starts with the distance back to its vtable, which gives each
-field's position in the table, or 0 where the field is left out.
-"""
+"""Finds each column's bytes in an Arrow message, and checks what a segment can hold."""
 
 from __future__ import annotations
 
@@ -16,24 +9,16 @@ from typing import Any
 import pyarrow as pa
 
 from millstream.errors import InvalidTopicError
+from millstream.log.flatbuffer import BUFFER_SIZE
 
 CONTINUATION = 0xFFFFFFFF
 PREFIX_SIZE = 8  # continuation and metadata length
 ALIGNMENT = 64
 
 _PREFIX = struct.Struct("<Ii")
-_U16 = struct.Struct("<H")
-_I32 = struct.Struct("<i")
-_U32 = struct.Struct("<I")
 _I64 = struct.Struct("<q")
 
 _EXTENSION_NAME = b"ARROW:extension:name"
-_MESSAGE_HEADER = 2
-_MESSAGE_BODY_LENGTH = 3
-_BATCH_LENGTH = 0
-_BATCH_BUFFERS = 2
-_BATCH_COMPRESSION = 3
-_BUFFER_SIZE = 16  # struct Buffer { offset: i64; length: i64 }
 
 
 def padded(size: int, alignment: int = ALIGNMENT) -> int:
@@ -54,29 +39,40 @@ class ColumnLayout:
         `first_buffers[i + 1]`.
     positions
         Column index by name.
+    dictionary_columns
+        For each dictionary of a frame, in the order of their messages (depth first), the index
+        of the column it belongs to.
     """
 
     schema: pa.Schema
     first_buffers: tuple[int, ...]
     positions: dict[str, int]
+    dictionary_columns: tuple[int, ...]
 
     @property
     def column_count(self) -> int:
         """The number of top-level columns."""
         return len(self.first_buffers) - 1
 
+    @property
+    def dictionary_count(self) -> int:
+        """The number of dictionaries in a frame."""
+        return len(self.dictionary_columns)
+
     @classmethod
     def of(cls, schema: pa.Schema) -> ColumnLayout:
         """Return the layout of batches with `schema`; raises `InvalidTopicError`."""
         first_buffers = [0]
-        for field in schema:
+        dictionary_columns = []
+        for index, field in enumerate(schema):
             _refuse_hidden_extension(field, field.name)
             first_buffers.append(first_buffers[-1] + buffer_count(field.type, field.name))
+            dictionary_columns += [index] * dictionary_count(field.type)
         if len(set(schema.names)) != len(schema.names) or not schema.names:
             message = f"a topic needs columns of different names; got {schema.names}"
             raise InvalidTopicError(message)
         positions = {name: index for index, name in enumerate(schema.names)}
-        return cls(schema, tuple(first_buffers), positions)
+        return cls(schema, tuple(first_buffers), positions, tuple(dictionary_columns))
 
 
 def buffer_count(data_type: pa.DataType, column: str) -> int:
@@ -89,6 +85,12 @@ def buffer_count(data_type: pa.DataType, column: str) -> int:
     """
     types: Any = pa.types
     own = _own_buffer_count(data_type)
+    if types.is_dictionary(data_type):
+        value_type = data_type.value_type
+        if types.is_dictionary(value_type) or value_type.num_fields:
+            own = None  # Arrow libraries differ in what they can read of these
+        else:
+            buffer_count(value_type, column)
     if own is None or isinstance(data_type, pa.BaseExtensionType):
         message = (
             f"column {column!r} has type {data_type}, which a topic cannot hold; "
@@ -105,6 +107,20 @@ def buffer_count(data_type: pa.DataType, column: str) -> int:
     for child in children:
         _refuse_hidden_extension(child, column)
     return own + sum(buffer_count(child.type, column) for child in children)
+
+
+def dictionary_count(data_type: pa.DataType) -> int:
+    """Return how many dictionaries an array of `data_type` has, those of its children included."""
+    if pa.types.is_dictionary(data_type):
+        return 1
+    return sum(dictionary_count(child) for child in child_types(data_type))
+
+
+def child_types(data_type: pa.DataType) -> list[pa.DataType]:
+    """Return the types inside a nested type; those of a map are its key and its item."""
+    if pa.types.is_map(data_type):
+        return [data_type.key_type, data_type.item_type]
+    return [data_type.field(index).type for index in range(data_type.num_fields)]
 
 
 def _refuse_hidden_extension(field: pa.Field, column: str) -> None:
@@ -140,7 +156,7 @@ def _own_buffer_count(data_type: pa.DataType) -> int | None:
         return 3
     if types.is_primitive(data_type) or types.is_decimal(data_type):
         return 2
-    if types.is_fixed_size_binary(data_type):
+    if types.is_fixed_size_binary(data_type) or types.is_dictionary(data_type):
         return 2
     return None
 
@@ -161,59 +177,6 @@ def _plain_type(data_type: pa.DataType) -> str:
     return "a type without unions, e.g. a struct"
 
 
-def _field(metadata: memoryview, table: int, field: int) -> int:
-    """Return the position of a table's field, or 0 where it is left out."""
-    vtable = table - _I32.unpack_from(metadata, table)[0]
-    slot = 4 + 2 * field
-    if slot >= _U16.unpack_from(metadata, vtable)[0]:
-        return 0
-    distance: int = _U16.unpack_from(metadata, vtable + slot)[0]
-    return table + distance if distance else 0
-
-
-def _follow(metadata: memoryview, position: int) -> int:
-    """Return what the reference at `position` refers to."""
-    return position + int(_U32.unpack_from(metadata, position)[0])
-
-
-def body_length_position(metadata: memoryview) -> int:
-    """Return where in a flatbuffer message `bodyLength` stands; 0 where it is left out (is 0)."""
-    return _field(metadata, _follow(metadata, 0), _MESSAGE_BODY_LENGTH)
-
-
-def body_length(metadata: memoryview) -> int:
-    """Return the message's body length in bytes."""
-    position = body_length_position(metadata)
-    return int(_I64.unpack_from(metadata, position)[0]) if position else 0
-
-
-def row_count(metadata: memoryview) -> int:
-    """Return the record batch's number of rows."""
-    batch = _follow(metadata, _field(metadata, _follow(metadata, 0), _MESSAGE_HEADER))
-    position = _field(metadata, batch, _BATCH_LENGTH)
-    return int(_I64.unpack_from(metadata, position)[0]) if position else 0
-
-
-def has_compression(metadata: memoryview) -> bool:
-    """Return `True` iff the record batch says that its body is compressed.
-
-    The flatbuffer may be anything: raises `struct.error` or `IndexError` where it is none.
-    """
-    batch = _follow(metadata, _field(metadata, _follow(metadata, 0), _MESSAGE_HEADER))
-    return _field(metadata, batch, _BATCH_COMPRESSION) != 0
-
-
-def buffers_position(metadata: memoryview) -> int:
-    """Return where the record batch's `Buffer` structs start in the flatbuffer.
-
-    `metadata` starts with the flatbuffer (after the prefix) and was verified: nothing is
-    bounds-checked here beyond what `struct` does.
-    """
-    batch = _follow(metadata, _field(metadata, _follow(metadata, 0), _MESSAGE_HEADER))
-    position = _field(metadata, batch, _BATCH_BUFFERS)
-    return _follow(metadata, position) + 4 if position else 0
-
-
 def column_range(
     metadata: memoryview, buffers: int, layout: ColumnLayout, index: int, body_size: int
 ) -> tuple[int, int]:
@@ -222,9 +185,9 @@ def column_range(
     Parameters
     ----------
     metadata
-        The message's flatbuffer, as in `buffers_position`.
+        The message's flatbuffer.
     buffers
-        What `buffers_position` returned.
+        Where its buffers are listed: see `MessageFields`.
     layout
         The columns of the message.
     index
@@ -237,9 +200,9 @@ def column_range(
     last = layout.first_buffers[-1]
     start_position = body_size
     if first < last:
-        start_position = _I64.unpack_from(metadata, buffers + _BUFFER_SIZE * first)[0]
+        start_position = _I64.unpack_from(metadata, buffers + BUFFER_SIZE * first)[0]
     if end < last:
-        return start_position, _I64.unpack_from(metadata, buffers + _BUFFER_SIZE * end)[0]
+        return start_position, _I64.unpack_from(metadata, buffers + BUFFER_SIZE * end)[0]
     return start_position, body_size if first < end else start_position
 
 

@@ -143,7 +143,7 @@ class Partition:
         if batch.num_rows == 0 and not flags & FLAG_CONTROL:
             end = self.written_end
             return AppendResult(end, end)
-        draft = Draft(batch, self._layouts)
+        draft = Draft(batch, self._layouts, self.settings.known.compression_type)
         time_us = None if self.time_column is None else max_time_us(batch, self.time_column)
 
         def header_at(

@@ -185,7 +185,10 @@ class Segment:
     def try_frame(self, position: int) -> Frame | Damage:
         """Return the frame that starts at `position`, its header verified; or why not."""
         buffer, view = self._loaded or self._open()
-        found = try_frame_header(view, position, self.limit, self.layout.column_count)
+        layout = self.layout
+        found = try_frame_header(
+            view, position, self.limit, layout.column_count, layout.dictionary_count
+        )
         if isinstance(found, Damage):
             return found
         header, header_position = found

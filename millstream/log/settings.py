@@ -54,7 +54,7 @@ class TopicSettings:
         `"compact"`: of each key the latest row is kept; `"compact,delete"`: both. The default
         of a table topic is `"compact"`.
     compression_type
-        Of what is stored.
+        How frames are compressed from now on; what is stored stays as it is.
     delete_retention_ms
         How long a tombstone stays after a compaction could have dropped it.
     local_retention_bytes, local_retention_ms
@@ -80,7 +80,7 @@ class TopicSettings:
     """
 
     cleanup_policy: str = _choice("delete", *POLICIES)
-    compression_type: str = _choice("none", "none")
+    compression_type: str = _choice("none", "none", "lz4", "zstd")
     delete_retention_ms: int = _number(DAY_MS, 0, INT64_MAX)
     local_retention_bytes: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
     local_retention_ms: int = _number(DAY_MS, UNLIMITED, INT64_MAX)

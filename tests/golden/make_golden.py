@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from millstream.clock import ManualClock
 from millstream.log import Log
+from millstream.log.columns import HEADERS_FIELD, TIMESTAMP_FIELD
 from millstream.log.frame_header import FLAG_CONTROL, column_checksum, frame_header_size
+from millstream.log.metadata import dictionary_count
 from millstream.log.partition import Partition
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.storage_local import LocalStorage
@@ -46,6 +48,13 @@ NESTED = pa.schema(
         pa.field("pair", pa.list_(pa.float32(), 2)),
         pa.field("place", pa.struct([("city", pa.string()), ("codes", pa.list_(pa.int16()))])),
         pa.field("headers", pa.map_(pa.string(), pa.binary())),
+    ]
+)
+COLOURS = pa.schema(
+    [
+        pa.field("n", pa.int64()),
+        pa.field("colour", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("tags", pa.list_(pa.dictionary(pa.int8(), pa.string()))),
     ]
 )
 
@@ -100,18 +109,32 @@ def nested_rows() -> pa.RecordBatch:
     return pa.record_batch(columns, schema=NESTED)
 
 
-def write_partition(folder: Path, name: str, **options: Any) -> Partition:
+def open_golden(folder: Path, name: str, clock: ManualClock, **options: Any) -> Partition:
+    """The golden partition `name` in `folder`, as its last writer had it open."""
+    options = {"schema": SCHEMAS[name], **OPTIONS.get(name, {}), **options}
+    return Partition(str(folder / name), storage=LocalStorage(), clock=clock, name=name, **options)
+
+
+def write_partition(folder: Path, name: str) -> Partition:
     """Append the golden rows to a new partition in `folder`/`name` and return it."""
-    schema = PLAIN if name == "plain" else NESTED
     clock = ManualClock(START_US)
-    partition = Partition(
-        str(folder / name), schema, storage=LocalStorage(), clock=clock, name=name, **options
-    )
+    if name == "evolved":
+        write_evolved(folder, clock)
+    partition = open_golden(folder, name, clock)
     if name == "nested":
         partition.append(nested_rows())
         clock.sleep_us(1)
         partition.append(nested_rows().slice(2))
-    else:
+    elif name == "dictionaries":
+        partition.append(dictionary_rows("red", "green", None, "red"))
+        partition.append(dictionary_rows("blue", "red").slice(1))
+    elif name == "compressed":
+        for compression in ("lz4", "zstd", "none"):
+            partition.settings.known = TopicSettings(compression_type=compression)
+            partition.append(plain_rows(partition.written_end, 40))
+        partition.settings.known = TopicSettings(compression_type="zstd")
+        partition.append(plain_rows(0, 0), flags=FLAG_CONTROL)
+    elif name == "plain":
         partition.append(plain_rows(0, 9), owner_id=7, epoch=2, sequence=1)
         partition.sync()
         clock.sleep_us(1_000_000)
@@ -124,16 +147,42 @@ def write_partition(folder: Path, name: str, **options: Any) -> Partition:
     return partition
 
 
+def write_evolved(folder: Path, clock: ManualClock) -> None:
+    """Append rows without, and with, a column that came later, headers and times of their own."""
+    headers = pa.array([[("trace", b"\x01"), ("trace", None)], None, []], HEADERS_FIELD.type)
+    times = pa.array([START_US + 9_000_000, None, START_US], TIMESTAMP_FIELD.type)
+    old = open_golden(folder, "evolved", clock, schema=pa.schema(list(PLAIN)[:2]))
+    new = open_golden(folder, "evolved", clock)
+    old.append(plain_rows(0, 3).select([0, 1]))
+    new.append(plain_rows(3, 3))
+    old.append(plain_rows(6, 3).select([0, 1]))
+    new.append(plain_rows(9, 3).append_column(HEADERS_FIELD, headers))
+    old.append(plain_rows(12, 3).select([0, 1]).append_column(TIMESTAMP_FIELD, times))
+    new.append(plain_rows(15, 3))
+
+
+def dictionary_rows(*colours: str | None) -> pa.RecordBatch:
+    """Rows with dictionaries at the top and inside of lists."""
+    plain = pa.array(colours)
+    columns = [
+        pa.array(range(len(plain)), pa.int64()),
+        plain.dictionary_encode(),
+        pa.array([None if each is None else [each, "x"] for each in colours], COLOURS[2].type),
+    ]
+    return pa.record_batch(columns, schema=COLOURS)
+
+
 def describe(partition: Partition) -> list[dict[str, Any]]:
     """What FORMAT.md says of each frame, for readers in other languages to compare with."""
     cursor = partition.frames(0)
-    count = len(partition.schema)
+    dictionaries = sum(dictionary_count(each) for each in partition.schema.types)
     frames = []
     while (frame := cursor.next()) is not None:
         path, position = frame.location
         view = memoryview(Path(path).read_bytes())
         body = position + 8 + int.from_bytes(view[position + 4 : position + 8], "little")
-        header = body - frame_header_size(count)
+        count = len(frame.columns)
+        header = body - frame_header_size(count, dictionaries)
         frames.append(
             {
                 "file": Path(path).name,
@@ -148,9 +197,15 @@ def describe(partition: Partition) -> list[dict[str, Any]]:
     return frames
 
 
-PARTITIONS: dict[str, dict[str, Any]] = {
-    "plain": {"time_column": "time", "settings": LiveSettings(TopicSettings(segment_bytes=1_500))},
-    "nested": {},
+SCHEMAS = {
+    "plain": PLAIN,
+    "nested": NESTED,
+    "dictionaries": COLOURS,
+    "compressed": PLAIN,
+    "evolved": PLAIN,
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {"time_column": "time", "settings": LiveSettings(TopicSettings(segment_bytes=1_500))}
 }
 
 
@@ -231,8 +286,8 @@ def write_log(folder: Path) -> Log:
 
 def write_all(folder: Path) -> None:
     """Write every golden partition and what is in it."""
-    for name, options in PARTITIONS.items():
-        partition = write_partition(folder, name, **options)
+    for name in SCHEMAS:
+        partition = write_partition(folder, name)
         text = json.dumps(describe(partition), indent=1, default=str)
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 

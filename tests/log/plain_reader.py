@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-FRAME_HEADER = struct.Struct("<4sIIIqqqqqqqqqqI")
+FRAME_HEADER = struct.Struct("<4sIIIqqqqqqqqqqII")
 SEGMENT_HEADER = struct.Struct("<4sIIIqqqqI8xI")
 
 
@@ -60,17 +60,45 @@ def follow(metadata: bytes, position: int) -> int:
     return position + int(struct.unpack_from("<I", metadata, position)[0])
 
 
-def buffer_offsets(metadata: bytes) -> list[int]:
-    """`RecordBatch.buffers` of a message: the offset of each buffer in the body."""
+def body_length(metadata: bytes) -> int:
+    position = table_field(metadata, follow(metadata, 0), 3)
+    return int(struct.unpack_from("<q", metadata, position)[0]) if position else 0
+
+
+def buffer_ranges(metadata: bytes) -> list[tuple[int, int]]:
+    """`RecordBatch.buffers` of a message: offset in the body and length of each."""
     message = follow(metadata, 0)
     batch = follow(metadata, table_field(metadata, message, 2))
-    vector = follow(metadata, table_field(metadata, batch, 2))
+    if metadata[table_field(metadata, message, 1)] == 2:  # a DictionaryBatch
+        batch = follow(metadata, table_field(metadata, batch, 1))
+    position = table_field(metadata, batch, 2)
+    if not position:
+        return []
+    vector = follow(metadata, position)
     count = struct.unpack_from("<I", metadata, vector)[0]
-    return [struct.unpack_from("<q", metadata, vector + 4 + 16 * i)[0] for i in range(count)]
+    return [struct.unpack_from("<qq", metadata, vector + 4 + 16 * i) for i in range(count)]
+
+
+def is_compressed(metadata: bytes) -> bool:
+    message = follow(metadata, 0)
+    batch = follow(metadata, table_field(metadata, message, 2))
+    if metadata[table_field(metadata, message, 1)] == 2:
+        batch = follow(metadata, table_field(metadata, batch, 1))
+    return table_field(metadata, batch, 3) != 0
+
+
+def dictionaries_of(type_: pa.DataType) -> int:
+    if pa.types.is_dictionary(type_):
+        return 1
+    if pa.types.is_map(type_):
+        return dictionaries_of(type_.key_type) + dictionaries_of(type_.item_type)
+    return sum(dictionaries_of(type_.field(index).type) for index in range(type_.num_fields))
 
 
 def buffers_of(type_: pa.DataType) -> int:
     types = pa.types
+    if types.is_dictionary(type_):
+        return 2
     if types.is_null(type_):
         return 0
     if types.is_map(type_):
@@ -99,10 +127,25 @@ class PlainFrame:
     flags: int
 
 
-def read_frame(content: bytes, position: int, schema: pa.Schema) -> tuple[PlainFrame, int]:
+def check_message(metadata: bytes, body: bytes) -> None:
+    """What a message declares of itself is so, and no more than a reader has room for."""
+    check(body_length(metadata) == len(body), "body length")
+    if is_compressed(metadata):
+        declared = [
+            struct.unpack_from("<q", body, offset)[0]
+            for offset, length in buffer_ranges(metadata)
+            if length
+        ]
+        check(min(declared, default=0) >= -1 and sum(declared) <= 2**31, "uncompressed length")
+
+
+def read_frame(
+    content: bytes, position: int, schema: pa.Schema, head: bytes
+) -> tuple[PlainFrame, int]:
     """The frame at `position`, all of it checked, and its length."""
     count = len(schema)
-    header_size = -(-(100 + 4 * count + 4) // 64) * 64
+    owners = [i for i, column in enumerate(schema) for _ in range(dictionaries_of(column.type))]
+    header_size = -(-(104 + 4 * count + 12 * len(owners) + 4) // 64) * 64
     check(len(content) >= position + 8, "prefix")
     continuation, metadata_size = struct.unpack_from("<Ii", content, position)
     check(continuation == 0xFFFFFFFF and metadata_size % 64 == 56, "prefix")
@@ -111,22 +154,40 @@ def read_frame(content: bytes, position: int, schema: pa.Schema) -> tuple[PlainF
     stored = struct.unpack_from("<I", content, end - 4)[0]
     check(crc(content[position : end - 4]) == stored, "header checksum")
     header = end - header_size
-    magic, version, size, columns, frame_size, *fields = FRAME_HEADER.unpack_from(content, header)
+    magic, version, size, columns, frame_size, *fields, dictionaries = FRAME_HEADER.unpack_from(
+        content, header
+    )
     check((magic, version, size, columns) == (b"MSfh", 1, header_size, count), "header")
+    check(dictionaries == len(owners), "number of dictionaries")
     check(position + frame_size <= len(content), "frame length")
-    metadata, body = content[position + 8 : header], content[end : position + frame_size]
-    offsets = buffer_offsets(metadata)
+    # (flatbuffer, start of the message, start of its body) of each message.
+    messages = [(content[position + 8 : header], position, end)]
+    for index in range(dictionaries):
+        start, size, stored = struct.unpack_from(
+            "<III", content, header + 104 + 4 * count + 12 * index
+        )
+        start, size = position + 64 * start, 64 * size
+        check(crc(content[start : start + size]) == stored, "message checksum")
+        messages.append((content[start + 8 : start + size], start, start + size))
+    ends = [start for _, start, _ in messages[1:]] + [position + frame_size]
+    bodies = [content[body:stop] for (_, _, body), stop in zip(messages, ends, strict=True)]
+    for (metadata, _, _), body in zip(messages, bodies, strict=True):
+        check_message(metadata, body)
+    checksums = [b""] * count
+    for owner, body in zip(owners, bodies, strict=False):
+        checksums[owner] += body
+    offsets, body = [offset for offset, _ in buffer_ranges(messages[-1][0])], bodies[-1]
     first = 0
     for index, column in enumerate(schema):
         last = first + buffers_of(column.type)
         start = offsets[first] if first < len(offsets) else len(body)
         stop = offsets[last] if last < len(offsets) else len(body)
-        expected = struct.unpack_from("<I", content, header + 100 + 4 * index)[0]
-        check(crc(body[start : stop if first < last else start]) == expected, column.name)
+        covered = checksums[index] + body[start : stop if first < last else start]
+        expected = struct.unpack_from("<I", content, header + 104 + 4 * index)[0]
+        check(crc(covered) == expected, column.name)
         first = last
-    batch = pa.ipc.read_record_batch(
-        pa.py_buffer(content[position : position + frame_size]), schema
-    )
+    # The head's schema message and a frame are a stream.
+    batch = pa.ipc.open_stream(head + content[position : position + frame_size]).read_next_batch()
     frame = PlainFrame(batch, *fields)
     check(batch.num_rows == frame.row_count, "row count")
     check((frame.row_count == 0) == bool(frame.flags & 1), "control marker")
@@ -148,7 +209,7 @@ def read_segment(path: Path, is_last: bool) -> list[PlainFrame]:
     position, offset = size, base
     while position < len(content):
         try:
-            frame, frame_size = read_frame(content, position, schema)
+            frame, frame_size = read_frame(content, position, schema, content[:size])
         except DamageError:
             check(is_last, "a sealed segment")
             break  # a torn tail

@@ -12,16 +12,18 @@ from crc32c import crc32c
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from millstream.errors import CorruptSegmentError
+from millstream.log import encoding
 from millstream.log.columns import SegmentLayouts
 from millstream.log.encoding import encode_batch
+from millstream.log.flatbuffer import read_message
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FrameHeader
+from millstream.log.messages import messages_of
 from millstream.log.metadata import (
     ColumnLayout,
-    body_length,
-    buffers_position,
     column_range,
-    row_count,
+    dictionary_count,
 )
 from millstream.log.segment import Segment, encode_head
 
@@ -59,46 +61,84 @@ VALUES: list[tuple[pa.DataType, list[Any]]] = [
     (pa.struct([("n", pa.null())]), [{"n": None}, None]),
     (pa.map_(pa.string(), pa.list_(pa.int8())), [[("k", [1])], [], None]),
     (pa.list_(pa.struct([("x", pa.list_(pa.bool_()))])), [[{"x": [True]}, None], None]),
+    (pa.dictionary(pa.int8(), pa.string()), ["a", "bb", None]),
+    (pa.dictionary(pa.uint32(), pa.timestamp("ns", "Europe/Berlin"), ordered=True), [0, 7, None]),
+    (pa.dictionary(pa.int16(), pa.decimal128(5, 2)), [Decimal("1.25"), None]),
+    (pa.list_(pa.dictionary(pa.int32(), pa.string())), [["a", None], [], None]),
+    (
+        pa.struct(
+            [
+                ("a", pa.dictionary(pa.int8(), pa.binary())),
+                ("b", pa.list_(pa.dictionary(pa.int64(), pa.float64()), 1)),
+            ]
+        ),
+        [{"a": b"x", "b": [0.5]}, {"a": b"y", "b": None}, None],
+    ),
+    (
+        pa.map_(pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int8(), pa.binary())),
+        [[("k", b"v")], [], None],
+    ),
+    (pa.large_list(pa.struct([("d", pa.dictionary(pa.int8(), pa.string()))])), [[{"d": "z"}]]),
 ]
+PLAIN_VALUES = [each for each in VALUES if not dictionary_count(each[0])]
+COMPRESSIONS = ["none", "lz4", "zstd"]
+
+
+def array_of(values: list[Any], data_type: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(data_type):
+        encoded = pa.array(values, data_type.value_type).dictionary_encode()
+        indices = encoded.indices.cast(data_type.index_type)
+        return pa.DictionaryArray.from_arrays(
+            indices, encoded.dictionary, ordered=data_type.ordered
+        )
+    return pa.array(values, data_type)
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> pa.RecordBatch:
-    chosen = draw(st.lists(st.sampled_from(VALUES), min_size=1, max_size=6))
+def batches(draw: st.DrawFn, of: list[tuple[pa.DataType, list[Any]]] = VALUES) -> pa.RecordBatch:
+    chosen = draw(st.lists(st.sampled_from(of), min_size=1, max_size=6))
     count = draw(st.integers(1, 40))
     start = draw(st.integers(0, count - 1))
     stop = draw(st.integers(start + 1, count))
     arrays = []
     for data_type, values in chosen:
         drawn = draw(st.lists(st.sampled_from(values), min_size=count, max_size=count))
-        arrays.append(pa.array(drawn, data_type))
+        arrays.append(array_of(drawn, data_type))
     names = [f"c{index}" for index in range(len(arrays))]
     return pa.record_batch(arrays, names=names).slice(start, stop - start)
 
 
-def segment_of(batch: pa.RecordBatch) -> bytes:
-    """A segment that holds `batch` alone."""
-    layout = ColumnLayout.of(batch.schema)
-    encoded = encode_batch(batch, layout)
-    header = FrameHeader(encoded.frame_size, 7, batch.num_rows, 1, 2, 3, 4, 5, 6, 0, 0)
-    chunks = [bytes(chunk) for chunk in encoded.chunks(header)]
-    assert sum(map(len, chunks)) == encoded.frame_size
-    return encode_head(layout, 7, 0) + b"".join(chunks)
+def segment_of(*batches: pa.RecordBatch, compression: str = "none") -> bytes:
+    """A segment that holds `batches` alone, from offset 7 on."""
+    layout = ColumnLayout.of(batches[0].schema)
+    content = encode_head(layout, 7, 0)
+    offset = 7
+    for batch in batches:
+        encoded = encode_batch(batch, layout, compression)
+        header = FrameHeader(encoded.frame_size, offset, batch.num_rows, 1, 2, 3, 4, 5, 6, 0, 0)
+        chunks = [bytes(chunk) for chunk in encoded.chunks(header)]
+        assert sum(map(len, chunks)) == encoded.frame_size
+        content += b"".join(chunks)
+        offset += batch.num_rows
+    return content
 
 
-def frame_of(content: bytes, schema: pa.Schema) -> Frame:
+def frames_of(content: bytes, schema: pa.Schema) -> list[Frame]:
     segment = Segment.try_open("t/0", "file", pa.py_buffer(content), SegmentLayouts(schema), 7)
     assert isinstance(segment, Segment)
     frames = list(segment.walk(segment.head.size_bytes, 7))
-    assert len(frames) == 1
-    assert isinstance(frames[0], Frame)
-    return frames[0]
+    return [each for each in frames if isinstance(each, Frame)]
+
+
+def frame_of(content: bytes, schema: pa.Schema) -> Frame:
+    (frame,) = frames_of(content, schema)
+    return frame
 
 
 @settings(max_examples=300)
-@given(batches())
-def test_what_is_written_is_what_is_read(batch: pa.RecordBatch) -> None:
-    content = segment_of(batch)
+@given(batches(), st.sampled_from(COMPRESSIONS))
+def test_what_is_written_is_what_is_read(batch: pa.RecordBatch, compression: str) -> None:
+    content = segment_of(batch, compression=compression)
     assert len(content) % 64 == 0
     found = frame_of(content, batch.schema).batch()
     found.validate(full=True)
@@ -109,12 +149,16 @@ def test_what_is_written_is_what_is_read(batch: pa.RecordBatch) -> None:
 
 
 @settings(max_examples=100)
-@given(batches(), st.data())
+@given(batches(), st.sampled_from(COMPRESSIONS), st.data())
 def test_the_columns_asked_for_are_those_of_the_batch(
-    batch: pa.RecordBatch, data: st.DataObject
+    batch: pa.RecordBatch, compression: str, data: st.DataObject
 ) -> None:
     names = data.draw(st.lists(st.sampled_from(batch.schema.names), unique=True))
-    assert frame_of(segment_of(batch), batch.schema).batch(names).equals(batch.select(names))
+    content = segment_of(batch, compression=compression)
+    found = frame_of(content, batch.schema).batch(names)
+    found.validate(full=True)
+    assert found.equals(batch.select(names))
+    assert found.num_rows == batch.num_rows
 
 
 LAST_IS_EMPTY = pa.record_batch(
@@ -123,7 +167,7 @@ LAST_IS_EMPTY = pa.record_batch(
 
 
 @settings(max_examples=100)
-@given(batches())
+@given(batches(PLAIN_VALUES))
 @example(LAST_IS_EMPTY)
 def test_pyarrows_own_message_has_the_same_body(batch: pa.RecordBatch) -> None:
     # The oracle of the uncopied body and of its ranges: serialize() copies it into one buffer.
@@ -131,16 +175,16 @@ def test_pyarrows_own_message_has_the_same_body(batch: pa.RecordBatch) -> None:
     message = memoryview(batch.serialize().to_pybytes())
     size = 8 + int.from_bytes(message[4:8], "little")
     metadata, body = message[8:size], message[size:]
-    assert body_length(metadata) == len(body)
-    assert row_count(metadata) == batch.num_rows
+    fields = read_message(metadata)
+    assert fields.body_length == len(body)
+    assert fields.row_count == batch.num_rows
     encoded = encode_batch(batch, layout)
     written = b"".join(bytes(chunk) for chunk in encoded.body)
     assert written[: len(body)] == body
     assert not any(written[len(body) :])
-    buffers = buffers_position(metadata)
     position = 0
     for index in range(layout.column_count):
-        start, end = column_range(metadata, buffers, layout, index, len(body))
+        start, end = column_range(metadata, fields.buffers, layout, index, len(body))
         assert start == position
         position = end
         first, next_first = layout.first_buffers[index : index + 2]
@@ -177,3 +221,87 @@ def test_any_number_of_columns(count: int) -> None:
     frame = frame_of(segment_of(batch), batch.schema)
     assert frame.batch().equals(batch)
     assert frame.location[1] % 64 == 0
+
+
+def colours(*names: str | None) -> pa.RecordBatch:
+    return pa.record_batch(
+        {"n": pa.array(range(len(names))), "colour": pa.array(names).dictionary_encode()}
+    )
+
+
+class TestDictionaries:
+    """Each frame has its own, whole; a plain reader replaces one by the next."""
+
+    FIRST = colours("red", "green", None, "red")
+    SECOND = colours("blue", "red")
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    def test_a_frame_stands_alone(self, compression: str) -> None:
+        content = segment_of(self.FIRST, self.SECOND, compression=compression)
+        second = frames_of(content, self.FIRST.schema)[1]
+        assert second.batch().equals(self.SECOND)
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    def test_plain_readers_read_them(self, compression: str) -> None:
+        content = segment_of(self.FIRST, self.SECOND, compression=compression)
+        wanted = ["red", "green", None, "red", "blue", "red"]
+        assert pa.ipc.open_stream(content).read_all()["colour"].to_pylist() == wanted
+        frame = pl.read_ipc_stream(content, use_pyarrow=False)
+        assert frame["colour"].to_list() == wanted
+
+    def test_a_big_one_is_not_copied_when_read(self) -> None:
+        batch = colours(*(f"colour {index}" for index in range(10_000)))
+        content = pa.py_buffer(segment_of(batch))
+        segment = Segment.try_open("t/0", "file", content, SegmentLayouts(batch.schema), 7)
+        assert isinstance(segment, Segment)
+        frame = segment.try_frame(segment.head.size_bytes)
+        assert isinstance(frame, Frame)
+        dictionary = frame.batch(["colour"])["colour"].dictionary
+        address = dictionary.buffers()[2].address
+        assert content.address <= address < content.address + content.size
+
+    def test_a_damaged_one_does_not_harm_other_columns(self) -> None:
+        content = bytearray(segment_of(self.FIRST))
+        content[content.index(b"redgreen")] ^= 1
+        frame = frame_of(bytes(content), self.FIRST.schema)
+        assert frame.batch(["n"])["n"].to_pylist() == [0, 1, 2, 3]
+        with pytest.raises(CorruptSegmentError, match="column 'colour'"):
+            frame.batch(["colour"])
+
+
+class TestCompression:
+    def test_it_takes_less_room(self) -> None:
+        batch = pa.record_batch({"x": pa.array([7] * 10_000)})
+        sizes = [len(segment_of(batch, compression=each)) for each in COMPRESSIONS]
+        assert max(sizes[1:]) < sizes[0] / 10
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS[1:])
+    def test_other_columns_are_not_decompressed(self, compression: str) -> None:
+        batch = pa.record_batch({"x": pa.array(range(1000)), "y": pa.array(range(1000))})
+        encoded = encode_batch(batch, ColumnLayout.of(batch.schema), compression)
+        content = bytearray(segment_of(batch, compression=compression))
+        end = len(content)
+        content[end - encoded.body_size // 2 : end - 64] = bytes(encoded.body_size // 2 - 64)
+        frame = frame_of(bytes(content), batch.schema)
+        assert frame.batch(["x"])["x"].to_pylist() == list(range(1000))
+        with pytest.raises(CorruptSegmentError, match="column 'y'"):
+            frame.batch(["y"])
+
+    @pytest.mark.parametrize("declared", [2**40, -2])
+    @pytest.mark.parametrize("of_dictionary", [False, True])
+    def test_a_bomb_is_not_decompressed(
+        self, monkeypatch: pytest.MonkeyPatch, declared: int, of_dictionary: bool
+    ) -> None:
+        batch = colours("red", "green") if of_dictionary else pa.record_batch({"x": [1, 2]})
+
+        def bomb(*arguments: Any) -> Any:
+            messages = messages_of(*arguments)
+            chunks = messages[0].body
+            index = next(i for i, each in enumerate(chunks) if len(each) > 8)
+            chunks[index] = declared.to_bytes(8, "little", signed=True) + bytes(chunks[index])[8:]
+            return messages
+
+        monkeypatch.setattr(encoding, "messages_of", bomb)
+        content = segment_of(batch, compression="zstd")
+        with pytest.raises(CorruptSegmentError, match="once they are decompressed"):
+            frame_of(content, batch.schema).batch()

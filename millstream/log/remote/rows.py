@@ -8,7 +8,8 @@ import pyarrow as pa
 from crc32c import crc32c
 
 from millstream.errors import ProtocolError, SchemaMismatchError
-from millstream.log.metadata import PREFIX_SIZE, has_compression, try_metadata_size
+from millstream.log.flatbuffer import read_message
+from millstream.log.metadata import PREFIX_SIZE, try_metadata_size
 
 BYTES_SCHEMA = pa.schema([pa.field("bytes", pa.uint8(), nullable=False)])
 """Of every stream in either direction: bytes travel as a column of them, which is not copied."""
@@ -74,7 +75,7 @@ def decode_rows(message: pa.Buffer, schema: pa.Schema, checksum: int) -> pa.Reco
             text = "the rows are no record batch message"
             raise SchemaMismatchError(text)
         # A few bytes could claim to hold terabytes.
-        if has_compression(view[PREFIX_SIZE : PREFIX_SIZE + size]):
+        if read_message(view[PREFIX_SIZE : PREFIX_SIZE + size]).is_compressed:
             text = "rows come without compression; got a compressed body"
             raise SchemaMismatchError(text)
         batch = pa.ipc.read_record_batch(message, schema)

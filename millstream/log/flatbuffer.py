@@ -1,0 +1,111 @@
+"""Reads what is needed of an Arrow message's flatbuffer (Arrow's Message.fbs).
+
+Arrow's own readers hand out arrays, not the positions of their buffers; checksums are over those
+positions. Flatbuffers, in short: a table starts with the distance back to its vtable, which gives
+each field's position in the table, or 0 where the field is left out. A reference is the distance to
+what it refers to. What is read here was verified: nothing is bounds-checked beyond what `struct`
+does.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+BUFFER_SIZE = 16
+"""Bytes of a struct Buffer { offset: i64; length: i64 }."""
+
+_U16 = struct.Struct("<H")
+_I32 = struct.Struct("<i")
+_U32 = struct.Struct("<I")
+_I64 = struct.Struct("<q")
+_BUFFER = struct.Struct("<qq")
+
+_MESSAGE_HEADER_TYPE = 1
+_MESSAGE_HEADER = 2
+_MESSAGE_BODY_LENGTH = 3
+_DICTIONARY_BATCH = 2  # of enum MessageHeader
+_DICTIONARY_DATA = 1
+_BATCH_LENGTH = 0
+_BATCH_BUFFERS = 2
+_BATCH_COMPRESSION = 3
+
+
+class MessageFields(NamedTuple):
+    """What a dictionary batch or record batch message says of itself.
+
+    Attributes
+    ----------
+    body_length
+        Bytes of its body.
+    row_count
+        Rows of the record batch, or values of the dictionary.
+    buffers
+        Where in the flatbuffer the `Buffer` structs start; 0: there are none.
+    is_dictionary
+        Whether it is a dictionary batch.
+    is_compressed
+        Whether its buffers are compressed.
+    """
+
+    body_length: int
+    row_count: int
+    buffers: int
+    is_dictionary: bool
+    is_compressed: bool
+
+
+def read_message(metadata: memoryview) -> MessageFields:
+    """Return the fields of the message whose flatbuffer `metadata` starts with."""
+    message = _follow(metadata, 0)
+    kind = _field(metadata, message, _MESSAGE_HEADER_TYPE)
+    batch = _follow(metadata, _field(metadata, message, _MESSAGE_HEADER))
+    is_dictionary = bool(kind) and metadata[kind] == _DICTIONARY_BATCH
+    if is_dictionary:
+        batch = _follow(metadata, _field(metadata, batch, _DICTIONARY_DATA))
+    buffers = _field(metadata, batch, _BATCH_BUFFERS)
+    return MessageFields(
+        _integer(metadata, _field(metadata, message, _MESSAGE_BODY_LENGTH)),
+        _integer(metadata, _field(metadata, batch, _BATCH_LENGTH)),
+        _follow(metadata, buffers) + 4 if buffers else 0,
+        is_dictionary,
+        _field(metadata, batch, _BATCH_COMPRESSION) != 0,
+    )
+
+
+def body_length_position(metadata: memoryview) -> int:
+    """Return where in a message `bodyLength` stands; 0 where it is left out (is 0)."""
+    return _field(metadata, _follow(metadata, 0), _MESSAGE_BODY_LENGTH)
+
+
+def buffer_ranges(
+    metadata: memoryview, buffers: int, first: int, end: int | None
+) -> list[tuple[int, int]]:
+    """Return (offset in the body, length) of the buffers from `first` up to `end` (`None`: all).
+
+    `buffers` is where they are listed: see `MessageFields`.
+    """
+    count = int(_U32.unpack_from(metadata, buffers - 4)[0]) if buffers else 0
+    return [
+        _BUFFER.unpack_from(metadata, buffers + BUFFER_SIZE * index)
+        for index in range(first, count if end is None else min(end, count))
+    ]
+
+
+def _field(metadata: memoryview, table: int, field: int) -> int:
+    """Return the position of a table's field, or 0 where it is left out."""
+    vtable = table - _I32.unpack_from(metadata, table)[0]
+    slot = 4 + 2 * field
+    if slot >= _U16.unpack_from(metadata, vtable)[0]:
+        return 0
+    distance: int = _U16.unpack_from(metadata, vtable + slot)[0]
+    return table + distance if distance else 0
+
+
+def _follow(metadata: memoryview, position: int) -> int:
+    """Return what the reference at `position` refers to."""
+    return position + int(_U32.unpack_from(metadata, position)[0])
+
+
+def _integer(metadata: memoryview, position: int) -> int:
+    return int(_I64.unpack_from(metadata, position)[0]) if position else 0
