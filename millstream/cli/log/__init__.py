@@ -2,7 +2,7 @@
 
 import typer
 
-from millstream.cli.log import copies, serve
+from millstream.cli.log import copies, serve, verify
 
 app = typer.Typer(help="Copy and look after a whole log.", no_args_is_help=True)
 app.command("backup")(copies.back_up)
@@ -11,3 +11,4 @@ app.command("restore")(copies.restore)
 app.command("mirror")(copies.mirror)
 app.command("promote")(copies.promote)
 app.command("serve")(serve.serve)
+app.command("verify")(verify.verify)
