@@ -17,7 +17,6 @@ from millstream.errors import OptionError
 if TYPE_CHECKING:
     from millstream.log.remote.server import Certificate
 
-TOKEN_VARIABLE = "MILLSTREAM_TOKEN"
 PORT = 8815
 
 
@@ -70,8 +69,10 @@ def serve(
 
 def _token(file: Path | None) -> str | None:
     """Return the secret that clients must show."""
+    from millstream.log.remote.token import VARIABLE
+
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
+        return os.environ.get(VARIABLE) or None
     token = _content(file, "--token-file").decode(errors="replace").strip()
     if not token:
         message = f"the token file {str(file)!r} is empty; write a long random text into it"

@@ -14,8 +14,8 @@ from pyarrow import flight
 from millstream.errors import AuthenticationError, MillstreamError, RemoteLogError
 from millstream.log.remote.address import Address
 from millstream.log.remote.messages import Answer, Failure, Request, error_of
-from millstream.log.remote.server import token_header
 from millstream.log.remote.stream import Stream, StreamBrokenError
+from millstream.log.remote.token import HEADER, header_value
 
 TIMEOUT_S = 30.0
 
@@ -70,7 +70,9 @@ class Connection:
     def __init__(self, address: Address, options: ConnectionOptions) -> None:
         self.address = address
         self._options = options
-        headers = [] if options.token is None else [token_header(options.token)]
+        headers = []
+        if options.token is not None:
+            headers.append((HEADER.encode(), header_value(options.token)))
         self._call_options = flight.FlightCallOptions(headers=headers)
         self._lock = threading.Lock()
         self._client: flight.FlightClient | None = None

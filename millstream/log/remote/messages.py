@@ -6,12 +6,13 @@ decoded into these types and no others.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from millstream import errors
 from millstream.errors import LogError, MillstreamError, ProtocolError
+from millstream.log.frame_header import FLAG_CONTROL
 
 PROTOCOL = b"millstream-log/1"
 """What a stream is opened with."""
@@ -31,20 +32,27 @@ READ_BYTES_MAX = 64 * 1024 * 1024
 WAIT_US_MAX = 30_000_000
 """A server answers at least so often: nobody can tell a longer wait from a broken line."""
 
+INT64_MAX = 2**63 - 1
+
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=INT64_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+Checksum = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Flags = Annotated[int, msgspec.Meta(ge=0, le=FLAG_CONTROL)]
+
 
 class Place(msgspec.Struct, frozen=True):
     """A partition: the topic's id (a later topic of the same name has another), and number."""
 
     topic: str
-    partition: int
+    partition: Integer
 
 
 class WriterName(msgspec.Struct, frozen=True):
     """A `Writer`."""
 
     owner: str
-    owner_id: int
-    epoch: int
+    owner_id: Count
+    epoch: Count
 
 
 class ListTopics(msgspec.Struct, tag=True, frozen=True):
@@ -92,14 +100,14 @@ class FindStableEnds(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Offsets`: the last stable ones of some partitions of a topic."""
 
     topic: str
-    partitions: tuple[int, ...]
+    partitions: tuple[Integer, ...]
 
 
 class FindTime(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Offsets`, one: that of the first row of that time or later."""
 
     place: Place
-    timestamp_us: int
+    timestamp_us: Integer
 
 
 class Append(msgspec.Struct, tag=True, frozen=True):
@@ -111,21 +119,21 @@ class Append(msgspec.Struct, tag=True, frozen=True):
 
     place: Place
     columns: tuple[str, ...]
-    checksum: int
+    checksum: Checksum
     client: str
-    number: int
-    owner_id: int = 0
-    epoch: int = 0
-    sequence: int = 0
-    transaction: int = 0
-    flags: int = 0
+    number: Count
+    owner_id: Count = 0
+    epoch: Count = 0
+    sequence: Count = 0
+    transaction: Count = 0
+    flags: Flags = 0
 
 
 class Sync(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Done`."""
 
     place: Place
-    until_offset: int | None
+    until_offset: Integer | None
 
 
 class SyncAll(msgspec.Struct, tag=True, frozen=True):
@@ -144,16 +152,16 @@ class Read(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Frames` from the one that holds `offset` on."""
 
     place: Place
-    offset: int
-    bytes_max: int
+    offset: Integer
+    bytes_max: Integer
 
 
 class AwaitEnds(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Offsets`, the readable ends, as soon as one is not `ends` or the time is over."""
 
     places: tuple[Place, ...]
-    ends: tuple[int, ...]
-    timeout_us: int
+    ends: tuple[Integer, ...]
+    timeout_us: Integer
 
 
 class TakeEpoch(msgspec.Struct, tag=True, frozen=True):
@@ -166,7 +174,7 @@ class Prepare(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Done`."""
 
     writer: WriterName
-    number: int
+    number: Count
     participants: tuple[tuple[str, int], ...]
 
 
@@ -174,7 +182,7 @@ class Decide(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Done`."""
 
     writer: WriterName
-    number: int
+    number: Count
     outcome: Literal["commit", "abort"]
     manifest: str | None
 
@@ -219,24 +227,24 @@ class Description(msgspec.Struct, tag=True, frozen=True):
 class Ends(msgspec.Struct, tag=True, frozen=True):
     """Offsets of a partition, and its segments as (base offset, readable bytes)."""
 
-    first_offset: int
-    written_end: int
-    durable_end: int
-    settled_end: int
+    first_offset: Integer
+    written_end: Integer
+    durable_end: Integer
+    settled_end: Integer
     segments: tuple[tuple[int, int], ...]
 
 
 class Offsets(msgspec.Struct, tag=True, frozen=True):
     """Offsets, in the order in which they were asked for."""
 
-    offsets: tuple[int, ...]
+    offsets: tuple[Integer, ...]
 
 
 class Appended(msgspec.Struct, tag=True, frozen=True):
     """Where rows were put."""
 
-    base_offset: int
-    end_offset: int
+    base_offset: Integer
+    end_offset: Integer
 
 
 class Frames(msgspec.Struct, tag=True, frozen=True):
@@ -248,7 +256,7 @@ class Frames(msgspec.Struct, tag=True, frozen=True):
 
     head: bytes = b""
     path: str = ""
-    position: int = 0
+    position: Integer = 0
 
 
 class Epoch(msgspec.Struct, tag=True, frozen=True):

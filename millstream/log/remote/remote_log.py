@@ -19,13 +19,13 @@ from millstream.log.remote.connection import TIMEOUT_S, Connection, ConnectionOp
 from millstream.log.remote.remote_bells import RemoteBells
 from millstream.log.remote.remote_partition import Asker, RemotePartition
 from millstream.log.remote.remote_transactions import RemoteTransactions
+from millstream.log.remote.token import VARIABLE, check_token
 from millstream.log.settings import TopicSettings
 from millstream.log.topic import Topic
 from millstream.log.topic_config import TopicConfig
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
 
-TOKEN_VARIABLE = "MILLSTREAM_TOKEN"
 CERTIFICATES_VARIABLE = "MILLSTREAM_TLS_ROOTS"
 
 
@@ -59,8 +59,9 @@ class RemoteLog(Log):
             message = f"timeout_s is a number of seconds above 0; got {timeout_s}"
             raise OptionError(message)
         address = Address.parse(os.fspath(path))
-        token = os.environ.get(TOKEN_VARIABLE) or None if token is None else token
-        options = ConnectionOptions(token, certificates or _given_certificates(), timeout_s)
+        token = os.environ.get(VARIABLE) or None if token is None else token
+        trusted = certificates or _given_certificates()
+        options = ConnectionOptions(check_token(token), trusted, timeout_s)
         self._asker = Asker(Connection(address, options))
         nothing = cast("Storage", NoStorage(str(address)))
         super().__init__(str(address), storage=nothing, clock=clock)

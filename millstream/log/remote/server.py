@@ -29,14 +29,13 @@ from millstream.log.remote.messages import (
 )
 from millstream.log.remote.rows import BYTES_SCHEMA, bytes_batch
 from millstream.log.remote.service import LogService
+from millstream.log.remote.token import HEADER, check_token, header_value
 
 STREAMS_MAX = 1_024
 """Each has a thread."""
 
 CLOSE_TIMEOUT_S = 5.0
 """Clients end an idle stream sooner than this."""
-
-TOKEN_HEADER = "authorization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,7 @@ class LogServer:
         self._streams = 0
         self._busy = 0
         self._changed = threading.Condition()
+        check_token(token)
         self._service = LogService(open_log, self._closing.is_set)
         bracketed = f"[{host}]" if ":" in host else host
         scheme = "grpc+tls" if certificate is not None else "grpc"
@@ -105,9 +105,8 @@ class LogServer:
         self._closing.set()
         deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
         with self._changed:
-            # First who works on something; then who waits for a client that asks for nothing.
             self._changed.wait_for(lambda: not self._busy, CLOSE_TIMEOUT_S)
-        # Flight waits for every stream, without end.
+        # Flight waits for every stream, without end: for idle ones until their clients end them.
         closer = threading.Thread(target=self._server.shutdown, daemon=True)
         closer.start()
         closer.join(max(deadline_s - time.monotonic(), 0))
@@ -215,7 +214,7 @@ class _TokenCheck(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyar
 
     def __init__(self, token: str | None) -> None:
         super().__init__()
-        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._expected = None if token is None else header_value(token)
 
     def start_call(
         self, info: flight.CallInfo, headers: dict[str, list[str | bytes]]
@@ -225,7 +224,7 @@ class _TokenCheck(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyar
             return None
         given = b""
         for name, values in headers.items():
-            if name.lower() == TOKEN_HEADER and values:
+            if name.lower() == HEADER and values:
                 value = values[0]
                 given = value if isinstance(value, bytes) else value.encode()
         # In constant time: how long a refusal takes says nothing of the token.
@@ -234,8 +233,3 @@ class _TokenCheck(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyar
             message = f"the client has {word}"
             raise flight.FlightUnauthenticatedError(message)
         return None
-
-
-def token_header(token: str) -> tuple[bytes, bytes]:
-    """Return the header by which a client shows `token`."""
-    return TOKEN_HEADER.encode(), f"Bearer {token}".encode()

@@ -23,6 +23,7 @@ from millstream.errors import (
     UnknownTopicError,
 )
 from millstream.log.columns import with_optional_columns
+from millstream.log.frame_header import FLAG_CONTROL
 from millstream.log.log import Log
 from millstream.log.partition import AppendResult, Partition
 from millstream.log.remote import messages as m
@@ -145,6 +146,9 @@ class LogService:
             message = f"rows of {body.nbytes} bytes come at once; {m.BODY_BYTES_MAX} are allowed"
             raise ProtocolError(message)
         rows = decode_rows(bytes_of(body), _columns(partition, request.columns), request.checksum)
+        if request.flags & FLAG_CONTROL and rows.num_rows:
+            message = f"a control marker has no rows; got {rows.num_rows}"
+            raise ProtocolError(message)
         last = self._last_append(request.client, place)
         # Held meanwhile: where a line broke, the append may come again while it is under way.
         with last.lock:
@@ -157,7 +161,7 @@ class LogService:
                     sequence=request.sequence,
                     transaction=request.transaction,
                     flags=request.flags,
-                    fence=self._fence(request.owner_id, request.epoch),
+                    fence=self._fence(request.owner_id, request.epoch, request.transaction),
                 )
             result = last.result
         return m.Appended(result.base_offset, result.end_offset)
@@ -171,16 +175,19 @@ class LogService:
                 self._last_appends.popitem(last=False)
             return last
 
-    def _fence(self, owner_id: int, epoch: int) -> Callable[[], None] | None:
+    def _fence(self, owner_id: int, epoch: int, transaction: int) -> Callable[[], None] | None:
         """Return what refuses, inside the append, a writer that is not the newest."""
         if owner_id == 0:
+            if epoch or transaction:
+                message = f"a transaction has an owner; {transaction} of epoch {epoch} has none"
+                raise ProtocolError(message)
             return None
         transactions = self._log.transactions
         if (owner_id, epoch) not in self._known_writers:
             with self._lock:
                 transactions.refresh()
                 current = transactions.current_epoch(owner_id)
-                if epoch > current:
+                if not 1 <= epoch <= current:
                     message = f"owner {owner_id} has epoch {current}; nobody was given {epoch}"
                     raise FencedError(message)
                 if len(self._known_writers) >= CLIENTS_MAX:
