@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class WriterProcess:
     """A process that does `task` on the log in `path`, from `go` on."""
 
-    def __init__(self, path: Path, task: str, count: int) -> None:
+    def __init__(self, path: Path | str, task: str, count: int) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.log.log_process", path, task, str(count)],
             stdin=subprocess.PIPE,

@@ -81,7 +81,12 @@ class Connection:
         self._watch: threading.Thread | None = None
 
     def ask(
-        self, request: Request, body: pa.Buffer | None = None, *, more_s: float = 0.0
+        self,
+        request: Request,
+        body: pa.Buffer | None = None,
+        *,
+        more_s: float = 0.0,
+        repeated: Request | None = None,
     ) -> tuple[Answer, pa.RecordBatch | None]:
         """Return the server's answer, and the bytes that came with it.
 
@@ -92,6 +97,8 @@ class Connection:
         ----------
         more_s
             How long the server may wait on purpose.
+        repeated
+            What is sent where `request` was sent before, and it is not known what became of it.
 
         Raises
         ------
@@ -113,6 +120,7 @@ class Connection:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= backoff_s:
                     raise RemoteLogError(self._unreachable(timeout_s, error)) from error
+                request = repeated or request
             else:
                 if isinstance(answer, Failure):
                     raise error_of(answer)

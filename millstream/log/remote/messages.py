@@ -113,18 +113,19 @@ class FindTime(msgspec.Struct, tag=True, frozen=True):
 class Append(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Appended`; beside it the rows, as a record batch message of Arrow IPC.
 
-    `checksum` is the CRC-32C of these bytes. `client` and `number` say which append this is:
-    one that comes again is not stored again.
+    `checksum` is the CRC-32C of these bytes. No other append has the same `sequence`, and this
+    one may come twice. Then it `is_repeated`, and where the server does not remember it, it
+    looks for it in the partition, from the offset `since` on.
     """
 
     place: Place
     columns: tuple[str, ...]
     checksum: Checksum
-    client: str
-    number: Count
+    sequence: Count
+    since: Count
+    is_repeated: bool = False
     owner_id: Count = 0
     epoch: Count = 0
-    sequence: Count = 0
     transaction: Count = 0
     flags: Flags = 0
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
 import pyarrow as pa
 
 from millstream.errors import ProtocolError, SchemaMismatchError
@@ -18,6 +17,7 @@ from millstream.log.partition import AppendResult, mismatch
 from millstream.log.remote import messages as m
 from millstream.log.remote.connection import Connection
 from millstream.log.remote.rows import bytes_of, encode_rows
+from millstream.log.remote.sequences import Sequences
 from millstream.log.segment import Segment, try_head
 
 READ_BYTES = 8 * 1024 * 1024
@@ -37,13 +37,8 @@ class Asker:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.client = uuid.uuid4().hex
-        """Names this client in its appends."""
-        self._numbers = itertools.count(1)
-
-    def next_number(self) -> int:
-        """Return the number of the next append."""
-        return next(self._numbers)
+        self.sequences = Sequences()
+        """Number its appends."""
 
     def ask(self, request: m.Request, expected: type[AnswerT], *, more_s: float = 0.0) -> AnswerT:
         """Return the answer to a request that has no bytes in either direction."""
@@ -52,7 +47,8 @@ class Asker:
 
     def append(self, request: m.Append, rows: pa.Buffer) -> m.Appended:
         """Send rows; they are stored once, however often the connection is lost meanwhile."""
-        answer, _ = self.connection.ask(request, rows)
+        repeated = msgspec.structs.replace(request, is_repeated=True)
+        answer, _ = self.connection.ask(request, rows, repeated=repeated)
         return _checked(answer, m.Appended)
 
     def read(self, request: m.Read) -> tuple[m.Frames, pa.Buffer]:
@@ -95,6 +91,7 @@ class RemotePartition:
         self.time_column = time_column
         self.directory = f"{asker.connection.address}/{name}"
         self._asker = asker
+        self._since: int | None = None
 
     def append(
         self,
@@ -109,9 +106,10 @@ class RemotePartition:
     ) -> AppendResult:
         """Append the rows of `batch` as one frame; see `Partition.append`.
 
-        `fence` is not called: the server itself asks whether the writer is the newest.
+        `fence` is not called: the server itself asks whether the writer is the newest. And it is
+        this class that gives sequences, for an append may have to be sent twice.
         """
-        del fence
+        del fence, sequence
         expected = with_optional_columns(self.schema, batch.schema.names)
         if not batch.schema.equals(expected):
             raise SchemaMismatchError(mismatch(self.name, expected, batch.schema))
@@ -119,19 +117,22 @@ class RemotePartition:
             end = self.written_end
             return AppendResult(end, end)
         rows, checksum = encode_rows(batch)
+        if self._since is None:
+            self._since = self.written_end
         request = m.Append(
             self.place,
             tuple(batch.schema.names),
             checksum,
-            self._asker.client,
-            self._asker.next_number(),
-            owner_id,
-            epoch,
-            sequence,
-            transaction,
-            flags,
+            self._asker.sequences.next(),
+            since=self._since,
+            owner_id=owner_id,
+            epoch=epoch,
+            transaction=transaction,
+            flags=flags,
         )
         answer = self._asker.append(request, rows)
+        # Later appends lie behind this one. Where threads race this may go back; no matter.
+        self._since = answer.end_offset
         return AppendResult(answer.base_offset, answer.end_offset)
 
     def sync(self, until_offset: int | None = None) -> None:

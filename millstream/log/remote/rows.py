@@ -1,4 +1,4 @@
-"""Rows on their way to a server: a record batch message, checked before it is believed."""
+"""Rows on their way to a server: messages of Arrow IPC, checked before they are believed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from millstream.log.metadata import PREFIX_SIZE, try_metadata_size
 BYTES_SCHEMA = pa.schema([pa.field("bytes", pa.uint8(), nullable=False)])
 """Of every stream in either direction: bytes travel as a column of them, which is not copied."""
 
-
 ROWS_MAX = 16 * 1024 * 1024
 """Of one append: a column of nulls has no bytes that would set a limit."""
+
+_END_SIZE = 8  # of what ends a stream of Arrow IPC
 
 
 def bytes_batch(buffer: pa.Buffer) -> pa.RecordBatch:
@@ -49,13 +50,18 @@ def bytes_of(batch: pa.RecordBatch | None, before: bytes = b"") -> pa.Buffer:
 
 
 def encode_rows(batch: pa.RecordBatch) -> tuple[pa.Buffer, int]:
-    """Return `batch` as a record batch message, and its CRC-32C."""
-    message: pa.Buffer = batch.serialize()
-    return message, crc32c(message)
+    """Return the messages of `batch`, dictionaries first, and the CRC-32C of them all."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    content: pa.Buffer = sink.getvalue()
+    start = batch.schema.serialize().size
+    messages = content.slice(start, content.size - start - _END_SIZE)
+    return messages, crc32c(messages)
 
 
-def decode_rows(message: pa.Buffer, schema: pa.Schema, checksum: int) -> pa.RecordBatch:
-    """Return the rows in `message`, every value of them checked.
+def decode_rows(messages: pa.Buffer, schema: pa.Schema, checksum: int) -> pa.RecordBatch:
+    """Return the rows in `messages`, every value of them checked.
 
     Raises
     ------
@@ -65,25 +71,18 @@ def decode_rows(message: pa.Buffer, schema: pa.Schema, checksum: int) -> pa.Reco
         Where they are no rows of `schema`: lengths or offsets that do not fit, text that is not
         UTF-8.
     """
-    if crc32c(message) != checksum:
+    if crc32c(messages) != checksum:
         text = "the checksum of the rows does not hold: they were changed on their way; send again"
         raise ProtocolError(text)
     try:
-        view = memoryview(message)
-        size = try_metadata_size(view, 0) if len(view) >= PREFIX_SIZE else None
-        if size is None or PREFIX_SIZE + size > len(view):
-            text = "the rows are no record batch message"
-            raise SchemaMismatchError(text)
-        # A few bytes could claim to hold terabytes.
-        if read_message(view[PREFIX_SIZE : PREFIX_SIZE + size]).is_compressed:
-            text = "rows come without compression; got a compressed body"
-            raise SchemaMismatchError(text)
-        batch = pa.ipc.read_record_batch(message, schema)
-        if batch.num_rows > ROWS_MAX:
-            text = f"at most {ROWS_MAX} rows come at once; got {batch.num_rows}"
-            raise SchemaMismatchError(text)
+        has_dictionaries = _check_messages(memoryview(messages).cast("B"))
+        if has_dictionaries:
+            stream = pa.BufferReader(pa.py_buffer(b"".join([schema.serialize(), messages])))
+            batch = pa.ipc.open_stream(stream).read_next_batch()
+        else:
+            batch = pa.ipc.read_record_batch(messages, schema)
         batch.validate(full=True)
-    except (pa.ArrowException, struct.error, IndexError, OSError) as error:
+    except (pa.ArrowException, struct.error, IndexError, OSError, StopIteration) as error:
         text = f"the rows are damaged, or none of these columns ({schema.names}): {error}"
         raise SchemaMismatchError(text) from error
     for name, field, column in zip(schema.names, schema, batch.columns, strict=True):
@@ -91,3 +90,33 @@ def decode_rows(message: pa.Buffer, schema: pa.Schema, checksum: int) -> pa.Reco
             text = f"column {name!r} may not be null; got {column.null_count} nulls"
             raise SchemaMismatchError(text)
     return batch
+
+
+def _check_messages(view: memoryview) -> bool:
+    """Refuse messages that a few bytes of could make terabytes of memory; all but the last one
+    must be dictionaries. Return `True` iff there are any.
+    """
+    position, count, is_last = 0, 0, False
+    while position < len(view):
+        size = try_metadata_size(view, position)
+        if is_last or size is None or size > len(view) - position - PREFIX_SIZE:
+            text = f"no message of rows starts at byte {position}"
+            raise SchemaMismatchError(text)
+        start = position + PREFIX_SIZE
+        fields = read_message(view[start : start + size])
+        if fields.is_compressed:
+            text = "rows come without compression; got a compressed body"
+            raise SchemaMismatchError(text)
+        if not 0 <= fields.row_count <= ROWS_MAX:
+            text = f"at most {ROWS_MAX} rows come at once; got {fields.row_count}"
+            raise SchemaMismatchError(text)
+        if not 0 <= fields.body_length <= len(view) - start - size:
+            text = f"the body of a message has {fields.body_length} bytes; less came"
+            raise SchemaMismatchError(text)
+        position = start + size + fields.body_length
+        is_last = not fields.is_dictionary
+        count += 1
+    if not is_last:
+        text = "the rows are no record batch message"
+        raise SchemaMismatchError(text)
+    return count > 1

@@ -202,7 +202,7 @@ class _FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow h
         """Serve one stream."""
         if descriptor.command != PROTOCOL:
             message = (
-                f"a stream is opened with {PROTOCOL.decode()!r}; got {descriptor.command!r}: "
+                f"a stream is opened with {PROTOCOL.decode()!r}; got {descriptor.command[:80]!r}: "
                 "update the older of client and server"
             )
             raise flight.FlightServerError(message)

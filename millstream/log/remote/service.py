@@ -22,6 +22,7 @@ from millstream.errors import (
     TopicExistsError,
     UnknownTopicError,
 )
+from millstream.log.bells import DECISIONS, Bells, bell_of
 from millstream.log.columns import with_optional_columns
 from millstream.log.frame_header import FLAG_CONTROL
 from millstream.log.log import Log
@@ -29,15 +30,13 @@ from millstream.log.partition import AppendResult, Partition
 from millstream.log.remote import messages as m
 from millstream.log.remote.frame_feed import FrameFeeds
 from millstream.log.remote.rows import bytes_of, decode_rows
+from millstream.log.remote.sequences import client_of
 from millstream.log.topic import Topic
 from millstream.log.topic_config import TopicConfig
 from millstream.log.transactions import Writer
 
 CLIENTS_MAX = 65_536
 """Whose last append is remembered; a client that comes back after so many others is unknown."""
-
-PAUSE_FIRST_US = 100
-PAUSE_MAX_US = 5_000
 
 
 class LogService:
@@ -61,7 +60,7 @@ class LogService:
         self._observing = threading.Lock()
         self._partitions: dict[m.Place, Partition] = {}
         self._known_writers: set[tuple[int, int]] = set()
-        self._last_appends: OrderedDict[tuple[str, m.Place], _LastAppend] = OrderedDict()
+        self._last_appends: OrderedDict[tuple[int, m.Place], _LastAppend] = OrderedDict()
 
     def answer(
         self, request: m.Request, body: pa.RecordBatch | None, feeds: FrameFeeds
@@ -149,24 +148,34 @@ class LogService:
         if request.flags & FLAG_CONTROL and rows.num_rows:
             message = f"a control marker has no rows; got {rows.num_rows}"
             raise ProtocolError(message)
-        last = self._last_append(request.client, place)
+        last = self._last_append(client_of(request.sequence), place)
         # Held meanwhile: where a line broke, the append may come again while it is under way.
         with last.lock:
-            if last.number != request.number or last.result is None:
-                last.number, last.result = request.number, None
-                last.result = partition.append(
-                    rows,
-                    owner_id=request.owner_id,
-                    epoch=request.epoch,
-                    sequence=request.sequence,
-                    transaction=request.transaction,
-                    flags=request.flags,
-                    fence=self._fence(request.owner_id, request.epoch, request.transaction),
-                )
-            result = last.result
-        return m.Appended(result.base_offset, result.end_offset)
+            if last.sequence != request.sequence or last.result is None:
+                last.sequence, last.result = request.sequence, None
+                last.result = self._append_once(partition, request, rows)
+            return m.Appended(*last.result)
 
-    def _last_append(self, client: str, place: m.Place) -> _LastAppend:
+    def _append_once(
+        self, partition: Partition, request: m.Append, rows: pa.RecordBatch
+    ) -> AppendResult:
+        """Append rows, unless another server, or this one in an earlier life, did already."""
+        fence = self._fence(request.owner_id, request.epoch, request.transaction)
+        if request.is_repeated:
+            found = _stored(partition, request)
+            if found is not None:
+                return found
+        return partition.append(
+            rows,
+            owner_id=request.owner_id,
+            epoch=request.epoch,
+            sequence=request.sequence,
+            transaction=request.transaction,
+            flags=request.flags,
+            fence=fence,
+        )
+
+    def _last_append(self, client: int, place: m.Place) -> _LastAppend:
         with self._lock:
             key = client, place
             last = self._last_appends.setdefault(key, _LastAppend())
@@ -224,16 +233,19 @@ class LogService:
         if len(request.places) != len(request.ends) or not request.places:
             message = f"{len(request.places)} partitions with {len(request.ends)} ends"
             raise ProtocolError(message)
+        for place in request.places:
+            self._end(place)  # raises where there is no such partition
         clock = self._log.clock
         deadline_us = clock.monotonic_us() + min(request.timeout_us, m.WAIT_US_MAX)
-        pause_us = PAUSE_FIRST_US
+        bells = Bells(self._log.path, self._log.storage, clock)
+        numbers = [_bell(place) for place in request.places]
         while True:
+            bells.listen(numbers)
             ends = tuple(self._end(place) for place in request.places)
             left_us = deadline_us - clock.monotonic_us()
             if ends != request.ends or left_us <= 0 or self._is_closing():
                 return m.Offsets(ends)
-            clock.sleep_us(min(pause_us, left_us))
-            pause_us = min(2 * pause_us, PAUSE_MAX_US)
+            bells.wait(numbers, left_us)
 
     def _end(self, place: m.Place) -> int:
         """Return the offset behind the last row that readers may see."""
@@ -267,8 +279,12 @@ class _LastAppend:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.number = -1
+        self.sequence = -1
         self.result: AppendResult | None = None
+
+
+def _bell(place: m.Place) -> int:
+    return DECISIONS if place.topic == m.CONTROL else bell_of(place.topic, place.partition)
 
 
 def _topic(log: Log, topic_id: str) -> Topic:
@@ -281,6 +297,17 @@ def _topic(log: Log, topic_id: str) -> Topic:
         )
         raise UnknownTopicError(message)
     return log.topic(names[0])
+
+
+def _stored(partition: Partition, request: m.Append) -> AppendResult | None:
+    """Return where an append is that was carried out before, or `None`: it was not."""
+    partition.sync()  # or it could not be seen
+    cursor = partition.frames(max(request.since, partition.first_offset))
+    while (frame := cursor.next()) is not None:
+        header = frame.header
+        if (header.sequence, header.owner_id) == (request.sequence, request.owner_id):
+            return AppendResult(header.base_offset, header.end_offset)
+    return None
 
 
 def _columns(partition: Partition, names: Sequence[str]) -> pa.Schema:

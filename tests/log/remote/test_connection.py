@@ -16,7 +16,9 @@ from millstream.log.remote import connection as connections
 from millstream.log.remote import messages as m
 from millstream.log.remote.connection import Connection
 from millstream.log.remote.remote_log import RemoteLog
+from millstream.log.remote.service import LogService, _LastAppend
 from millstream.log.remote.stream import Stream, StreamBrokenError
+from millstream.log.topic_config import Durability
 from tests.log.log_kit import SCHEMA, put, read, rows
 from tests.log.remote.remote_kit import memory_disk, remote_log, served
 
@@ -91,13 +93,43 @@ class TestAnswersThatAreLost:
         monkeypatch.setattr(Stream, "ask", losing)
         return kinds
 
-    def test_an_append_is_stored_once(self, losing: set[type]) -> None:
+    @pytest.mark.parametrize("durability", ["fsync", "os"])
+    @pytest.mark.parametrize("remembers", [True, False])
+    def test_an_append_is_stored_once(
+        self,
+        losing: set[type],
+        remembers: bool,
+        durability: Durability,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not remembers:  # as one that was started anew
+            monkeypatch.setattr(LogService, "_last_append", lambda *_: _LastAppend())
+        with served(memory_disk()) as server, remote_log(server.address) as log:
+            topic = log.create_topic("a", SCHEMA, durability=durability)
+            for ids in ([1, 2], [3], [1, 2]):
+                losing.add(m.Append)
+                put(log, "a", ids)
+                assert not losing
+            assert read(topic) == [1, 2, 3, 1, 2]
+
+    def test_an_append_that_did_not_arrive_is_stored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ask = Stream.ask
+        lost = []
+
+        def losing(
+            self: Stream, request: m.Request, body: pa.Buffer | None, timeout_s: float
+        ) -> Any:
+            if isinstance(request, m.Append) and not request.is_repeated:
+                lost.append(request)
+                raise StreamBrokenError
+            return ask(self, request, body, timeout_s)
+
+        monkeypatch.setattr(Stream, "ask", losing)
         with served(memory_disk()) as server, remote_log(server.address) as log:
             topic = log.create_topic("a", SCHEMA)
-            losing.add(m.Append)
             put(log, "a", [1, 2])
             put(log, "a", [3])
-            assert not losing
+            assert len(lost) == 2
             assert read(topic) == [1, 2, 3]
 
     def test_topics_are_created_and_deleted_once(self, losing: set[type]) -> None:

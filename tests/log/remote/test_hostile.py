@@ -93,7 +93,7 @@ A = m.Place("00000001", 0)
 def append(**changes: object) -> tuple[bytes, pa.RecordBatch]:
     """A good append of two rows, with some fields changed."""
     content, checksum = encode_rows(rows(7, 8))
-    request = m.Append(A, ("id", "text"), checksum, "me", 1)
+    request = m.Append(A, ("id", "text"), checksum, 1, 0)
     return m.encode(msgspec.structs.replace(request, **changes)), bytes_batch(content)
 
 
