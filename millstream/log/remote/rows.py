@@ -93,8 +93,9 @@ def decode_rows(messages: pa.Buffer, schema: pa.Schema, checksum: int) -> pa.Rec
 
 
 def _check_messages(view: memoryview) -> bool:
-    """Refuse messages that a few bytes of could make terabytes of memory; all but the last one
-    must be dictionaries. Return `True` iff there are any.
+    """Return `True` iff dictionaries come before the rows.
+
+    Refuses what no client sends, and messages of which a few bytes could claim terabytes.
     """
     position, count, is_last = 0, 0, False
     while position < len(view):

@@ -24,6 +24,7 @@ from millstream.log import Log
 from tests.log.log_kit import SCHEMA, ids_of, log_on, put, read, rows
 from tests.log.remote.remote_kit import memory_disk, remote_log, served
 
+WORD = pa.dictionary(pa.int8(), pa.string())
 TABLE = pa.schema([("id", pa.int64()), ("text", pa.string())])
 
 
@@ -129,6 +130,10 @@ class TestRows:
                 "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
                 "nothing": pa.nulls(3),
                 "large": pa.array(["ä", "", None], pa.large_string()),
+                "word": pa.array(["x", None, "x"]).dictionary_encode(),
+                "words": pa.array(
+                    [["x"], None, []], pa.list_(pa.dictionary(pa.int8(), pa.string()))
+                ),
             }
         )
         topic = log.create_topic("a", table.schema)

@@ -30,6 +30,7 @@ ROWS = pa.record_batch(
         "nested": [{"a": [b"x"]}, None, {"a": None}],
         "pair": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int8(), 2)),
         "nothing": pa.nulls(3),
+        "word": pa.array(["x", None, "y"]).dictionary_encode(),
     }
 )
 

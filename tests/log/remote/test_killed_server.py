@@ -97,6 +97,7 @@ def test_a_server_that_stands_still_is_told(tmp_path: Path) -> None:
         log = Log(f"grpc://127.0.0.1:{port}", timeout_s=1)
         assert log.topic_names() == []
         os.kill(server.pid, signal.SIGSTOP)
+        os.waitpid(server.pid, os.WUNTRACED)
         with pytest.raises(RemoteLogError, match="did not answer for 1 s"):
             log.topic_names()
         os.kill(server.pid, signal.SIGCONT)
