@@ -26,6 +26,11 @@ class TopicPartition(NamedTuple):
 Place: TypeAlias = int | tuple[str, int]
 """What methods take for a partition: its number where there is one topic, else with the topic."""
 
+Positions: TypeAlias = (
+    Mapping[int, int] | Mapping[tuple[str, int], int] | Mapping[TopicPartition, int]
+)
+"""Offset of the next row by partition."""
+
 Columns: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]] | None
 """Of all topics, or of each by its name."""
 

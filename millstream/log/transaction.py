@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from millstream.errors import FencedError, OptionError, TransactionError
-from millstream.log.consumer import Place
+from millstream.log.consumer import Positions
 from millstream.log.groups.consumer import GroupConsumer
 from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.producer import Producer
@@ -57,7 +56,7 @@ class Transaction:
         self._producer(topic).delete(keys, transaction=NUMBER)
 
     def commit_offsets(
-        self, group: GroupConsumer | str, positions: Mapping[Place, int] | None = None
+        self, group: GroupConsumer | str, positions: Positions | None = None
     ) -> None:
         """Let a group's offsets be committed with the rows: both, or neither.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +18,7 @@ from millstream.errors import (
     OptionError,
     UnknownTopicError,
 )
-from millstream.log.consumer import Columns, Consumer, Place, TopicPartition
+from millstream.log.consumer import Columns, Consumer, Positions, TopicPartition
 from millstream.log.groups.member import GroupMember
 from millstream.log.groups.partition_id import PartitionId
 from millstream.log.reader import Isolation
@@ -162,7 +162,7 @@ class GroupConsumer(Consumer):
         if self._member.state() is not None:
             self._member.beat()
 
-    def commit(self, offsets: Mapping[Place, int] | None = None) -> None:
+    def commit(self, offsets: Positions | None = None) -> None:
         """Commit durably where the group goes on when this member does not.
 
         Parameters
@@ -189,9 +189,7 @@ class GroupConsumer(Consumer):
         self._polled.clear()
         self._given_up.clear()
 
-    def commit_in(
-        self, writer: Writer, transaction: int, offsets: Mapping[Place, int] | None
-    ) -> None:
+    def commit_in(self, writer: Writer, transaction: int, offsets: Positions | None) -> None:
         """Commit offsets as a part of a transaction; see `Transaction.commit_offsets`."""
         if self.auto_commit:
             message = (
@@ -388,7 +386,7 @@ class GroupConsumer(Consumer):
                 self._polled.remove(place)
                 self._given_up.add(place)
 
-    def _offsets(self, offsets: Mapping[Place, int] | None) -> dict[TopicPartition, int]:
+    def _offsets(self, offsets: Positions | None) -> dict[TopicPartition, int]:
         if offsets is None:
             return self.positions
         chosen = {self._place(partition): offset for partition, offset in offsets.items()}

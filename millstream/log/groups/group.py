@@ -133,7 +133,7 @@ class Group:
 
     def commit(
         self,
-        offsets: Mapping[tuple[str, int], int],
+        offsets: Mapping[tuple[str, int], int] | Mapping[TopicPartition, int],
         writer: Writer | None = None,
         transaction: int = 0,
     ) -> None:
@@ -190,12 +190,14 @@ class Group:
             Where it is not clear what to reset.
         """
         target = ResetTarget(to, to_offset, to_time, shift)
+        before = self._folder.read()
         if dry_run:
-            return self._changes(self._folder.read(), topics, target, partitions)
+            return self._changes(before, topics, target, partitions)
         if topics is None and partitions is None:
             self._existing()
         with self._without_members() as state:
-            changes = self._changes(state, topics, target, partitions)
+            # What members read who were just put out of it is what the group reads.
+            changes = self._changes(before or state, topics, target, partitions)
             if changes:
                 offsets = {
                     _id(self._find_topic(place.topic), place.partition): after

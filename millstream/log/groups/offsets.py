@@ -138,6 +138,7 @@ class CommittedOffsets:
         writer, transaction
             Whose transaction they belong to; `sync` before it is decided.
         """
+        fence()  # also where there is nothing left to append to
         now_us = self._clock.now_us()
         batch = _rows({each: Committed(offset, by, now_us, -1) for each, offset in offsets.items()})
         appended = self._partition.append(
