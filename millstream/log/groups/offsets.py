@@ -9,19 +9,17 @@ segments are removed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from itertools import pairwise
+from contextlib import suppress
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import LogError
+from millstream.errors import LockTimeoutError, LogError
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FLAG_CONTROL
 from millstream.log.groups.partition_id import PartitionId
-from millstream.log.index import index_file_name
 from millstream.log.partition import Partition
-from millstream.log.segment import segment_file_name
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.transactions import Transactions, Writer
 from millstream.storage import Storage
@@ -203,11 +201,11 @@ class CommittedOffsets:
         if self._committed:
             self._partition.append(_rows(self._committed))
         self._partition.sync()
-        bases = [base for base, _ in self._partition.segments()]
-        for base, following in pairwise(bases):
-            if following <= limit:
-                self._storage.remove(f"{self.directory}/{segment_file_name(base)}")
-                self._storage.remove(f"{self.directory}/{index_file_name(base)}")
+        sealed = self._partition.sealed
+        with suppress(LockTimeoutError), sealed.exclusive(timeout_us=0):  # else another does it
+            sealed.remove_first(
+                [each for each in sealed.list() if sealed.end_offset(each) <= limit]
+            )
 
     def _next_frame(self) -> Frame | None:
         """Return the next frame; where others removed it, the first of those that are left."""

