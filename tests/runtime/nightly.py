@@ -1,19 +1,33 @@
-"""Thousands of seeded runs of the simulated host, for a night:
+"""Thousands of seeded runs of the simulated host, and a long one on Ray, for a night:
 
-    python -m tests.runtime.nightly --seeds 10000 [--first 0]
+    python -m tests.runtime.nightly --seeds 10000 [--first 0] [--pressure 10]
 
 Every seed is one run with its own data, batch sizes, faults and parallelism. A failing one is
-printed with the call that repeats it.
+printed with the call that repeats it. On Ray a worker stands still for ten seconds while rows of a
+million matches go from all to all, as often as `--pressure` says.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import traceback
 
 from millstream.runtime.hosts.simulated import Faults
 from tests.runtime.hosts.test_simulated import simulate
+
+PRESSURE = "tests/runtime/hosts/test_ray_pressure.py"
+
+
+def pressed() -> bool:
+    """Run the test of back pressure on Ray in its long form; return whether it passed."""
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", PRESSURE]
+    return (
+        subprocess.run(command, check=False, env={**os.environ, "MILLSTREAM_LONG": "1"}).returncode
+        == 0
+    )
 
 
 def main() -> None:
@@ -21,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many (10000)")
     parser.add_argument("--first", type=int, default=0, help="the first one (0)")
+    parser.add_argument("--pressure", type=int, default=10, help="how many long runs on Ray (10)")
     options = parser.parse_args()
     failed, restores = [], 0
     for seed in range(options.first, options.first + options.seeds):
@@ -38,7 +53,9 @@ def main() -> None:
             sys.stdout.write(f"seed {seed}: {restores} restores, {len(failed)} failed\n")
             sys.stdout.flush()
     sys.stdout.write(f"{options.seeds} seeds, {restores} restores, failed: {failed or 'none'}\n")
-    sys.exit(bool(failed))
+    held = sum(pressed() for _ in range(options.pressure))
+    sys.stdout.write(f"{held} of {options.pressure} long runs on Ray passed\n")
+    sys.exit(bool(failed) or held < options.pressure)
 
 
 if __name__ == "__main__":
