@@ -26,6 +26,7 @@ from millstream.log.consumer import Columns, Consumer
 from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
 from millstream.log.groups.group import Group
 from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
+from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
@@ -112,7 +113,13 @@ class Log:
         self._configs: dict[str, TopicConfig] = {}
         self._transactions: Transactions | None = None
         self._groups = Groups(
-            self.path, storage, clock, lambda: self.transactions, self.topic, self._names
+            self.path,
+            storage,
+            clock,
+            lambda: self.transactions,
+            self.topic,
+            self._names,
+            self.refuse_mirror,
         )
 
     @staticmethod
@@ -372,6 +379,10 @@ class Log:
     def groups(self) -> list[str]:
         """Return the names of all groups, sorted."""
         return self._groups.names()
+
+    def group_partitions(self) -> list[Partition]:
+        """Return the partitions that hold what groups have committed: a part of every copy."""
+        return self._groups.partitions()
 
     def group(self, name: str) -> Group:
         """Return a group, which need not exist yet; raises `InvalidGroupError`."""
