@@ -1,14 +1,17 @@
-"""Cleans a partition: removes what is too old or too much."""
+"""Cleans a partition: removes what is too old or too much, and compacts the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
 
 from millstream.clock import Clock
+from millstream.log.compaction import Compacted, Compaction
+from millstream.log.frame_header import FrameHeader
 from millstream.log.partition import Partition
 from millstream.log.retention import SegmentAge, count_expired
+from millstream.log.segment import Segment
 
 US_PER_MS = 1000
 
@@ -25,6 +28,8 @@ class Cleaning:
         Of those removed by `retention.ms` and `retention.bytes`.
     segments_moved, bytes_moved
         Of those moved to the topic's `remote.storage.place`.
+    compacted
+        What was compacted.
     """
 
     topic: str
@@ -33,6 +38,23 @@ class Cleaning:
     bytes_removed: int = 0
     segments_moved: int = 0
     bytes_moved: int = 0
+    compacted: Compacted = field(default_factory=Compacted)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What is decided in a partition.
+
+    Attributes
+    ----------
+    stable_end
+        Returns the last stable offset: nothing beyond it is touched.
+    is_aborted
+        Tells of a frame before it whether its rows were taken back.
+    """
+
+    stable_end: Callable[[], int]
+    is_aborted: Callable[[FrameHeader], bool]
 
 
 class Cleaner:
@@ -42,33 +64,64 @@ class Cleaner:
     ----------
     partition
         Which; its settings decide. Its caller has the right to clean it.
+    key
+        The topic's key columns.
     clock
         Tells how old rows are.
-    stable_end
-        Returns its last stable offset: nothing beyond it is touched.
-    topic, index
-        What the partition is called in what is returned.
+    committed
+        What is decided.
+    stopping
+        Asked now and then; `True` stops the cleaning by `CleaningStoppedError`.
     """
 
     def __init__(
         self,
         partition: Partition,
+        key: tuple[str, ...],
         clock: Clock,
-        stable_end: Callable[[], int],
-        topic: str,
-        index: int,
+        committed: Committed,
+        stopping: Callable[[], bool] = bool,
     ) -> None:
         self._partition = partition
         self._sealed = partition.sealed
+        self._key = key
         self._clock = clock
-        self._stable_end = stable_end
-        self._name = topic, index
+        self._committed = committed
+        self._stopping = stopping
 
-    def clean(self) -> Cleaning:
-        """Do all that the settings say, and return what was done."""
-        self._sealed.tidy()
-        self.roll_if_old()
-        return Cleaning(*self._name, *self.remove_expired(), *self.move_out())
+    def compact(self, *, if_worthwhile: bool = False) -> Compacted:
+        """Keep the latest row of each key only, in the segments that are decided.
+
+        Parameters
+        ----------
+        if_worthwhile
+            Do it only where `min.cleanable.dirty.ratio` is reached.
+        """
+        settings = self._partition.settings.known
+        segments = self._decided(self._committed.stable_end())
+        if not settings.compacts or not segments:
+            return Compacted()
+        size = sum(segment.limit for segment in segments)
+        dirty = sum(segment.limit for segment in segments if not segment.head.is_compacted)
+        if if_worthwhile and (not dirty or dirty < settings.min_cleanable_dirty_ratio * size):
+            return Compacted()
+        compaction = Compaction(
+            self._sealed,
+            segments,
+            key=self._key,
+            time_column=self._partition.time_column,
+            settings=settings,
+            is_aborted=self._committed.is_aborted,
+            now_us=self._clock.now_us(),
+            stopping=self._stopping,
+        )
+        return compaction.run()
+
+    def _decided(self, stable_end: int) -> list[Segment]:
+        """Return the sealed segments that do not reach beyond the last stable offset."""
+        return list(
+            takewhile(lambda each: self._sealed.end_offset(each) <= stable_end, self._sealed.list())
+        )
 
     def roll_if_old(self) -> None:
         """Seal the active segment where no append did in time."""
@@ -104,7 +157,7 @@ class Cleaner:
             ages,
             partition.settings.known,
             size_bytes=sum(size for _, size in partition.segments()),
-            stable_end=self._stable_end(),
+            stable_end=self._committed.stable_end(),
             now_us=self._clock.now_us(),
         )
         sealed.remove_first(segments[:count])
@@ -121,7 +174,7 @@ class Cleaner:
         here = [each for each in sealed.list() if not sealed.is_moved(each)]
         size = sum(each.limit for each in here)
         oldest_us = self._clock.now_us() - settings.local_retention_ms * US_PER_MS
-        stable_end = self._stable_end()
+        stable_end = self._committed.stable_end()
         moved = []
         for segment in here:
             too_much = 0 <= settings.local_retention_bytes < size

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.errors import CorruptSegmentError, UnknownColumnError, nearest
+from millstream.log.columns import OFFSET_COLUMN
 from millstream.log.decoding import (
     MessagePlace,
     read_columns,
@@ -61,7 +64,7 @@ class Frame:
     @property
     def end_offset(self) -> int:
         """Offset of the row after the frame's last."""
-        return self.header.base_offset + self.header.row_count
+        return self.header.end_offset
 
     @property
     def location(self) -> tuple[str, int]:
@@ -118,6 +121,21 @@ class Frame:
         if isinstance(found, Damage):
             raise corrupt(self._source, self._position, self.header.base_offset, found)
         return found
+
+    def offsets(self, verify: bool = True) -> npt.NDArray[np.int64] | None:
+        """Return the offset of each row, int64; `None`: they follow each other without gaps.
+
+        Raises `CorruptSegmentError` as `batch` does.
+        """
+        if not self.header.is_compacted:
+            return None
+        found: npt.NDArray[np.int64] = self.batch([OFFSET_COLUMN], verify).column(0).to_numpy()
+        return found
+
+    def offset_of(self, row: int) -> int:
+        """Return the offset of the row of that index."""
+        offsets = self.offsets()
+        return self.header.base_offset + row if offsets is None else int(offsets[row])
 
     def try_verify(self, indices: Sequence[int] | None = None) -> Damage | None:
         """Return what is wrong with the columns of `indices` (`None`: all), or `None`."""

@@ -17,6 +17,9 @@ VERSION = 1
 FLAG_CONTROL = 1
 """Set in the flags of a frame without rows."""
 
+FLAG_COMPACTED = 2
+"""Set in the flags of a frame whose rows have gaps between them, see the column `_offset`."""
+
 _MAGIC = b"MSfh"
 _FIXED = struct.Struct("<4sIIIqqqqqqqqqqII")
 _MESSAGE = struct.Struct("<III")
@@ -38,15 +41,17 @@ class FrameHeader(NamedTuple):
         Largest time of the rows in the topic's time column (floored, nulls left out,
         −2^63 where all are null), or `appended_us` in a topic without one.
     owner_id, epoch, sequence
-        Who appended it; 0 where nobody in particular.
+        Who appended it; 0 where nobody in particular. In a compacted frame `sequence` tells
+        when a compaction first met the tombstones in it; 0: it has none.
     transaction
         Transaction number of that owner and epoch; 0: none.
     appended_us
         When it was appended, by the writer's clock.
     durable_offset
-        A durable end that the writer knew: rows before it were on stable storage.
+        A durable end that the writer knew: rows before it were on stable storage. In a
+        compacted frame the offset up to which it stands for the rows that were there.
     flags
-        Bit 0: `FLAG_CONTROL`; the others are the transactions'.
+        `FLAG_CONTROL`, `FLAG_COMPACTED`.
     """
 
     frame_size: int
@@ -64,7 +69,14 @@ class FrameHeader(NamedTuple):
     @property
     def end_offset(self) -> int:
         """Offset of the row after the last."""
+        if self.flags & FLAG_COMPACTED:
+            return self.durable_offset
         return self.base_offset + self.row_count
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether there are gaps between the rows' offsets."""
+        return self.flags & FLAG_COMPACTED != 0
 
 
 class Damage(NamedTuple):

@@ -10,8 +10,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
 from millstream.log.appender import Appender
-from millstream.log.columns import SegmentLayouts, with_optional_columns
-from millstream.log.condition import Condition
+from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, with_optional_columns
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
 from millstream.log.draft import Draft
@@ -24,7 +23,6 @@ from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
 from millstream.log.segments import Durability, SegmentRemovedError, Segments
 from millstream.log.settings import LiveSettings, TopicSettings
-from millstream.log.skipping import Skipping
 from millstream.log.tier.cache import SegmentCache
 from millstream.storage import Storage
 
@@ -245,13 +243,6 @@ class Partition:
         """
         return FrameCursor(self._segments, offset)
 
-    def skipping(self, condition: Condition, time_column: str | None = None) -> Skipping | None:
-        """Return what `condition` refuses here; of what is passed, the time in `time_column`.
-
-        `None`: nothing is known of frames before they are read.
-        """
-        return Skipping(self._segments, condition, time_column)
-
     def offset_at_time(self, timestamp_us: int) -> int:
         """Return the offset of the first row whose time is `timestamp_us` or later.
 
@@ -272,7 +263,7 @@ class Partition:
                 if isinstance(frame, Damage):
                     raise segments.corrupt(base, position, offset, frame)
                 if frame.header.row_count and frame.header.max_timestamp_us >= timestamp_us:
-                    return frame.header.base_offset + self._row_at_time(frame, timestamp_us)
+                    return frame.offset_of(self._row_at_time(frame, timestamp_us))
                 position += frame.header.frame_size
                 offset = frame.end_offset
         return end.offset
@@ -319,10 +310,10 @@ class Partition:
 
     def _row_at_time(self, frame: Frame, timestamp_us: int) -> int:
         """Return the index of the first row of `frame` that reaches a time; one does."""
-        if self.time_column is None:
+        column = self.time_column or TIMESTAMP_COLUMN
+        if column not in frame.columns:
             return 0
-        batch = frame.batch([self.time_column])
-        return max(first_row_at(batch, self.time_column, timestamp_us), 0)
+        return max(first_row_at(frame.batch([column]), column, timestamp_us), 0)
 
 
 def mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:

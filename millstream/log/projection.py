@@ -29,11 +29,6 @@ READABLE_FIELDS: dict[str, pa.Field] = {
 """System columns that a reader may ask for; every row has them, stored or not."""
 
 
-def readable_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the columns that a reader of a topic with `schema` may ask for."""
-    return pa.schema([*schema, *READABLE_FIELDS.values()])
-
-
 class Projection:
     """Which columns a reader wants of a partition's rows, in which order.
 
@@ -83,7 +78,7 @@ class Projection:
             return pa.array(np.full(count, self._partition, np.int32))
         if field.name in frame.columns:
             return found.column(field.name)
-        if field.name == OFFSET_COLUMN:
+        if field.name == OFFSET_COLUMN:  # a compacted segment has it
             return pa.array(np.arange(header.base_offset, header.base_offset + count))
         if field.name == OPERATION_COLUMN:
             return pa.array(np.zeros(count, np.int8))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.errors import LogError, OptionError
 from millstream.log.columns import OPERATION_COLUMN
-from millstream.log.condition import Condition, bind
 from millstream.log.frame import Frame
 from millstream.log.partition import Partition
-from millstream.log.projection import READABLE_FIELDS, Projection, readable_schema
-from millstream.log.skipping import Skipping
+from millstream.log.projection import READABLE_FIELDS, Projection
 from millstream.log.topic_config import APPEND, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 
@@ -22,9 +22,6 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 ROWS_MAX = 65_536
 BYTES_MAX = 8 * 1024 * 1024
-
-_KEPT = pa.field("_kept", pa.bool_())
-"""Marks the rows that fulfil a reader's condition, as the last column of a batch."""
 
 
 class StableFrames:
@@ -75,6 +72,8 @@ class StableFrames:
         while True:
             frame = self._held or self._cursor.next()
             if frame is None:
+                # Behind the last row of a compacted segment there may be offsets without rows.
+                self.offset = max(self.offset, self._cursor.offset)
                 self._note_settled()
                 return None
             if frame.header.transaction and self._committed_only:
@@ -94,27 +93,6 @@ class StableFrames:
     def is_held_back(self) -> bool:
         """`True` iff a decision, and not a row, is what `next` waits for."""
         return self._held is not None or not self._is_settled
-
-    def skip(self, skipping: Skipping, until: int | None) -> int | None:
-        """Pass what `skipping` refuses from here on, before `until`, without looking at it.
-
-        Returns the greatest time that was passed, or `None`: the next frame is wanted. What is in
-        a transaction is not passed here.
-        """
-        if self.is_held_back:
-            return None
-        passed = self._cursor.skip(skipping, until)
-        if passed is not None:
-            self.offset = max(self.offset, self._cursor.offset)
-        return passed
-
-    def may_skip(self, skipping: Skipping) -> bool:
-        """Return whether the next frame may be one that `skip` passes."""
-        return not self.is_held_back and self._cursor.may_skip(skipping)
-
-    def refuses(self, skipping: Skipping, frame: Frame) -> bool:
-        """Return whether `frame`, the last that `next` returned, is refused as a whole."""
-        return self._cursor.refuses(skipping, frame)
 
     def blocking(self) -> Frame | None:
         """Return the frame of the undecided transaction that stopped `next`, if one did."""
@@ -163,13 +141,6 @@ class PartitionReader:
         Returns the partition's last stable offset.
     verify
         Check the columns' checksums.
-    where
-        Rows that do not fulfil this are left out; segments and frames that hold none that does
-        are not touched, as far as their statistics tell.
-    time_column
-        Leave out only what need not be touched, and keep account of the times in this column
-        that were passed with it: see `take_passed_time`. The rows that come do not all fulfil
-        the condition.
     """
 
     def __init__(
@@ -184,8 +155,6 @@ class PartitionReader:
         isolation: Isolation = "read_committed",
         stable_end: Callable[[], int],
         verify: bool = True,
-        where: object = None,
-        time_column: str | None = None,
     ) -> None:
         if isolation not in {"read_committed", "read_uncommitted"}:
             message = f"isolation is 'read_committed' or 'read_uncommitted'; got {isolation!r}"
@@ -203,21 +172,13 @@ class PartitionReader:
         if config.table and OPERATION_COLUMN not in stored:
             stored.append(OPERATION_COLUMN)
         self._projection = Projection(config.schema, stored, config.time, number)
-        self._condition: Condition | None = None
-        self._skipping: Skipping | None = None
-        self._time_column = time_column
-        self._is_frame_time = time_column == config.time
-        self._passed_time_us: int | None = None
-        if where is not None:
-            self._condition = condition = bind(where, readable_schema(config.schema), config.name)
-            self._tested = Projection(config.schema, condition.columns, config.time, number)
-            self._skipping = partition.skipping(condition, time_column)
         self._frames = self._frames_from(offset)
         # What is left of a frame that was read in part, and the offset of its first row.
         self._rest: pa.RecordBatch | None = None
         self._unread: Frame | None = None
         self._start_of_rest = offset
-        self._frame_rows = 0
+        self._frame_rows = self._frame_end = 0
+        self._offsets: npt.NDArray[np.int64] | None = None
         self.position = offset
         """Offset of the next row."""
 
@@ -290,29 +251,16 @@ class PartitionReader:
             if batch.num_rows:
                 return batch
 
-    def take_passed_time(self) -> int | None:
-        """Return the greatest time of rows that were passed before those that came last.
-
-        In microseconds, and once; `None`: none were. A batch ends where rows are passed, so
-        that this is known before the rows behind them are looked at.
-        """
-        passed, self._passed_time_us = self._passed_time_us, None
-        return passed
-
     def read_table(
         self, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX, until: int | None = None
     ) -> pa.RecordBatch | None:
         """Return rows as `read` does; of a table topic with `_op` (0: row, 1: tombstone) last."""
-        while True:
-            pieces = list(self._pieces(rows_max, bytes_max, until))
-            if not pieces:
-                if self._rest is None and self._unread is None:
-                    self.position = max(self.position, self._frames.offset)
-                return None
-            if self._filters:
-                pieces = [each for each in map(_kept, pieces) if each.num_rows]
-            if pieces:
-                return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+        pieces = list(self._pieces(rows_max, bytes_max, until))
+        if not pieces:
+            if self._rest is None:
+                self.position = max(self.position, self._frames.offset)
+            return None
+        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
     def _frames_from(self, offset: int) -> StableFrames:
         return StableFrames(
@@ -326,7 +274,7 @@ class PartitionReader:
             rest = self._rest
             if rest is None:
                 try:
-                    rest = self._next_rows(until, is_first=rows == 0)
+                    rest = self._next_rows()
                 except LogError:
                     if rows:
                         return  # first what came before; the next call raises
@@ -336,7 +284,7 @@ class PartitionReader:
             start = self._start_of_rest
             wanted = rows_max - rows
             if until is not None:
-                wanted = min(wanted, until - start)
+                wanted = min(wanted, self._rows_before(until))
             row_bytes = max(rest.get_total_buffer_size() // max(self._frame_rows, 1), 1)
             wanted = min(wanted, max((bytes_max - size) // row_bytes, 1))
             if wanted <= 0:
@@ -349,85 +297,53 @@ class PartitionReader:
                 self._rest = rest
                 return
             piece = rest.slice(0, wanted)
-            self._start_of_rest = self.position = start + piece.num_rows
             self._rest = rest.slice(wanted) if piece.num_rows < rest.num_rows else None
+            self._move_behind(piece.num_rows, until)
             rows += piece.num_rows
             size += piece.num_rows * row_bytes
             yield piece
 
-    @property
-    def _filters(self) -> bool:
-        return self._condition is not None and self._time_column is None
-
-    def _next_rows(
-        self, until: int | None = None, *, is_first: bool = True
-    ) -> pa.RecordBatch | None:
-        """Return the rows of the next frame that is wanted, from `position` on if inside it.
-
-        With times to account for, nothing is passed behind other rows of the same batch.
-        """
+    def _next_rows(self) -> pa.RecordBatch | None:
+        """Return the rows of the next frame, from `position` on if that is inside it."""
         while True:
-            frame = self._unread or self._next_frame(until, is_first=is_first)
+            frame = self._unread or self._frames.next()
             if frame is None:
                 return None
             self._unread = frame  # until it was read: a damaged one is not passed over
-            is_whole = until is None or frame.end_offset <= until
-            if is_whole and self._is_refused(frame):
-                if not self._filters and not is_first:
-                    return None
-                self._note_passed(frame.header.max_timestamp_us)
-                self._unread = None
-                continue
-            rows = self._rows_of(frame, is_whole=is_whole)
+            rows = self._projection.rows(frame, self._verify)
+            offsets = frame.offsets(self._verify)
             self._unread = None
-            if rows is None:
-                continue
             self._frame_rows = rows.num_rows
+            self._frame_end = frame.end_offset
             before = self.position - frame.header.base_offset
-            self._start_of_rest = frame.header.base_offset
+            if offsets is not None:
+                before = int(np.searchsorted(offsets, self.position))
+                offsets = offsets[before:]
             if before > 0:
                 rows = rows.slice(before)
-                self._start_of_rest = self.position
-            return rows
+            if rows.num_rows:
+                self._offsets = offsets
+                first = max(frame.header.base_offset, self.position)
+                self._start_of_rest = first if offsets is None else int(offsets[0])
+                return rows
+            # All of it was read already, before a compaction gave it other neighbours.
 
-    def _next_frame(self, until: int | None, *, is_first: bool) -> Frame | None:
-        skipping = self._skipping
-        if skipping is not None:
-            if is_first or self._filters:
-                self._note_passed(self._frames.skip(skipping, until))
-            elif self._frames.may_skip(skipping):
-                return None
-        return self._frames.next()
+    def _rows_before(self, offset: int) -> int:
+        """Return how many rows of the rest come before `offset`; less than 1: none."""
+        if self._offsets is None:
+            return offset - self._start_of_rest
+        return int(np.searchsorted(self._offsets, offset))
 
-    def _note_passed(self, time_us: int | None) -> None:
-        if time_us is not None:
-            known = self._passed_time_us
-            self._passed_time_us = time_us if known is None else max(known, time_us)
-
-    def _is_refused(self, frame: Frame) -> bool:
-        """Return whether a frame of a transaction, which counts, holds no row that is wanted."""
-        return (
-            self._skipping is not None
-            and frame.header.transaction != 0
-            and (self._time_column is None or self._is_frame_time)
-            and self._frames.refuses(self._skipping, frame)
-        )
-
-    def _rows_of(self, frame: Frame, *, is_whole: bool) -> pa.RecordBatch | None:
-        """Return the frame's rows, marked where they are filtered; `None`: none is wanted.
-
-        What the condition reads is looked at first: where no row fulfils it, and the frame ends
-        before the end of the read, the other columns are not touched.
-        """
-        if self._condition is None or not self._filters:
-            return self._projection.rows(frame, self._verify)
-        mask = self._condition.mask(self._tested.rows(frame, self._verify))
-        if is_whole and not pc.any(mask).as_py():
-            return None
-        return self._projection.rows(frame, self._verify).append_column(_KEPT, mask)
-
-
-def _kept(piece: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows that are marked, without the mark."""
-    mask = piece.column(piece.num_columns - 1)
-    return piece.select(range(piece.num_columns - 1)).filter(mask)
+    def _move_behind(self, count: int, until: int | None) -> None:
+        """Move the position behind the first `count` rows of the rest that there was."""
+        offsets = self._offsets
+        if offsets is None:
+            self._start_of_rest = self.position = self._start_of_rest + count
+            return
+        self.position = int(offsets[count - 1]) + 1
+        self._offsets = offsets[count:]
+        if count < len(offsets):
+            self._start_of_rest = int(offsets[count])
+        else:  # behind the last row there is a gap, perhaps
+            end = self._frame_end if until is None else min(self._frame_end, until)
+            self.position = max(self.position, end)

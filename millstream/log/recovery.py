@@ -52,9 +52,25 @@ class Recovery:
         LogError
             Where the disk refuses the sync; nothing was published then.
         """
-        floor = self._floor() or LogEnd(0, 0, 0)
+        end = self._find_and_mend(self._floor() or LogEnd(0, 0, 0))
+        written = self.control.written() if self.control.is_of_this_boot() else None
+        if written is not None and end.offset < written.offset:
+            self.control.count_cut()
+        self.control.publish_written(end)
+        self.control.publish_durable(end)
+        self.control.settled = 0  # in durability `os` there may be other rows now
+        self.control.sync_under_way = False
+        self.control.sync_failed = False
+        self.control.stamp_boot()
+        return end
+
+    def _find_and_mend(self, floor: LogEnd) -> LogEnd:
+        """Return the partition's end, with all before it durable and nothing behind it."""
         bases = segment_bases(self.storage, self.directory)
         base = bases[-1] if bases else 0
+        compacted = self._compacted_end(base) if bases else 0
+        if compacted and compacted >= floor.offset:
+            return LogEnd(compacted, 0, compacted)
         if floor.segment_base > base and (floor.position or not bases):
             damage = Damage(f"{segment_file_name(floor.segment_base)} is missing")
             raise corrupt((self.name, self._path(base)), 0, floor.segment_base, damage)
@@ -70,16 +86,17 @@ class Recovery:
                 file.close()
         if floor.segment_base > base and end.offset == floor.offset:
             end = floor  # a roll was under way: the next segment has no file yet
-        written = self.control.written() if self.control.is_of_this_boot() else None
-        if written is not None and end.offset < written.offset:
-            self.control.count_cut()
-        self.control.publish_written(end)
-        self.control.publish_durable(end)
-        self.control.settled = 0  # in durability `os` there may be other rows now
-        self.control.sync_under_way = False
-        self.control.sync_failed = False
-        self.control.stamp_boot()
         return end
+
+    def _compacted_end(self, base: int) -> int:
+        """Return up to which offset the segment `base` was compacted; 0: it was not.
+
+        A compacted segment is durable and takes no more rows, even if it is the last.
+        """
+        path = self._path(base)
+        buffer = self.storage.map(path)
+        head = try_head(memoryview(buffer), buffer.size)
+        return 0 if isinstance(head, Damage) else head.compacted_end
 
     def _path(self, base: int) -> str:
         return f"{self.directory}/{segment_file_name(base)}"

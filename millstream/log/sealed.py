@@ -6,9 +6,11 @@ a partition, perhaps with files that no reader looks at, which the next cleaner 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 
+from millstream.errors import LogError
+from millstream.log.frame_header import Damage
 from millstream.log.index import SUFFIX as INDEX_SUFFIX
 from millstream.log.index import index_file_name
 from millstream.log.row_time import TIME_MIN
@@ -16,6 +18,7 @@ from millstream.log.segment import MOVED_SUFFIX, Segment, segment_bases, segment
 from millstream.log.segment import SUFFIX as SEGMENT_SUFFIX
 from millstream.log.segments import Segments
 from millstream.log.tier.mover import move_out, remove_moved
+from millstream.storage import AppendFile
 
 LOCK_NAME = "clean.lock"
 TEMPORARY_SUFFIX = f"{SEGMENT_SUFFIX}.tmp"
@@ -79,6 +82,44 @@ class SealedSegments:
         for segment in segments:
             self._storage.remove(self._index_path(segment.head.base_offset))
         self._segments.relist()
+
+    def replace(self, sources: Sequence[Segment], write: Callable[[AppendFile], None]) -> Segment:
+        """Put what `write` writes in the place of `sources`, one behind the other; return it.
+
+        Raises `LogError` where the disk refuses; nothing was changed then.
+        """
+        storage, segments = self._storage, self._segments
+        base = sources[0].head.base_offset
+        path = segments.path(base)
+        temporary = path.removesuffix(SEGMENT_SUFFIX) + TEMPORARY_SUFFIX
+        try:
+            storage.remove(temporary)
+            file = storage.open_append(temporary)
+            try:
+                write(file)
+            finally:
+                file.close()
+            storage.rename(temporary, path)  # a file here counts before one that was moved
+        except OSError as error:
+            with suppress(OSError):
+                storage.remove(temporary)
+            segments.refuse_removed()
+            message = f"partition {segments.name}: the disk refused a cleaning: {error}"
+            raise LogError(message) from error
+        for source in sources:
+            self.remove_moved(source.head.base_offset)
+        for source in sources[1:]:
+            storage.remove(segments.path(source.head.base_offset))
+        for source in sources[1:]:
+            storage.remove(self._index_path(source.head.base_offset))
+        segments.relist()
+        replaced = segments.open(base, segments.end())
+        segments.index_of(replaced, is_active=False)
+        return replaced
+
+    def corrupt(self, segment: Segment, position: int, offset: int, damage: Damage) -> LogError:
+        """Return the error for damage in a sealed segment."""
+        return self._segments.corrupt(segment.head.base_offset, position, offset, damage)
 
     def tidy(self) -> None:
         """Remove what cleaners that died left: unfinished and replaced segments, lone indexes."""

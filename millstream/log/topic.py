@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,25 +13,19 @@ import pyarrow.compute as pc
 from millstream.clock import Clock
 from millstream.errors import OffsetOutOfRangeError, OptionError
 from millstream.log.bells import Bells, bell_of
-from millstream.log.cleaner import Cleaner, Cleaning
+from millstream.log.cleaner import Cleaner, Cleaning, Committed
 from millstream.log.columns import OPERATION_COLUMN
-from millstream.log.extras import import_extra
+from millstream.log.frame_header import FrameHeader
+from millstream.log.latest_rows import one_form
 from millstream.log.partition import Partition
-from millstream.log.projection import readable_schema
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
-from millstream.log.scan import Bound, Scan
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.tier.cache import SegmentCache
-from millstream.log.topic_card import topic_html
-from millstream.log.topic_config import TOMBSTONE, TopicConfig, check_columns
+from millstream.log.topic_config import TOMBSTONE, TopicConfig
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
 
 CLEANER_TIMEOUT_US = 10_000_000
-if TYPE_CHECKING:
-    import pandas
-    import polars
-    from pyarrow.dataset import Dataset
 
 
 class Topic:
@@ -67,11 +60,6 @@ class Topic:
         self._cache = SegmentCache(storage, path, lambda: self.settings.known.remote_cache_bytes)
         self._partitions: dict[int, Partition] = {}
         self._stable: dict[int, StableFrames] = {}
-
-    def reopened(self) -> Topic:
-        """Return another object of the same topic, to be read in another thread."""
-        transactions = self._transactions.reopened()
-        return Topic(self.config, self.directory, self._storage, self._clock, transactions)
 
     @property
     def name(self) -> str:
@@ -118,8 +106,6 @@ class Topic:
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
         verify: bool = True,
-        where: object = None,
-        time_column: str | None = None,
     ) -> PartitionReader:
         """Return a reader of one partition from `offset` on; see `PartitionReader`.
 
@@ -138,8 +124,6 @@ class Topic:
             isolation=isolation,
             stable_end=lambda: self.stable_end(partition),
             verify=verify,
-            where=where,
-            time_column=time_column,
         )
 
     def stable_ends(self) -> list[int]:
@@ -182,87 +166,22 @@ class Topic:
             batches.append(batch)
         return pa.Table.from_batches(batches, reader.schema)
 
-    def read_schema(self, columns: Sequence[str]) -> pa.Schema:
-        """Return the schema of a read of these columns; raises `UnknownColumnError`."""
-        readable = readable_schema(self.schema)
-        check_columns(readable, columns, self.name)
-        return pa.schema([readable.field(name) for name in columns])
-
-    def to_reader(
-        self,
-        columns: Sequence[str] | None = None,
-        *,
-        where: object = None,
-        start: Bound | None = None,
-        end: Bound | None = None,
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation = "read_committed",
-    ) -> pa.RecordBatchReader:
-        """Return a stream of rows, partition after partition: any size, and hardly any memory.
+    def to_arrow(
+        self, columns: Sequence[str] | None = None, isolation: Isolation = "read_committed"
+    ) -> pa.Table:
+        """Return all rows, partition after partition, as views of the files.
 
         Of a table topic these are the rows as they were appended, without tombstones;
         `latest` returns what holds now.
-
-        Parameters
-        ----------
-        columns
-            Names in the order wanted; `None` for all. Others are not touched.
-        where
-            A condition that the rows must fulfil: `("delay", ">", 60)`, a list of such, what
-            `millstream.log.predicate` has, or an expression of `pyarrow.compute`. What can be told
-            from statistics to hold no such row is not touched.
-        start, end
-            Offsets in each partition, or times with a zone: from `start` up to, not including,
-            `end`.
-        partitions
-            Which; `None` for all.
-        isolation
-            As for `reader`.
         """
-        scan = Scan(columns, where, start, end, partitions, isolation)
-        return scan.reader(self)
-
-    def to_arrow(
-        self,
-        columns: Sequence[str] | None = None,
-        *,
-        where: object = None,
-        start: Bound | None = None,
-        end: Bound | None = None,
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation = "read_committed",
-    ) -> pa.Table:
-        """Return rows as a table, as `to_reader` does; views of the files without a condition."""
-        scan = Scan(columns, where, start, end, partitions, isolation)
-        return scan.reader(self).read_all()
-
-    def to_pandas(self, columns: Sequence[str] | None = None, **options: Any) -> pandas.DataFrame:
-        """Return rows as a pandas `DataFrame`; as `to_arrow`. Needs the extra `pandas`."""
-        import_extra("pandas")
-        frame: pandas.DataFrame = self.to_arrow(columns, **options).to_pandas()
-        return frame
-
-    def to_polars(self, columns: Sequence[str] | None = None, **options: Any) -> polars.DataFrame:
-        """Return rows as a Polars `DataFrame`; as `to_arrow`. Needs the extra `polars`."""
-        library = import_extra("polars")
-        frame: polars.DataFrame = library.from_arrow(self.to_arrow(columns, **options))
-        return frame
-
-    def to_dataset(self) -> Dataset:
-        """Return the topic as a data set that DuckDB, Polars and pyarrow query by themselves.
-
-        They ask it for the columns and the rows that they need: `to_reader` does the rest.
-        """
-        from millstream.log.dataset import TopicDataset
-
-        return TopicDataset(self)
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give all rows to any library that takes Arrow streams, e.g. `pyarrow.table(topic)`."""
-        return self.to_reader().__arrow_c_stream__(requested_schema)
-
-    def _repr_html_(self) -> str:
-        return topic_html(self)
+        batches = []
+        for index in range(self.partitions):
+            first = self.partition(index).first_offset
+            reader = self.reader(index, offset=first, columns=columns, isolation=isolation)
+            schema = reader.schema
+            while (batch := reader.read()) is not None:
+                batches.append(batch)
+        return pa.Table.from_batches(batches, schema)
 
     def latest(self) -> pa.Table:
         """Return the latest row of each key of a table topic, without deleted ones.
@@ -291,16 +210,29 @@ class Topic:
         Readers and writers go on beside it. Raises `LockTimeoutError` where another cleaner is
         at work for longer than `timeout_us`.
         """
-        self.refresh()
-        done = []
-        for index in range(self.partitions):
-            partition = self.partition(index)
-            with partition.sealed.exclusive(timeout_us):
-                cleaner = Cleaner(
-                    partition, self._clock, partial(self.stable_end, index), self.name, index
-                )
-                done.append(cleaner.clean())
-        return done
+        return [self._clean(index, timeout_us) for index in range(self.partitions)]
+
+    def _clean(self, index: int, timeout_us: int) -> Cleaning:
+        partition = self.partition(index)
+        with partition.sealed.exclusive(timeout_us):
+            cleaner = self._cleaner(index)
+            partition.sealed.tidy()
+            cleaner.roll_if_old()
+            removed = cleaner.remove_expired()
+            compacted = cleaner.compact()
+            return Cleaning(self.name, index, *removed, *cleaner.move_out(), compacted)
+
+    def _cleaner(self, index: int, stopping: Callable[[], bool] = bool) -> Cleaner:
+        committed = Committed(partial(self.stable_end, index), self._is_aborted)
+        partition = self.partition(index)
+        return Cleaner(partition, self.config.key, self._clock, committed, stopping)
+
+    def _is_aborted(self, header: FrameHeader) -> bool:
+        """Return whether the rows of a frame before the last stable offset were taken back."""
+        if not header.transaction:
+            return False
+        owner = header.owner_id, header.epoch, header.transaction
+        return self._transactions.decision(*owner) == "aborted"
 
     def describe(self) -> dict[str, object]:
         """Return what there is to know: configuration, and the state of each partition.
@@ -336,7 +268,7 @@ class Topic:
 
     def _latest_of(self, rows: pa.Table) -> pa.Table:
         """Return the latest rows of one partition; a key lies in one partition only."""
-        keys = {name: _one_form(rows.column(name)) for name in self.config.key}
+        keys = {name: one_form(rows.column(name)) for name in self.config.key}
         numbered = pa.table({**keys, "_row": np.arange(rows.num_rows)})
         grouped = numbered.group_by(list(self.config.key), use_threads=False)
         last = grouped.aggregate([("_row", "max")]).column("_row_max")
@@ -403,11 +335,3 @@ class Topic:
                 "since_us": header.appended_us,
             }
         return described
-
-
-def _one_form(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return key values so that equal ones have equal bits: −0.0 is 0.0, and there is one NaN."""
-    if not pa.types.is_floating(column.type):
-        return column
-    column = column.cast(pa.float64())
-    return pc.if_else(pc.is_nan(column), float("nan"), pc.add(column, 0.0))

@@ -284,6 +284,36 @@ def write_log(folder: Path) -> Log:
     return log
 
 
+COMPACTED_FOLDER = HERE / "compacted-1"
+
+
+def write_compacted(folder: Path) -> Log:
+    """Write a log with a compacted table, and a stream whose first segments are gone."""
+    clock = ManualClock(START_US)
+    log = Log(str(folder), storage=LocalStorage(), clock=clock)
+    log.create_topic("stock", STOCK, key=["item"], table=True, config={"segment.bytes": 1_500})
+    log.create_topic(
+        "orders", ORDERS, key=["customer"], time="at",
+        config={"segment.bytes": 1_500, "retention.bytes": 2_500},
+    )  # fmt: skip
+    for number in range(20):
+        clock.sleep_us(1_000)
+        with log.producer("stock") as producer:
+            producer.append(stock(nut=number, **{f"item {number % 4}": number}))
+        with log.producer("orders") as producer:
+            producer.append(orders(3 * number, 3))
+        with log.transaction("billing") as transaction:
+            transaction.append("stock", stock(bolt=number, axle=-number))
+            if number % 3 == 2:
+                transaction.abort()
+        if number % 5 == 4:
+            with log.producer("stock") as producer:
+                producer.delete(pa.table({"item": [f"item {number % 4}"]}))
+        if number in {9, 17}:
+            log.clean()
+    return log
+
+
 def write_all(folder: Path) -> None:
     """Write every golden partition and what is in it."""
     for name in SCHEMAS:
@@ -293,13 +323,16 @@ def write_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if FOLDER.exists() and LOG_FOLDER.exists():
-        sys.exit(f"{FOLDER} and {LOG_FOLDER} exist; remove them if the format's version changed")
+    folders = FOLDER, LOG_FOLDER, COMPACTED_FOLDER
+    if all(folder.exists() for folder in folders):
+        sys.exit(f"{HERE} has all folders; remove them if the format's version changed")
     if not FOLDER.exists():
         write_all(FOLDER)
     if not LOG_FOLDER.exists():
         write_log(LOG_FOLDER)
-    for each in (*FOLDER.rglob("*"), *LOG_FOLDER.rglob("*")):
+    if not COMPACTED_FOLDER.exists():
+        write_compacted(COMPACTED_FOLDER)
+    for each in (path for folder in folders for path in folder.rglob("*")):
         # As of one boot, and of one process: not part of the format's golden bytes.
         if each.is_file() and (each.suffix == ".lock" or each.name in {"bells", "control", "epochs"}):
             each.unlink()

@@ -126,6 +126,22 @@ class PlainFrame:
     durable_offset: int
     flags: int
 
+    @property
+    def end_offset(self) -> int:
+        """The base offset of the next frame."""
+        return self.durable_offset if self.flags & 2 else self.base_offset + self.row_count
+
+    def rows(self) -> list[tuple[int, dict[str, Any]]]:
+        """(offset, row) of all rows, without the columns that stand for what others lack."""
+        rows = self.batch.to_pylist()
+        offsets = range(self.base_offset, self.end_offset)
+        found = []
+        for offset, row in zip(offsets, rows, strict=False):
+            own = row.pop("_offset", offset)
+            row.pop("_timestamp", None)
+            found.append((own, row))
+        return found
+
 
 def check_message(metadata: bytes, body: bytes) -> None:
     """What a message declares of itself is so, and no more than a reader has room for."""
@@ -191,15 +207,16 @@ def read_frame(
     frame = PlainFrame(batch, *fields)
     check(batch.num_rows == frame.row_count, "row count")
     check((frame.row_count == 0) == bool(frame.flags & 1), "control marker")
+    check(frame.flags < 4 and (frame.flags & 2 == 0 or "_offset" in schema.names), "flags")
     return frame, frame_size
 
 
-def read_segment(path: Path, is_last: bool) -> list[PlainFrame]:
+def read_segment(path: Path, is_last: bool) -> tuple[list[PlainFrame], int]:
+    """The frames of a segment, and the offset that it reaches."""
     content = path.read_bytes()
     size = 8 + struct.unpack_from("<i", content, 4)[0]
-    magic, version, header_size, count, base, head, _, _, _, stored = SEGMENT_HEADER.unpack_from(
-        content, size - 64
-    )
+    fields = SEGMENT_HEADER.unpack_from(content, size - 64)
+    magic, version, header_size, count, base, head, _, compacted_end, compactions, stored = fields
     check(crc(content[: size - 4]) == stored, "segment checksum")
     check((magic, version, header_size, head) == (b"MSsh", 1, 64, size), "segment header")
     check(base == int(path.stem), "base offset")
@@ -216,40 +233,22 @@ def read_segment(path: Path, is_last: bool) -> list[PlainFrame]:
         check(frame.base_offset == offset, "offset")
         frames.append(frame)
         position += frame_size
-        offset += frame.row_count
-    return frames
-
-
-@dataclass(frozen=True)
-class PlainIndex:
-    """An index file: (base offset, position, largest timestamp) of each block, and statistics."""
-
-    entries: list[tuple[int, int, int]]
-    statistics: list[dict[str, Any]]
-
-
-def read_index(path: Path) -> PlainIndex:
-    content = path.read_bytes()
-    magic, version, base, _, _, _, count, size = struct.unpack_from("<4sI6q", content)
-    check((magic, version, base) == (b"MSix", 1, int(path.stem)), "index header")
-    start = 56 + 24 * count
-    check(len(content) == start + size + 4, "index length")
-    check(crc(content[:-4]) == struct.unpack_from("<I", content, len(content) - 4)[0], "index CRC")
-    entries = list(struct.iter_unpack("<qqq", content[56:start]))
-    stream = pa.ipc.open_stream(content[start : start + size])
-    statistics = stream.read_next_batch().to_pylist()
-    check(len(statistics) == count, "statistics")
-    return PlainIndex(entries, statistics)
+        offset = frame.end_offset
+    check((compacted_end > 0) == (compactions > 0), "compacted end")
+    return frames, max(offset, compacted_end)
 
 
 def read_partition(folder: Path) -> list[PlainFrame]:
     paths = sorted(folder.glob("*.arrows"))
     frames: list[PlainFrame] = []
+    reached = None
     for path in paths:
         if path.stat().st_size == 0:
             continue  # its head was still to be written
-        found = read_segment(path, path == paths[-1])
-        check(not frames or frames[-1].base_offset + frames[-1].row_count == int(path.stem), "gap")
+        if reached is not None and int(path.stem) < reached:
+            continue  # a leftover of what a compacted segment replaced
+        check(reached in {None, int(path.stem)}, "gap")
+        found, reached = read_segment(path, path == paths[-1])
         frames += found
     return frames
 
@@ -322,7 +321,7 @@ class PlainTopic:
         for frame in self.frames(partition):
             if control.state(frame) == "undecided":
                 break
-            end = frame.base_offset + frame.row_count
+            end = frame.end_offset
         return end
 
     def committed(self, partition: int) -> list[tuple[int, dict[str, Any]]]:
@@ -334,7 +333,7 @@ class PlainTopic:
             if state == "undecided":
                 break
             if state == "commit":
-                rows += list(enumerate(frame.batch.to_pylist(), start=frame.base_offset))
+                rows += frame.rows()
         return rows
 
     def latest(self) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ OF_ONE_BOOT = {
     "append.lock",
     "sync.lock",
     "topics.lock",
+    "clean.lock",
     "decide.lock",
 }
 LOG_FOLDER = GOLDEN / "log-1"
@@ -97,6 +98,45 @@ def test_frames_and_bodies_start_at_multiples_of_64(name: str) -> None:
         assert frame["frame_size"] % 64 == 0
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in OF_ONE_BOOT
+    }
+
+
+class TestTheCompactedLog:
+    """A log whose segments were compacted, or removed."""
+
+    folder = GOLDEN / "compacted-1"
+
+    def test_todays_code_writes_the_golden_bytes(self, tmp_path: Path) -> None:
+        make_golden.write_compacted(tmp_path)
+        assert files_of(tmp_path) == files_of(self.folder)
+
+    def test_a_reader_made_from_the_description_reads_what_ours_does(self, tmp_path: Path) -> None:
+        shutil.copytree(self.folder, tmp_path / "log")
+        log = Log(tmp_path / "log")
+        topics = plain_reader.read_topics(self.folder)
+        for name, plain in topics.items():
+            reader = log.topic(name).reader(0)
+            rows = []
+            while (batch := reader.read_table(rows_max=1)) is not None:
+                (row,) = batch.to_pylist()
+                rows.append((row, reader.position))
+            committed = plain.committed(0)
+            assert [row for row, _ in rows] == [row for _, row in committed]
+            for (_, position), (offset, _) in zip(rows, committed, strict=True):
+                assert position > offset
+            assert log.topic(name).stable_ends() == [plain.stable_end(0)]
+        assert topics["orders"].frames(0)[0].base_offset > 0
+        flags = [frame.flags for frame in topics["stock"].frames(0)]
+        assert {0, 2} <= set(flags)
+        latest = log.topic("stock").latest().to_pylist()
+        assert latest == topics["stock"].latest()
+
+
 class TestTheLog:
     """A log with a stream, a table, and transactions of every fate."""
 
@@ -107,17 +147,9 @@ class TestTheLog:
         )
         return found
 
-    @staticmethod
-    def files(folder: Path) -> dict[str, bytes]:
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file() and path.name not in OF_ONE_BOOT
-        }
-
     def test_todays_code_writes_the_golden_bytes(self, tmp_path: Path) -> None:
         make_golden.write_log(tmp_path)
-        assert self.files(tmp_path) == self.files(LOG_FOLDER)
+        assert files_of(tmp_path) == files_of(LOG_FOLDER)
 
     def test_a_reader_made_from_the_description_reads_it(self) -> None:
         topics = plain_reader.read_topics(LOG_FOLDER)

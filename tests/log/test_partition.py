@@ -92,13 +92,13 @@ class TestAppending:
 
     def test_the_header_says_who_wrote(self, tmp_path: Path) -> None:
         partition = open_partition(tmp_path / "0", clock=ManualClock(77))
-        partition.append(rows(0, 2), owner_id=-5, epoch=3, sequence=2**40, transaction=8, flags=6)
+        partition.append(rows(0, 2), owner_id=-5, epoch=3, sequence=2**40, transaction=8, flags=4)
         partition.sync()
         frame = partition.frames(0).next()
         assert frame is not None
         header = frame.header
         assert (header.owner_id, header.epoch, header.sequence) == (-5, 3, 2**40)
-        assert (header.transaction, header.flags, header.appended_us) == (8, 6, 77)
+        assert (header.transaction, header.flags, header.appended_us) == (8, 4, 77)
         assert header.max_timestamp_us == 77
         assert frame.location == (f"{tmp_path}/0/00000000000000000000.arrows", 256)
 

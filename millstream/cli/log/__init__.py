@@ -2,9 +2,10 @@
 
 import typer
 
-from millstream.cli.log import copies, serve, verify
+from millstream.cli.log import cleaning, copies, serve, verify
 
 app = typer.Typer(help="Copy and look after a whole log.", no_args_is_help=True)
+app.command("compact")(cleaning.compact)
 app.command("backup")(copies.back_up)
 app.command("backups")(copies.list_backups)
 app.command("restore")(copies.restore)
