@@ -26,6 +26,7 @@ from millstream.log.consumer import Columns, Consumer
 from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
 from millstream.log.groups.group import Group
 from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
+from millstream.log.groups.member import GroupMember
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
@@ -111,9 +112,7 @@ class Log:
         self._topics: dict[str, Topic] = {}
         self._configs: dict[str, TopicConfig] = {}
         self._transactions: Transactions | None = None
-        self._groups = Groups(
-            self.path, storage, clock, lambda: self.transactions, self.topic, self._names
-        )
+        self._groups = self._open_groups()
 
     @staticmethod
     def default() -> Log:
@@ -125,7 +124,7 @@ class Log:
         """Owners, epochs and decisions of this log."""
         if self._transactions is None:
             self._transactions = Transactions(
-                self.path, self.storage, self.clock, self._sync_participant, self.refuse_mirror
+                self.path, self.storage, self.clock, self.sync_participant, self.refuse_mirror
             )
         return self._transactions
 
@@ -369,6 +368,12 @@ class Log:
         found = [self.topic(name) for name in names]
         return Consumer(found, self.clock, start=start, columns=columns, isolation=isolation)
 
+    def member(
+        self, topics: Sequence[str], group: str, member: str | None, session_timeout_us: int
+    ) -> GroupMember:
+        """Return what `consumer` joins a group by, for a server that does so for a client."""
+        return self._groups.member(topics, group, member, session_timeout_us)
+
     def groups(self) -> list[str]:
         """Return the names of all groups, sorted."""
         return self._groups.names()
@@ -417,6 +422,14 @@ class Log:
             )
             raise MirrorError(message)
 
+    def sync_participant(self, participant: Participant) -> None:
+        """Make durable what a partition has, or what a group has committed."""
+        topic, partition = participant
+        if topic.startswith(PARTICIPANT_PREFIX):
+            self._groups.sync(topic)
+            return
+        self.topic(topic).partition(partition).sync()
+
     def _names(self) -> dict[str, TopicConfig]:
         """Return the configurations of all topics by name, as they are on disk now."""
         found = {}
@@ -438,6 +451,11 @@ class Log:
             config, self._directory(config.id), self.storage, self.clock, self.transactions
         )
 
+    def _open_groups(self) -> Groups:
+        return Groups(
+            self.path, self.storage, self.clock, lambda: self.transactions, self.topic, self._names
+        )
+
     def _log_file(self) -> _LogFile:
         path = f"{self.path}/log.json"
         try:
@@ -456,10 +474,3 @@ class Log:
 
     def _directory(self, topic_id: str) -> str:
         return f"{self.path}/topics/{topic_id}"
-
-    def _sync_participant(self, participant: Participant) -> None:
-        topic, partition = participant
-        if topic.startswith(PARTICIPANT_PREFIX):
-            self._groups.sync(topic)
-            return
-        self.topic(topic).partition(partition).sync()

@@ -131,6 +131,11 @@ class Group:
             "partitions": self._describe_partitions(state, names),
         }
 
+    def members(self) -> dict[str, int]:
+        """Return the epoch of each member by its name; nobody: there is no such group."""
+        state = self._folder.read()
+        return {} if state is None else {name: each.epoch for name, each in state.members.items()}
+
     def commit(
         self,
         offsets: Mapping[tuple[str, int], int] | Mapping[TopicPartition, int],

@@ -92,19 +92,7 @@ class Groups:
         isolation: Isolation,
     ) -> GroupConsumer:
         """Return a consumer that is a member of a group once it polls."""
-        folder = self._folder(group)
-        if member is not None:
-            _check(member, "member")
-        joining = GroupMember(
-            folder,
-            lambda state: self._open(folder, state),
-            self._clock,
-            self._transactions(),
-            self._catalog,
-            member,
-            tuple(topics),
-            options.session_timeout_ms * 1_000,
-        )
+        joining = self.member(topics, group, member, options.session_timeout_ms * 1_000)
         return GroupConsumer(
             self._find_topic,
             topics,
@@ -116,6 +104,24 @@ class Groups:
             isolation=isolation,
         )
 
+    def member(
+        self, topics: Sequence[str], group: str, member: str | None, session_timeout_us: int
+    ) -> GroupMember:
+        """Return a member that has not joined yet; raises `InvalidGroupError`."""
+        folder = self._folder(group)
+        if member is not None:
+            check_group_name(member, "member")
+        return GroupMember(
+            folder,
+            lambda state: self._open(folder, state),
+            self._clock,
+            self._transactions(),
+            self._catalog,
+            member,
+            tuple(topics),
+            session_timeout_us,
+        )
+
     def sync(self, participant: str) -> None:
         """Make what a group has committed durable; `participant` is its name with the prefix."""
         folder = self._folder(participant.removeprefix(PARTICIPANT_PREFIX))
@@ -124,7 +130,7 @@ class Groups:
             self._open(folder, state).sync()
 
     def _folder(self, name: str) -> GroupFolder:
-        _check(name, "group")
+        check_group_name(name, "group")
         return GroupFolder(self._path, name, self._storage, self._clock)
 
     def _open(self, folder: GroupFolder, state: GroupState) -> CommittedOffsets:
@@ -149,7 +155,7 @@ class Groups:
         }
 
 
-def _check(name: str, what: str) -> None:
+def check_group_name(name: str, what: str) -> None:
     """Raise `InvalidGroupError` unless `name` can be a group's or a member's: as for topics."""
     try:
         check_name(name)

@@ -6,13 +6,14 @@ decoded into these types and no others.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from millstream import errors
 from millstream.errors import LogError, MillstreamError, ProtocolError
-from millstream.log.frame_header import FLAG_CONTROL
+from millstream.log.remote.group_messages import GroupAnswer, GroupRequest
+from millstream.log.remote.numbers import Checksum, Count, Flags, Integer
 
 PROTOCOL = b"millstream-log/1"
 """What a stream is opened with."""
@@ -31,13 +32,6 @@ READ_BYTES_MAX = 64 * 1024 * 1024
 
 WAIT_US_MAX = 30_000_000
 """A server answers at least so often: nobody can tell a longer wait from a broken line."""
-
-INT64_MAX = 2**63 - 1
-
-Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=INT64_MAX)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
-Checksum = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-Flags = Annotated[int, msgspec.Meta(ge=0, le=FLAG_CONTROL)]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -206,6 +200,7 @@ Request = (
     | TakeEpoch
     | Prepare
     | Decide
+    | GroupRequest
 )
 
 
@@ -274,7 +269,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True):
 
 
 Answer = (
-    Done | Topics | Description | Ends | Offsets | Appended | Frames | Epoch | Failure
+    Done | Topics | Description | Ends | Offsets | Appended | Frames | Epoch | Failure | GroupAnswer
 )  # fmt: skip
 
 _requests = msgspec.json.Decoder(Request)

@@ -9,6 +9,9 @@ from millstream.log.bells import DECISIONS, Bells
 from millstream.log.remote import messages as m
 from millstream.log.remote.remote_partition import Asker
 
+LOOK_AGAIN_US = 250_000
+"""How often a waiting reader asks again, though nothing came."""
+
 
 class RemoteBells(Bells):
     """The bells of a served log: a number stands for a partition that was waited for once."""
@@ -32,7 +35,11 @@ class RemoteBells(Bells):
         self._ends = dict(zip(bells, ends, strict=True))
 
     def wait(self, bells: Sequence[int], timeout_us: int) -> None:
-        """Return when one of the partitions can be read further, or the time is over."""
+        """Return when one of the partitions can be read further, or the time is over.
+
+        Returns after `LOOK_AGAIN_US` at the latest: a group's member has to be heard.
+        """
+        timeout_us = min(timeout_us, LOOK_AGAIN_US)
         if not bells:
             self._clock.sleep_us(timeout_us)
             return
@@ -43,5 +50,5 @@ class RemoteBells(Bells):
 
     def _await(self, bells: Sequence[int], ends: Sequence[int], timeout_us: int) -> Sequence[int]:
         places = tuple(self._places[each] for each in bells)
-        request = m.AwaitEnds(places, tuple(ends), min(timeout_us, m.WAIT_US_MAX))
+        request = m.AwaitEnds(places, tuple(ends), timeout_us)
         return self._asker.ask(request, m.Offsets, more_s=request.timeout_us / 1e6).offsets

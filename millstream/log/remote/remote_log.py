@@ -11,12 +11,14 @@ import msgspec
 from millstream.clock import Clock
 from millstream.errors import OptionError
 from millstream.log.bells import Bells
+from millstream.log.groups.groups import Groups
 from millstream.log.log import Log
 from millstream.log.partition import Partition
 from millstream.log.remote import messages as m
 from millstream.log.remote.address import Address
 from millstream.log.remote.connection import TIMEOUT_S, Connection, ConnectionOptions
 from millstream.log.remote.remote_bells import RemoteBells
+from millstream.log.remote.remote_groups import RemoteGroups
 from millstream.log.remote.remote_partition import Asker, RemotePartition
 from millstream.log.remote.remote_transactions import RemoteTransactions
 from millstream.log.remote.token import VARIABLE, check_token
@@ -108,6 +110,9 @@ class RemoteLog(Log):
         topics = self._asker.ask(m.ListTopics(), m.Topics)
         configs = [TopicConfig.from_json(each.encode(), self.path) for each in topics.configs]
         return {each.name: each for each in configs}
+
+    def _open_groups(self) -> Groups:
+        return RemoteGroups(self._asker, self.clock, self.topic)
 
     def _open_topic(self, config: TopicConfig) -> Topic:
         return RemoteTopic(config, self, self._asker)

@@ -106,6 +106,7 @@ class LogServer:
         deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
         with self._changed:
             self._changed.wait_for(lambda: not self._busy, CLOSE_TIMEOUT_S)
+        self._service.close()
         # Flight waits for every stream, without end: for idle ones until their clients end them.
         closer = threading.Thread(target=self._server.shutdown, daemon=True)
         closer.start()

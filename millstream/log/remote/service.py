@@ -25,10 +25,13 @@ from millstream.errors import (
 from millstream.log.bells import DECISIONS, Bells, bell_of
 from millstream.log.columns import with_optional_columns
 from millstream.log.frame_header import FLAG_CONTROL
+from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.log import Log
 from millstream.log.partition import AppendResult, Partition
 from millstream.log.remote import messages as m
 from millstream.log.remote.frame_feed import FrameFeeds
+from millstream.log.remote.group_messages import GroupRequest
+from millstream.log.remote.group_service import GroupService
 from millstream.log.remote.rows import bytes_of, decode_rows
 from millstream.log.remote.sequences import client_of
 from millstream.log.topic import Topic
@@ -58,6 +61,7 @@ class LogService:
         self._lock = threading.RLock()
         self._observed = open_log()
         self._observing = threading.Lock()
+        self._groups = GroupService(open_log, self._writer)
         self._partitions: dict[m.Place, Partition] = {}
         self._known_writers: set[tuple[int, int]] = set()
         self._last_appends: OrderedDict[tuple[int, m.Place], _LastAppend] = OrderedDict()
@@ -75,6 +79,8 @@ class LogService:
         if body is not None and not isinstance(request, m.Append):
             message = f"{type(request).__name__} comes without bytes; got {body.num_rows}"
             raise ProtocolError(message)
+        if isinstance(request, GroupRequest):
+            return self._groups.answer(request), None
         match request:
             case m.Append():
                 return self._append(request, body), None
@@ -184,8 +190,18 @@ class LogService:
                 self._last_appends.popitem(last=False)
             return last
 
+    def close(self) -> None:
+        """End what is led for clients."""
+        self._groups.close()
+
     def _fence(self, owner_id: int, epoch: int, transaction: int) -> Callable[[], None] | None:
         """Return what refuses, inside the append, a writer that is not the newest."""
+        writer = self._writer(owner_id, epoch, transaction)
+        transactions = self._log.transactions
+        return None if writer is None else lambda: transactions.check(writer)
+
+    def _writer(self, owner_id: int, epoch: int, transaction: int) -> Writer | None:
+        """Return the writer that these name, or `None`: nobody; one that never was is refused."""
         if owner_id == 0:
             if epoch or transaction:
                 message = f"a transaction has an owner; {transaction} of epoch {epoch} has none"
@@ -202,8 +218,7 @@ class LogService:
                 if len(self._known_writers) >= CLIENTS_MAX:
                     self._known_writers.clear()
                 self._known_writers.add((owner_id, epoch))
-        writer = Writer(transactions.owner(owner_id), owner_id, epoch)
-        return lambda: transactions.check(writer)
+        return Writer(transactions.owner(owner_id), owner_id, epoch)
 
     def _transact(self, request: m.TakeEpoch | m.Prepare | m.Decide) -> m.Answer:
         transactions = self._log.transactions
@@ -226,6 +241,9 @@ class LogService:
         """Make partitions durable outside of the lock: a disk may take its time."""
         for topic, partition in participants:
             with self._lock:
+                if topic.startswith(PARTICIPANT_PREFIX):
+                    self._log.sync_participant((topic, partition))
+                    continue
                 found = self._log.topic(topic).partition(partition)
             found.sync()
 

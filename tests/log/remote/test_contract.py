@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
 
@@ -11,6 +12,8 @@ import pytest
 
 from millstream.errors import (
     FencedError,
+    GroupActiveError,
+    InvalidGroupError,
     InvalidTopicError,
     OffsetOutOfRangeError,
     OptionError,
@@ -18,6 +21,7 @@ from millstream.errors import (
     TopicExistsError,
     TransactionError,
     UnknownColumnError,
+    UnknownGroupError,
     UnknownTopicError,
 )
 from millstream.log import Log
@@ -268,6 +272,62 @@ class TestConsumers:
         assert consumer.poll(timeout_us=2_000) is None
         put(log, "a", [1])
         assert ids_of(consumer.poll(timeout_us=1_000_000)) == [1]
+
+
+class TestGroups:
+    @pytest.fixture
+    def topics(self, log: Log) -> Log:
+        log.create_topic("a", SCHEMA, partitions=2)
+        put(log, "a", range(5), partition=0)
+        put(log, "a", range(5, 10), partition=1)
+        return log
+
+    def test_members_share_and_commit(self, topics: Log) -> None:
+        with topics.consumer("a", group="g") as one:
+            found = sorted(chain(*(ids_of(batch) for batch in one)))
+            assert found == list(range(10))
+            described = topics.group("g").describe()
+            assert (described["name"], described["state"]) == ("g", "stable")
+            assert described["members"][0]["owned"] == [("a", 0), ("a", 1)]
+            assert described["members"][0]["owned"][0].topic == "a"
+        assert topics.groups() == ["g"]
+        group = topics.group("g")
+        assert group.committed() == {("a", 0): 5, ("a", 1): 5}
+        put(topics, "a", [11], partition=1)
+        assert group.lag() == {("a", 0): 0, ("a", 1): 1}
+        with topics.consumer("a", group="g") as other:
+            assert list(chain(*(ids_of(batch) for batch in other))) == [11]
+
+    def test_a_group_is_reset_and_deleted(self, topics: Log) -> None:
+        group = topics.group("g")
+        with pytest.raises(UnknownGroupError, match="no group 'g'"):
+            group.committed()
+        changes = group.reset(["a"], to_offset=3, dry_run=True)
+        assert [(*each.partition, each.before, each.after) for each in changes] == [
+            ("a", 0, None, 3),
+            ("a", 1, None, 3),
+        ]
+        assert topics.groups() == []
+        group.reset(partitions=[("a", 1)], to="end")
+        group.reset(["a"], to_time=datetime(2100, 1, 1, tzinfo=UTC))
+        group.commit({("a", 0): 4})
+        assert group.committed() == {("a", 0): 4, ("a", 1): 5}
+        with pytest.raises(OptionError, match="give one of beginning"):
+            group.reset(["a"])
+        with pytest.raises(OptionError, match="partitions 0 to 1"):
+            group.commit({("a", 2): 0})
+        with topics.consumer("a", group="g") as member:
+            member.poll()
+            with pytest.raises(GroupActiveError, match="living members"):
+                group.delete()
+        group.delete()
+        assert topics.groups() == []
+
+    @pytest.mark.parametrize("name", ["../etc", "", "a/b"])
+    def test_a_group_whose_name_is_a_path_is_refused(self, topics: Log, name: str) -> None:
+        for ask in (topics.group, lambda name: topics.consumer("a", group=name)):
+            with pytest.raises(InvalidGroupError, match="cannot be a group's name"):
+                ask(name)
 
 
 class TestTransactions:

@@ -15,6 +15,7 @@ from pyarrow import flight
 
 from millstream.errors import MillstreamError, ProtocolError, SchemaMismatchError
 from millstream.log import Log
+from millstream.log.remote import group_messages as g
 from millstream.log.remote import messages as m
 from millstream.log.remote import server as servers
 from millstream.log.remote.rows import bytes_batch, decode_rows, encode_rows
@@ -151,6 +152,25 @@ class TestRequests:
         ],
     )
     def test_what_cannot_be_is_told_by_its_type(
+        self, stream: RawStream, request_: m.Request, error: str
+    ) -> None:
+        assert failure(stream.ask(m.encode(request_))).startswith(f"{error}: ")
+
+    @pytest.mark.parametrize(
+        ("request_", "error"),
+        [
+            (g.AskGroup("../a", "describe"), "InvalidGroupError"),
+            (g.AskGroup("a", "lag"), "UnknownGroupError"),
+            (g.DeleteGroup("a"), "UnknownGroupError"),
+            (g.JoinGroup("t", "../a", None, ("a",), 1), "InvalidGroupError"),
+            (g.JoinGroup("t", "a", "../b", ("a",), 1), "InvalidGroupError"),
+            (g.CommitAsMember(g.Life("t", "a", "b", 1), ()), "FencedMemberError"),
+            (g.CommitForGroup("a", (("a", 0, 1),), 7, 1, 1), "FencedError"),
+            (g.CommitForGroup("a", (("b", 0, 1),)), "UnknownTopicError"),
+            (g.ResetGroup("a", None, None, None, None, None, None, False), "OptionError"),
+        ],
+    )
+    def test_what_cannot_be_in_a_group_is_told_by_its_type(
         self, stream: RawStream, request_: m.Request, error: str
     ) -> None:
         assert failure(stream.ask(m.encode(request_))).startswith(f"{error}: ")
