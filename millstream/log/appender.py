@@ -19,9 +19,10 @@ from millstream.log.group_commit import GroupCommit
 from millstream.log.index import SegmentIndex
 from millstream.log.metadata import ColumnLayout
 from millstream.log.recovery import Recovery
-from millstream.log.segment import encode_head, head_checksum
+from millstream.log.segment import Segment, encode_head, head_checksum
 from millstream.log.segments import Segments
 from millstream.log.settings import LiveSettings
+from millstream.log.skipping import store_statistics
 from millstream.storage import AppendFile
 
 LOCK_NAME = "append.lock"
@@ -70,6 +71,7 @@ class Appender:
         self._open: tuple[int, AppendFile] | None = None
         self._index: SegmentIndex | None = None
         self._active: _Active | None = None
+        self._sealed: tuple[Segment, SegmentIndex] | None = None
         self._refusal = ""
 
     def append(
@@ -98,11 +100,16 @@ class Appender:
                 if fence is not None:
                     fence()
                 end, encoded = self._make_room(end, draft)
-                return self._write_frame(encoded, header_at, end)
+                header = self._write_frame(encoded, header_at, end)
         except OSError as error:
             self._segments.refuse_removed()
             message = f"partition {self._segments.name}: the disk refused an append: {error}"
             raise LogError(message) from error
+        if self._sealed is not None:
+            # Outside of the critical section: it takes as long as reading the segment.
+            sealed, self._sealed = self._sealed, None
+            store_statistics(self._segments, *sealed)
+        return header
 
     def _write_frame(self, encoded: EncodedBatch, header_at: HeaderAt, end: LogEnd) -> FrameHeader:
         """Write a frame behind `end`, where there is room for it; behind a head, if it needs one.
@@ -275,7 +282,9 @@ class Appender:
         ):
             index = None
         segment = segments.open(end.segment_base, end)
-        segments.write_index(segments.extend_index(index, segment))
+        index = segments.extend_index(index, segment)
+        segments.write_index(index)
+        self._sealed = segment, index
         # Published before the file is made: who finds the holder dead goes on from here.
         end = LogEnd(end.offset, 0, end.offset)
         self._control.publish_written(end)

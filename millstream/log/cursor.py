@@ -8,6 +8,7 @@ from millstream.log.frame import Frame
 from millstream.log.frame_header import Damage
 from millstream.log.segment import Segment
 from millstream.log.segments import SegmentRemovedError, Segments
+from millstream.log.skipping import Skipping
 
 
 class FrameCursor:
@@ -55,11 +56,9 @@ class FrameCursor:
                 self._seek(self.offset)
 
     def _next(self) -> Frame | None:
-        segment = self._segment
-        while segment is None or self._position >= segment.limit:
-            if not self._advance():
-                return None
-            segment = self._segment
+        segment = self._segment_of_next()
+        if segment is None:
+            return None
         found = segment.try_frame(self._position)
         if isinstance(found, Frame) and found.header.base_offset != self.offset:
             found = Damage(f"it starts with offset {found.header.base_offset}")
@@ -68,6 +67,48 @@ class FrameCursor:
         self._position += found.header.frame_size
         self.offset = found.end_offset
         return found
+
+    def skip(self, skipping: Skipping, until: int | None) -> int | None:
+        """Pass the blocks from here on that `skipping` refuses, without touching them.
+
+        None with rows from `until` on is passed. Returns the greatest time among their rows, or
+        `None`: the next frame is wanted.
+        """
+        passed: list[int] = []
+        while True:
+            try:
+                segment = self._segment_of_next()
+                run = None
+                if segment is not None:
+                    end = self._segments.end()
+                    run = skipping.run_from(segment, self._position, end, until)
+            except SegmentRemovedError:
+                self._segments.relist()
+                self._seek(self.offset)
+                continue
+            if run is None:
+                return max(passed, default=None)
+            passed.append(run.time_us)
+            self._position, self.offset = run.position, run.offset
+
+    def may_skip(self, skipping: Skipping) -> bool:
+        """Return whether the next frame may be one that `skip` passes."""
+        segment, position = self._segment, self._position
+        if segment is None or position >= segment.limit:
+            return True
+        return skipping.run_from(segment, position, self._segments.end()) is not None
+
+    def refuses(self, skipping: Skipping, frame: Frame) -> bool:
+        """Return whether `frame`, the last that `next` returned, is in a block that is refused."""
+        assert self._segment is not None
+        return skipping.refuses(self._segment, frame.location[1], self._segments.end())
+
+    def _segment_of_next(self) -> Segment | None:
+        """Return the segment that the next frame is in, `None`: there is none now."""
+        while self._segment is None or self._position >= self._segment.limit:
+            if not self._advance():
+                return None
+        return self._segment
 
     def _seek(self, offset: int) -> None:
         """Go to the frame that holds the row of `offset`."""

@@ -29,6 +29,7 @@ _DICTIONARY_DATA = 1
 _BATCH_LENGTH = 0
 _BATCH_BUFFERS = 2
 _BATCH_COMPRESSION = 3
+_SCHEMA_METADATA = 2
 
 
 class MessageFields(NamedTuple):
@@ -90,6 +91,24 @@ def buffer_ranges(
         _BUFFER.unpack_from(metadata, buffers + BUFFER_SIZE * index)
         for index in range(first, count if end is None else min(end, count))
     ]
+
+
+def schema_metadata(metadata: memoryview) -> list[tuple[str, str]]:
+    """Return the pairs of a schema message's own metadata in order, keys repeated as they are."""
+    schema = _follow(metadata, _field(metadata, _follow(metadata, 0), _MESSAGE_HEADER))
+    position = _field(metadata, schema, _SCHEMA_METADATA)
+    if not position:
+        return []
+    vector = _follow(metadata, position)
+    count: int = _U32.unpack_from(metadata, vector)[0]
+    tables = (_follow(metadata, vector + 4 + 4 * index) for index in range(count))
+    return [(_text(metadata, table, 0), _text(metadata, table, 1)) for table in tables]
+
+
+def _text(metadata: memoryview, table: int, field: int) -> str:
+    start = _follow(metadata, _field(metadata, table, field))
+    size: int = _U32.unpack_from(metadata, start)[0]
+    return bytes(metadata[start + 4 : start + 4 + size]).decode()
 
 
 def _field(metadata: memoryview, table: int, field: int) -> int:

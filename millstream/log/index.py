@@ -1,6 +1,7 @@
 """Where to start reading in a segment: for an offset, or for a time (FORMAT.md, "Index file").
 
-An index says nothing that the segment does not say; it only saves the walk.
+The file also holds the statistics of the segment's columns (`millstream.log.statistics`). It says
+nothing that the segment does not say; it only saves the walk.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ STRIDE = 64 * 1024
 """Bytes of a segment that one entry stands for, at least."""
 
 _MAGIC = b"MSix"
-_FIXED = struct.Struct("<4sIqqqqq")
+_FIXED = struct.Struct("<4sIqqqqqq")
 _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<qqq")
 
@@ -102,14 +103,14 @@ class SegmentIndex:
                 return position, offset
         return None
 
-    def encode(self) -> bytes:
-        """Return the content of the index file."""
+    def encode(self, statistics: bytes = b"") -> bytes:
+        """Return the content of the index file, with encoded statistics where there are some."""
         fixed = _FIXED.pack(
             _MAGIC, VERSION, self.base_offset, self.head_checksum, self.end_offset,
-            self.size_bytes, len(self.offsets),
+            self.size_bytes, len(self.offsets), len(statistics),
         )  # fmt: skip
         entries = zip(self.offsets, self.positions, self.max_timestamps_us, strict=True)
-        content = fixed + b"".join(_ENTRY.pack(*entry) for entry in entries)
+        content = fixed + b"".join(_ENTRY.pack(*entry) for entry in entries) + statistics
         return content + _CRC.pack(crc32c(content))
 
     @classmethod
@@ -120,11 +121,19 @@ class SegmentIndex:
         if crc32c(content[: -_CRC.size]) != _CRC.unpack_from(content, len(content) - _CRC.size)[0]:
             return Damage("the checksum of the index does not hold")
         fields = _FIXED.unpack_from(content)
-        magic, version, base_offset, checksum, end_offset, size_bytes, count = fields
+        magic, version, base_offset, checksum, end_offset, size_bytes, count, rest = fields
         if (magic, version) != (_MAGIC, VERSION):
             return Damage(f"the index is not one of version {VERSION}")
-        if len(content) != _FIXED.size + count * _ENTRY.size + _CRC.size:
+        end = _FIXED.size + count * _ENTRY.size
+        if len(content) != end + rest + _CRC.size:
             return Damage(f"the index has no room for {count} entries")
-        entries = list(_ENTRY.iter_unpack(content[_FIXED.size : -_CRC.size]))
+        entries = list(_ENTRY.iter_unpack(content[_FIXED.size : end]))
         offsets, positions, times = ([entry[column] for entry in entries] for column in range(3))
         return cls(base_offset, checksum, end_offset, size_bytes, offsets, positions, times)
+
+
+def encoded_statistics(content: bytes) -> bytes:
+    """Return the encoded statistics in an index file that `try_decode` took; empty: it has none."""
+    size = _FIXED.unpack_from(content)[-1]
+    end = len(content) - _CRC.size
+    return content[end - size : end]

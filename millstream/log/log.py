@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Self, Unpack, cast, overload
+from typing import Any, Self, Unpack, cast, overload
 
 import msgspec
 import pyarrow as pa
@@ -23,10 +23,12 @@ from millstream.errors import (
 )
 from millstream.log.cleaner import Cleaning
 from millstream.log.consumer import Columns, Consumer
+from millstream.log.extras import import_extra
 from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
 from millstream.log.groups.group import Group
 from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
 from millstream.log.groups.member import GroupMember
+from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
@@ -378,9 +380,35 @@ class Log:
         """Return the names of all groups, sorted."""
         return self._groups.names()
 
+    def group_partitions(self) -> list[Partition]:
+        """Return the partitions that hold what groups have committed: a part of every copy."""
+        return self._groups.partitions()
+
     def group(self, name: str) -> Group:
         """Return a group, which need not exist yet; raises `InvalidGroupError`."""
         return self._groups.group(name)
+
+    def duckdb(self, connection: Any = None) -> Any:
+        """Return a DuckDB connection in which every topic is a table; needs the extra `duckdb`.
+
+        A query reads the columns and rows that it asks for, and sees what is committed when it
+        begins. Topics that are created later are unknown to it until this is called again.
+
+        Parameters
+        ----------
+        connection
+            Where the topics become tables: a connection, or the module `duckdb` for its default
+            one; `None` opens a new one in memory.
+
+        Examples
+        --------
+        >>> log.duckdb().sql("select carrier, avg(delay) from flights group by all")
+        ... # doctest: +SKIP
+        """
+        database = import_extra("duckdb").connect() if connection is None else connection
+        for name in self.topic_names():
+            database.register(name, self.topic(name).to_dataset())
+        return database
 
     @contextmanager
     def transaction(self, owner: str) -> Iterator[Transaction]:
@@ -453,7 +481,13 @@ class Log:
 
     def _open_groups(self) -> Groups:
         return Groups(
-            self.path, self.storage, self.clock, lambda: self.transactions, self.topic, self._names
+            self.path,
+            self.storage,
+            self.clock,
+            lambda: self.transactions,
+            self.topic,
+            self._names,
+            self.refuse_mirror,
         )
 
     def _log_file(self) -> _LogFile:

@@ -11,6 +11,7 @@ from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
 from millstream.log.appender import Appender
 from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, with_optional_columns
+from millstream.log.condition import Condition
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
 from millstream.log.draft import Draft
@@ -23,6 +24,7 @@ from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
 from millstream.log.segments import Durability, SegmentRemovedError, Segments
 from millstream.log.settings import LiveSettings, TopicSettings
+from millstream.log.skipping import Skipping
 from millstream.log.tier.cache import SegmentCache
 from millstream.storage import Storage
 
@@ -242,6 +244,13 @@ class Partition:
         `durable_end`.
         """
         return FrameCursor(self._segments, offset)
+
+    def skipping(self, condition: Condition, time_column: str | None = None) -> Skipping | None:
+        """Return what `condition` refuses here; of what is passed, the time in `time_column`.
+
+        `None`: nothing is known of frames before they are read.
+        """
+        return Skipping(self._segments, condition, time_column)
 
     def offset_at_time(self, timestamp_us: int) -> int:
         """Return the offset of the first row whose time is `timestamp_us` or later.

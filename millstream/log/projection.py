@@ -29,6 +29,11 @@ READABLE_FIELDS: dict[str, pa.Field] = {
 """System columns that a reader may ask for; every row has them, stored or not."""
 
 
+def readable_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the columns that a reader of a topic with `schema` may ask for."""
+    return pa.schema([*schema, *READABLE_FIELDS.values()])
+
+
 class Projection:
     """Which columns a reader wants of a partition's rows, in which order.
 

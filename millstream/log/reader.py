@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 
 from millstream.errors import LogError, OptionError
 from millstream.log.columns import OPERATION_COLUMN
+from millstream.log.condition import Condition, bind
 from millstream.log.frame import Frame
 from millstream.log.partition import Partition
-from millstream.log.projection import READABLE_FIELDS, Projection
+from millstream.log.projection import READABLE_FIELDS, Projection, readable_schema
+from millstream.log.skipping import Skipping
 from millstream.log.topic_config import APPEND, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 
@@ -22,6 +24,9 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 ROWS_MAX = 65_536
 BYTES_MAX = 8 * 1024 * 1024
+
+_KEPT = pa.field("_kept", pa.bool_())
+"""Marks the rows that fulfil a reader's condition, as the last column of a batch."""
 
 
 class StableFrames:
@@ -94,6 +99,27 @@ class StableFrames:
         """`True` iff a decision, and not a row, is what `next` waits for."""
         return self._held is not None or not self._is_settled
 
+    def skip(self, skipping: Skipping, until: int | None) -> int | None:
+        """Pass what `skipping` refuses from here on, before `until`, without looking at it.
+
+        Returns the greatest time that was passed, or `None`: the next frame is wanted. What is in
+        a transaction is not passed here.
+        """
+        if self.is_held_back:
+            return None
+        passed = self._cursor.skip(skipping, until)
+        if passed is not None:
+            self.offset = max(self.offset, self._cursor.offset)
+        return passed
+
+    def may_skip(self, skipping: Skipping) -> bool:
+        """Return whether the next frame may be one that `skip` passes."""
+        return not self.is_held_back and self._cursor.may_skip(skipping)
+
+    def refuses(self, skipping: Skipping, frame: Frame) -> bool:
+        """Return whether `frame`, the last that `next` returned, is refused as a whole."""
+        return self._cursor.refuses(skipping, frame)
+
     def blocking(self) -> Frame | None:
         """Return the frame of the undecided transaction that stopped `next`, if one did."""
         return self._held
@@ -141,6 +167,13 @@ class PartitionReader:
         Returns the partition's last stable offset.
     verify
         Check the columns' checksums.
+    where
+        Rows that do not fulfil this are left out; segments and frames that hold none that does
+        are not touched, as far as their statistics tell.
+    time_column
+        Leave out only what need not be touched, and keep account of the times in this column
+        that were passed with it: see `take_passed_time`. The rows that come do not all fulfil
+        the condition.
     """
 
     def __init__(
@@ -155,6 +188,8 @@ class PartitionReader:
         isolation: Isolation = "read_committed",
         stable_end: Callable[[], int],
         verify: bool = True,
+        where: object = None,
+        time_column: str | None = None,
     ) -> None:
         if isolation not in {"read_committed", "read_uncommitted"}:
             message = f"isolation is 'read_committed' or 'read_uncommitted'; got {isolation!r}"
@@ -172,6 +207,15 @@ class PartitionReader:
         if config.table and OPERATION_COLUMN not in stored:
             stored.append(OPERATION_COLUMN)
         self._projection = Projection(config.schema, stored, config.time, number)
+        self._condition: Condition | None = None
+        self._skipping: Skipping | None = None
+        self._time_column = time_column
+        self._is_frame_time = time_column == config.time
+        self._passed_time_us: int | None = None
+        if where is not None:
+            self._condition = condition = bind(where, readable_schema(config.schema), config.name)
+            self._tested = Projection(config.schema, condition.columns, config.time, number)
+            self._skipping = partition.skipping(condition, time_column)
         self._frames = self._frames_from(offset)
         # What is left of a frame that was read in part, and the offset of its first row.
         self._rest: pa.RecordBatch | None = None
@@ -251,16 +295,29 @@ class PartitionReader:
             if batch.num_rows:
                 return batch
 
+    def take_passed_time(self) -> int | None:
+        """Return the greatest time of rows that were passed before those that came last.
+
+        In microseconds, and once; `None`: none were. A batch ends where rows are passed, so
+        that this is known before the rows behind them are looked at.
+        """
+        passed, self._passed_time_us = self._passed_time_us, None
+        return passed
+
     def read_table(
         self, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX, until: int | None = None
     ) -> pa.RecordBatch | None:
         """Return rows as `read` does; of a table topic with `_op` (0: row, 1: tombstone) last."""
-        pieces = list(self._pieces(rows_max, bytes_max, until))
-        if not pieces:
-            if self._rest is None:
-                self.position = max(self.position, self._frames.offset)
-            return None
-        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+        while True:
+            pieces = list(self._pieces(rows_max, bytes_max, until))
+            if not pieces:
+                if self._rest is None and self._unread is None:
+                    self.position = max(self.position, self._frames.offset)
+                return None
+            if self._filters:
+                pieces = [each for each in map(_kept, pieces) if each.num_rows]
+            if pieces:
+                return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
     def _frames_from(self, offset: int) -> StableFrames:
         return StableFrames(
@@ -274,7 +331,7 @@ class PartitionReader:
             rest = self._rest
             if rest is None:
                 try:
-                    rest = self._next_rows()
+                    rest = self._next_rows(until, is_first=rows == 0)
                 except LogError:
                     if rows:
                         return  # first what came before; the next call raises
@@ -303,30 +360,51 @@ class PartitionReader:
             size += piece.num_rows * row_bytes
             yield piece
 
-    def _next_rows(self) -> pa.RecordBatch | None:
-        """Return the rows of the next frame, from `position` on if that is inside it."""
+    @property
+    def _filters(self) -> bool:
+        return self._condition is not None and self._time_column is None
+
+    def _next_rows(
+        self, until: int | None = None, *, is_first: bool = True
+    ) -> pa.RecordBatch | None:
+        """Return the rows of the next frame that is wanted, from `position` on if inside it.
+
+        With times to account for, nothing is passed behind other rows of the same batch.
+        """
         while True:
-            frame = self._unread or self._frames.next()
+            frame = self._unread or self._next_frame(until, is_first=is_first)
             if frame is None:
                 return None
             self._unread = frame  # until it was read: a damaged one is not passed over
-            rows = self._projection.rows(frame, self._verify)
-            offsets = frame.offsets(self._verify)
+            is_whole = until is None or frame.end_offset <= until
+            if is_whole and self._is_refused(frame):
+                if not self._filters and not is_first:
+                    return None
+                self._note_passed(frame.header.max_timestamp_us)
+                self._unread = None
+                continue
+            rows = self._rows_of(frame, is_whole=is_whole)
             self._unread = None
-            self._frame_rows = rows.num_rows
-            self._frame_end = frame.end_offset
-            before = self.position - frame.header.base_offset
-            if offsets is not None:
-                before = int(np.searchsorted(offsets, self.position))
-                offsets = offsets[before:]
-            if before > 0:
-                rows = rows.slice(before)
-            if rows.num_rows:
-                self._offsets = offsets
-                first = max(frame.header.base_offset, self.position)
-                self._start_of_rest = first if offsets is None else int(offsets[0])
-                return rows
+            if rows is None:
+                continue
+            rest = self._rest_of(frame, rows)
+            if rest.num_rows:
+                return rest
             # All of it was read already, before a compaction gave it other neighbours.
+
+    def _rest_of(self, frame: Frame, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows of `frame` from `position` on; takes note of their offsets."""
+        self._frame_rows, self._frame_end = rows.num_rows, frame.end_offset
+        first = max(frame.header.base_offset, self.position)
+        before = first - frame.header.base_offset
+        self._offsets = frame.offsets(self._verify)
+        if self._offsets is not None:
+            before = int(np.searchsorted(self._offsets, first))
+            self._offsets = self._offsets[before:]
+            if len(self._offsets):
+                first = int(self._offsets[0])
+        self._start_of_rest = first
+        return rows.slice(before) if before else rows
 
     def _rows_before(self, offset: int) -> int:
         """Return how many rows of the rest come before `offset`; less than 1: none."""
@@ -347,3 +425,45 @@ class PartitionReader:
         else:  # behind the last row there is a gap, perhaps
             end = self._frame_end if until is None else min(self._frame_end, until)
             self.position = max(self.position, end)
+
+    def _next_frame(self, until: int | None, *, is_first: bool) -> Frame | None:
+        skipping = self._skipping
+        if skipping is not None:
+            if is_first or self._filters:
+                self._note_passed(self._frames.skip(skipping, until))
+            elif self._frames.may_skip(skipping):
+                return None
+        return self._frames.next()
+
+    def _note_passed(self, time_us: int | None) -> None:
+        if time_us is not None:
+            known = self._passed_time_us
+            self._passed_time_us = time_us if known is None else max(known, time_us)
+
+    def _is_refused(self, frame: Frame) -> bool:
+        """Return whether a frame of a transaction, which counts, holds no row that is wanted."""
+        return (
+            self._skipping is not None
+            and frame.header.transaction != 0
+            and (self._time_column is None or self._is_frame_time)
+            and self._frames.refuses(self._skipping, frame)
+        )
+
+    def _rows_of(self, frame: Frame, *, is_whole: bool) -> pa.RecordBatch | None:
+        """Return the frame's rows, marked where they are filtered; `None`: none is wanted.
+
+        What the condition reads is looked at first: where no row fulfils it, and the frame ends
+        before the end of the read, the other columns are not touched.
+        """
+        if self._condition is None or not self._filters:
+            return self._projection.rows(frame, self._verify)
+        mask = self._condition.mask(self._tested.rows(frame, self._verify))
+        if is_whole and not pc.any(mask).as_py():
+            return None
+        return self._projection.rows(frame, self._verify).append_column(_KEPT, mask)
+
+
+def _kept(piece: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows that are marked, without the mark."""
+    mask = piece.column(piece.num_columns - 1)
+    return piece.select(range(piece.num_columns - 1)).filter(mask)

@@ -18,7 +18,7 @@ def max_time_us(batch: pa.RecordBatch, column: str) -> int:
     largest = pc.max(times)
     if not largest.is_valid:
         return TIME_MIN
-    return _to_us(
+    return value_to_us(
         largest.value if pa.types.is_temporal(times.type) else largest.as_py(), times.type
     )
 
@@ -46,8 +46,8 @@ def in_microseconds(times: pa.Array) -> pa.Array:
     return integers.cast(pa.timestamp("us", "UTC"))
 
 
-def _to_us(value: int, data_type: pa.DataType) -> int:
-    """Return `value` of a time column in microseconds, floored."""
+def value_to_us(value: int, data_type: pa.DataType) -> int:
+    """Return a value of a time column, as Arrow stores it, in microseconds, floored."""
     if pa.types.is_date32(data_type):
         return value * _US_PER_DAY
     unit = getattr(data_type, "unit", "us")

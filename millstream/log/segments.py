@@ -237,11 +237,18 @@ class Segments:
             index.add(frame.header)
         return index
 
-    def write_index(self, index: SegmentIndex) -> None:
+    def write_index(self, index: SegmentIndex, statistics: bytes = b"") -> None:
         """Write the index file of a sealed segment, if the disk takes it: it can be rebuilt."""
         name = index_file_name(index.base_offset)
         with suppress(OSError):
-            self.storage.write_file(f"{self.directory}/{name}", index.encode())
+            self.storage.write_file(f"{self.directory}/{name}", index.encode(statistics))
+
+    def read_index_file(self, base: int) -> bytes | None:
+        """Return the content of an index file as it is; `None` where there is none."""
+        try:
+            return self.storage.read_file(f"{self.directory}/{index_file_name(base)}")
+        except FileNotFoundError:
+            return None
 
     def _removed(self, base: int) -> SegmentRemovedError:
         """Return the error for a segment whose file is gone."""
@@ -251,9 +258,8 @@ class Segments:
     def _read_index(self, segment: Segment) -> SegmentIndex | None:
         """Return what the index file of a sealed segment says; `None` where it is of no use."""
         base = segment.head.base_offset
-        try:
-            content = self.storage.read_file(f"{self.directory}/{index_file_name(base)}")
-        except FileNotFoundError:
+        content = self.read_index_file(base)
+        if content is None:
             return None
         index = SegmentIndex.try_decode(content)
         if isinstance(index, Damage):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +16,25 @@ from millstream.errors import OffsetOutOfRangeError, OptionError
 from millstream.log.bells import Bells, bell_of
 from millstream.log.cleaner import Cleaner, Cleaning, Committed
 from millstream.log.columns import OPERATION_COLUMN
+from millstream.log.extras import import_extra
 from millstream.log.frame_header import FrameHeader
 from millstream.log.latest_rows import one_form
 from millstream.log.partition import Partition
+from millstream.log.projection import readable_schema
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
+from millstream.log.scan import Bound, Scan
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.tier.cache import SegmentCache
-from millstream.log.topic_config import TOMBSTONE, TopicConfig
+from millstream.log.topic_card import topic_html
+from millstream.log.topic_config import TOMBSTONE, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
 
 CLEANER_TIMEOUT_US = 10_000_000
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    from pyarrow.dataset import Dataset
 
 
 class Topic:
@@ -60,6 +69,11 @@ class Topic:
         self._cache = SegmentCache(storage, path, lambda: self.settings.known.remote_cache_bytes)
         self._partitions: dict[int, Partition] = {}
         self._stable: dict[int, StableFrames] = {}
+
+    def reopened(self) -> Topic:
+        """Return another object of the same topic, to be read in another thread."""
+        transactions = self._transactions.reopened()
+        return Topic(self.config, self.directory, self._storage, self._clock, transactions)
 
     @property
     def name(self) -> str:
@@ -106,6 +120,8 @@ class Topic:
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
         verify: bool = True,
+        where: object = None,
+        time_column: str | None = None,
     ) -> PartitionReader:
         """Return a reader of one partition from `offset` on; see `PartitionReader`.
 
@@ -124,6 +140,8 @@ class Topic:
             isolation=isolation,
             stable_end=lambda: self.stable_end(partition),
             verify=verify,
+            where=where,
+            time_column=time_column,
         )
 
     def stable_ends(self) -> list[int]:
@@ -166,22 +184,87 @@ class Topic:
             batches.append(batch)
         return pa.Table.from_batches(batches, reader.schema)
 
-    def to_arrow(
-        self, columns: Sequence[str] | None = None, isolation: Isolation = "read_committed"
-    ) -> pa.Table:
-        """Return all rows, partition after partition, as views of the files.
+    def read_schema(self, columns: Sequence[str]) -> pa.Schema:
+        """Return the schema of a read of these columns; raises `UnknownColumnError`."""
+        readable = readable_schema(self.schema)
+        check_columns(readable, columns, self.name)
+        return pa.schema([readable.field(name) for name in columns])
+
+    def to_reader(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        where: object = None,
+        start: Bound | None = None,
+        end: Bound | None = None,
+        partitions: Sequence[int] | None = None,
+        isolation: Isolation = "read_committed",
+    ) -> pa.RecordBatchReader:
+        """Return a stream of rows, partition after partition: any size, and hardly any memory.
 
         Of a table topic these are the rows as they were appended, without tombstones;
         `latest` returns what holds now.
+
+        Parameters
+        ----------
+        columns
+            Names in the order wanted; `None` for all. Others are not touched.
+        where
+            A condition that the rows must fulfil: `("delay", ">", 60)`, a list of such, what
+            `millstream.log.predicate` has, or an expression of `pyarrow.compute`. What can be told
+            from statistics to hold no such row is not touched.
+        start, end
+            Offsets in each partition, or times with a zone: from `start` up to, not including,
+            `end`.
+        partitions
+            Which; `None` for all.
+        isolation
+            As for `reader`.
         """
-        batches = []
-        for index in range(self.partitions):
-            first = self.partition(index).first_offset
-            reader = self.reader(index, offset=first, columns=columns, isolation=isolation)
-            schema = reader.schema
-            while (batch := reader.read()) is not None:
-                batches.append(batch)
-        return pa.Table.from_batches(batches, schema)
+        scan = Scan(columns, where, start, end, partitions, isolation)
+        return scan.reader(self)
+
+    def to_arrow(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        where: object = None,
+        start: Bound | None = None,
+        end: Bound | None = None,
+        partitions: Sequence[int] | None = None,
+        isolation: Isolation = "read_committed",
+    ) -> pa.Table:
+        """Return rows as a table, as `to_reader` does; views of the files without a condition."""
+        scan = Scan(columns, where, start, end, partitions, isolation)
+        return scan.reader(self).read_all()
+
+    def to_pandas(self, columns: Sequence[str] | None = None, **options: Any) -> pandas.DataFrame:
+        """Return rows as a pandas `DataFrame`; as `to_arrow`. Needs the extra `pandas`."""
+        import_extra("pandas")
+        frame: pandas.DataFrame = self.to_arrow(columns, **options).to_pandas()
+        return frame
+
+    def to_polars(self, columns: Sequence[str] | None = None, **options: Any) -> polars.DataFrame:
+        """Return rows as a Polars `DataFrame`; as `to_arrow`. Needs the extra `polars`."""
+        library = import_extra("polars")
+        frame: polars.DataFrame = library.from_arrow(self.to_arrow(columns, **options))
+        return frame
+
+    def to_dataset(self) -> Dataset:
+        """Return the topic as a data set that DuckDB, Polars and pyarrow query by themselves.
+
+        They ask it for the columns and the rows that they need: `to_reader` does the rest.
+        """
+        from millstream.log.dataset import TopicDataset
+
+        return TopicDataset(self)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give all rows to any library that takes Arrow streams, e.g. `pyarrow.table(topic)`."""
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+    def _repr_html_(self) -> str:
+        return topic_html(self)
 
     def latest(self) -> pa.Table:
         """Return the latest row of each key of a table topic, without deleted ones.

@@ -102,6 +102,10 @@ class Transactions:
         self._opened: tuple[ControlTopic, EpochCells] | None = None
         self.refresh()
 
+    def reopened(self) -> Transactions:
+        """Return another object of the same state, for another thread."""
+        return Transactions(self._path, self._storage, self._clock, self._sync, self._admit)
+
     def refresh(self) -> None:
         """Take note of what other processes appended."""
         if self._opened is None and not self._storage.exists(control_directory(self._path)):

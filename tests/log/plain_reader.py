@@ -238,6 +238,28 @@ def read_segment(path: Path, is_last: bool) -> tuple[list[PlainFrame], int]:
     return frames, max(offset, compacted_end)
 
 
+@dataclass(frozen=True)
+class PlainIndex:
+    """An index file: (base offset, position, largest timestamp) of each block, and statistics."""
+
+    entries: list[tuple[int, int, int]]
+    statistics: list[dict[str, Any]]
+
+
+def read_index(path: Path) -> PlainIndex:
+    content = path.read_bytes()
+    magic, version, base, _, _, _, count, size = struct.unpack_from("<4sI6q", content)
+    check((magic, version, base) == (b"MSix", 1, int(path.stem)), "index header")
+    start = 56 + 24 * count
+    check(len(content) == start + size + 4, "index length")
+    check(crc(content[:-4]) == struct.unpack_from("<I", content, len(content) - 4)[0], "index CRC")
+    entries = list(struct.iter_unpack("<qqq", content[56:start]))
+    stream = pa.ipc.open_stream(content[start : start + size])
+    statistics = stream.read_next_batch().to_pylist()
+    check(len(statistics) == count, "statistics")
+    return PlainIndex(entries, statistics)
+
+
 def read_partition(folder: Path) -> list[PlainFrame]:
     paths = sorted(folder.glob("*.arrows"))
     frames: list[PlainFrame] = []

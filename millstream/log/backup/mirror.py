@@ -182,15 +182,16 @@ class Mirror:
                     self._write(name, content)
 
     def _remove_others(self) -> None:
-        """Remove what the source has no more: topics that were deleted, states of jobs."""
+        """Remove what the source has no more: topics and groups, states of jobs."""
         kept = set(other_files(self._source.storage, self._source.path))
         for name in list(other_files(self._storage, self._directory)):
             if name not in kept:
                 self._storage.remove(f"{self._directory}/{name}")
-        topics = set(self._source.storage.list_directory(f"{self._source.path}/topics"))
-        for topic_id in self._storage.list_directory(f"{self._directory}/topics"):
-            if topic_id not in topics:
-                self._storage.remove(f"{self._directory}/topics/{topic_id}")
+        for folder in ("topics", "groups"):
+            names = set(self._source.storage.list_directory(f"{self._source.path}/{folder}"))
+            for name in self._storage.list_directory(f"{self._directory}/{folder}"):
+                if name not in names:
+                    self._storage.remove(f"{self._directory}/{folder}/{name}")
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._directory}/{name}"

@@ -7,7 +7,7 @@ was not is undecided in the picture, wherever its frames lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from millstream.storage_objects import files_below
 
 TRIES_MAX = 20
 
-_VOLATILE = (".lock", ".tmp", "/control", "/epochs", ".arrows", ".index", ".moved")
+_VOLATILE = (".lock", ".tmp", "/control", "/epochs", "/cells", ".arrows", ".index", ".moved")
 """How files end that are not copied: locks, what a boot maps, and what is copied otherwise."""
 
 _OF_THIS_LOG = frozenset({MIRROR_FILE, "bells", "cache"})
@@ -82,7 +82,7 @@ class Picture:
     control
         The control topic's partition; `None`: nobody ever owned a transaction.
     partitions
-        Of all topics.
+        Of all topics, and of what groups have committed.
     topics
         Names of the topics.
     """
@@ -107,9 +107,7 @@ def take_picture(log: Log) -> Picture:
         control = _control_picture(log)
         try:
             topics = log.topic_names()
-            partitions = [
-                _picture(log, partition) for name in topics for partition in _partitions(log, name)
-            ]
+            partitions = [_picture(log, each) for each in _partitions(log, topics)]
         except (CorruptSegmentError, UnknownTopicError):
             if _sealed_marks(log) == before:
                 raise
@@ -133,9 +131,11 @@ def other_files(storage: Storage, path: str) -> Iterator[str]:
         yield name
 
 
-def _partitions(log: Log, topic: str) -> list[Partition]:
-    found = log.topic(topic)
-    return [found.partition(index) for index in range(found.partitions)]
+def _partitions(log: Log, names: Iterable[str]) -> list[Partition]:
+    """Return the partitions of topics, and those of the offsets that groups have committed."""
+    topics = [log.topic(name) for name in names]
+    partitions = [each.partition(index) for each in topics for index in range(each.partitions)]
+    return partitions + log.group_partitions()
 
 
 def _control_picture(log: Log) -> PartitionPicture | None:
@@ -148,10 +148,9 @@ def _control_picture(log: Log) -> PartitionPicture | None:
 def _sealed_marks(log: Log) -> dict[str, str]:
     """Return the marks of all segments that begin before the end."""
     marks = {}
-    for name in log.topic_names():
-        for partition in _partitions(log, name):
-            for each in _picture(log, partition).segments:
-                marks[each.path] = each.mark
+    for partition in _partitions(log, log.topic_names()):
+        for each in _picture(log, partition).segments:
+            marks[each.path] = each.mark
     return marks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
@@ -28,10 +28,20 @@ class GroupFolder:
         The log's folder.
     storage, clock
         Of the log.
+    refuse
+        Raises where nothing may be changed; called before each change.
     """
 
-    def __init__(self, path: str, name: str, storage: Storage, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        storage: Storage,
+        clock: Clock,
+        refuse: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
+        self.refuse = refuse
         self.directory = f"{groups_directory(path)}/{name}"
         self._storage = storage
         self._clock = clock
@@ -79,6 +89,7 @@ class GroupFolder:
         LogError
             When the disk refused.
         """
+        self.refuse()
         try:
             self._storage.make_directory(f"{self.directory}/members")
             with self._storage.lock(f"{self.directory}/group.lock"):

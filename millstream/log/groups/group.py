@@ -247,6 +247,7 @@ class Group:
 
     def _refuse_with_members(self) -> None:
         """Raise `GroupActiveError` where the group has members, be they alive or not."""
+        self._folder.refuse()
         state = self._existing()
         if state.members:
             message = (

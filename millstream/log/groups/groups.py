@@ -15,6 +15,7 @@ from millstream.log.groups.member import GroupMember
 from millstream.log.groups.membership import GroupState
 from millstream.log.groups.offsets import CommittedOffsets
 from millstream.log.groups.partition_id import Catalog, TopicShape
+from millstream.log.partition import Partition
 from millstream.log.reader import Isolation
 from millstream.log.topic import Topic
 from millstream.log.topic_config import TopicConfig, check_name
@@ -47,6 +48,8 @@ class Groups:
         Returns the log's.
     find_topic, configs
         Return a topic by name, and the configurations of all topics by name.
+    refuse
+        Raises where nothing may be changed.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Groups:
         transactions: Callable[[], Transactions],
         find_topic: Callable[[str], Topic],
         configs: Callable[[], dict[str, TopicConfig]],
+        refuse: Callable[[], None],
     ) -> None:
         self._path = path
         self._storage = storage
@@ -64,6 +68,7 @@ class Groups:
         self._transactions = transactions
         self._find_topic = find_topic
         self._configs = configs
+        self._refuse = refuse
         self._offsets: dict[str, CommittedOffsets] = {}
 
     def names(self) -> list[str]:
@@ -74,6 +79,12 @@ class Groups:
             for name in self._storage.list_directory(directory)
             if self._storage.exists(f"{directory}/{name}/state.json")
         ]
+
+    def partitions(self) -> list[Partition]:
+        """Return the partitions that hold committed offsets, of all groups."""
+        folders = [self._folder(name) for name in self.names()]
+        states = [(folder, folder.read()) for folder in folders]
+        return [self._open(folder, state).partition for folder, state in states if state]
 
     def group(self, name: str) -> Group:
         """Return a group, which need not exist yet; raises `InvalidGroupError`."""
@@ -131,7 +142,7 @@ class Groups:
 
     def _folder(self, name: str) -> GroupFolder:
         check_group_name(name, "group")
-        return GroupFolder(self._path, name, self._storage, self._clock)
+        return GroupFolder(self._path, name, self._storage, self._clock, self._refuse)
 
     def _open(self, folder: GroupFolder, state: GroupState) -> CommittedOffsets:
         directory = f"{folder.directory}/offsets/{state.offsets}"

@@ -108,6 +108,11 @@ class CommittedOffsets:
         self._commits = 0
         self._open()
 
+    @property
+    def partition(self) -> Partition:
+        """Where the rows are."""
+        return self._partition
+
     def _open(self) -> None:
         self._partition = Partition(
             self.directory, SCHEMA, storage=self._storage, clock=self._clock,

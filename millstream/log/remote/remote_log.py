@@ -135,6 +135,12 @@ class RemoteTopic(Topic):
         self._log = log
         self._asker = asker
 
+    def reopened(self) -> RemoteTopic:
+        """Return another object of the same topic, to be read in another thread."""
+        again = RemoteTopic(self.config, self._log, self._asker)
+        again._transactions = self._transactions.reopened()
+        return again
+
     @property
     def bells(self) -> Bells:
         """What tells when there is more to read; the server is asked."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from millstream.errors import ProtocolError, SchemaMismatchError
 from millstream.log.columns import SegmentLayouts, with_optional_columns
+from millstream.log.condition import Condition
 from millstream.log.frame import Frame, corrupt
 from millstream.log.frame_header import FLAG_CONTROL, Damage
 from millstream.log.partition import AppendResult, mismatch
@@ -173,6 +174,10 @@ class RemotePartition:
     def offset_at_time(self, timestamp_us: int) -> int:
         """Return the offset of the first row of that time or later, else the end."""
         return self._asker.ask(m.FindTime(self.place, timestamp_us), m.Offsets).offsets[0]
+
+    def skipping(self, condition: Condition, time_column: str | None = None) -> None:
+        """Return `None`: the statistics are the server's, and every frame is looked at here."""
+        del condition, time_column
 
     def frames(self, offset: int) -> RemoteCursor:
         """Return a cursor over the frames from the one that holds the row of `offset` on.

@@ -32,6 +32,10 @@ class RemoteTransactions(Transactions):
         self._records = RecordReader(cast("Partition", control))
         super().__init__(path, storage, clock, self._sync_participant, lambda: None)
 
+    def reopened(self) -> RemoteTransactions:
+        """Return another object of the same state, for another thread."""
+        return RemoteTransactions(self._path, self._storage, self._clock, self._asker)
+
     def refresh(self) -> None:
         """Take note of what was appended since."""
         for record in self._records.read_new():

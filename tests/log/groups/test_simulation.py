@@ -8,7 +8,7 @@ import pytest
 
 from tests.log.groups.simulation import Simulation
 
-SEEDS = range(15)
+SEEDS = range(36)
 STEPS = 60
 SEEDS_THAT_FAILED = (110,)
 """Seeds that found a bug once are run for ever."""
