@@ -80,7 +80,7 @@ class Log:
     >>> log.create_topic("flights", schema, partitions=4, key=["tailnum"])  # doctest: +SKIP
     """
 
-    def __new__(cls, path: str | os.PathLike[str], **_: object) -> Self:
+    def __new__(cls, path: str | os.PathLike[str] = "", **_: object) -> Self:
         """Return the log of an address where `path` is one."""
         if cls is Log and is_address(os.fspath(path)):
             from millstream.log.remote.remote_log import RemoteLog

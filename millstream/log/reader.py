@@ -170,10 +170,11 @@ class PartitionReader:
     where
         Rows that do not fulfil this are left out; segments and frames that hold none that does
         are not touched, as far as their statistics tell.
+    skips_only
+        Leave out by `where` only what need not be touched: not all rows that come fulfil it.
     time_column
-        Leave out only what need not be touched, and keep account of the times in this column
-        that were passed with it: see `take_passed_time`. The rows that come do not all fulfil
-        the condition.
+        With `skips_only`: keep account of the times in this column that were passed; see
+        `take_passed_time`.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class PartitionReader:
         stable_end: Callable[[], int],
         verify: bool = True,
         where: object = None,
+        skips_only: bool = False,
         time_column: str | None = None,
     ) -> None:
         if isolation not in {"read_committed", "read_uncommitted"}:
@@ -209,6 +211,7 @@ class PartitionReader:
         self._projection = Projection(config.schema, stored, config.time, number)
         self._condition: Condition | None = None
         self._skipping: Skipping | None = None
+        self._filters = where is not None and not skips_only
         self._time_column = time_column
         self._is_frame_time = time_column == config.time
         self._passed_time_us: int | None = None
@@ -236,6 +239,7 @@ class PartitionReader:
         self._frames = self._frames_from(offset)
         self._rest = None
         self._unread = None
+        self._passed_time_us = None
         self.position = offset
 
     def seek_time(self, timestamp_us: int) -> None:
@@ -359,10 +363,6 @@ class PartitionReader:
             rows += piece.num_rows
             size += piece.num_rows * row_bytes
             yield piece
-
-    @property
-    def _filters(self) -> bool:
-        return self._condition is not None and self._time_column is None
 
     def _next_rows(
         self, until: int | None = None, *, is_first: bool = True

@@ -110,7 +110,8 @@ def _compared(name: str, operator: Operator, value: Any, statistics: pa.RecordBa
         value = value.cast(pa.binary())
     try:
         true, false = _of_bounds(least, greatest, operator, value)
-    except pa.ArrowInvalid:  # a bound does not fit the type in which they are compared
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        # A bound does not fit the type in which they are compared.
         return _anything(statistics)
     has_nan = column.field("nan").to_numpy(zero_copy_only=False)
     if operator == "!=":

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from millstream.log.condition import Condition
@@ -135,6 +136,8 @@ class Skipping:
                 value_to_us(each.value, each.type) if each.is_valid else TIME_MIN
                 for each in greatest
             ]
+            # What is beyond int64 in microseconds is the reader's to complain of.
+            refused &= np.array([-TIME_MIN > each >= TIME_MIN for each in times_us], bool)
         in_transactions = statistics.column(BLOCK_COLUMN).field("transactions").to_pylist()
         return _Blocks(index, refused.tolist(), in_transactions, times_us)
 

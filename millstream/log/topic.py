@@ -121,6 +121,7 @@ class Topic:
         isolation: Isolation = "read_committed",
         verify: bool = True,
         where: object = None,
+        skips_only: bool = False,
         time_column: str | None = None,
     ) -> PartitionReader:
         """Return a reader of one partition from `offset` on; see `PartitionReader`.
@@ -141,6 +142,7 @@ class Topic:
             stable_end=lambda: self.stable_end(partition),
             verify=verify,
             where=where,
+            skips_only=skips_only,
             time_column=time_column,
         )
 

@@ -209,6 +209,7 @@ class _Builder:
             lateness_us=node.lateness_us,
             stamped=id(node) in self.stamped,
             idle_timeout_us=node.idle_timeout_us,
+            where=node.where,
             location=node.location,
         )
         self._stage(0).sources.append(source)

@@ -17,17 +17,18 @@ from millstream.plan.columns import identity_outputs
 from millstream.plan.fusion import chains_to_fused
 from millstream.plan.nodes import KeyBy, LateRows, Node, Project, Sink, WindowAggregate
 from millstream.plan.pushdown import columns_to_needed
+from millstream.plan.skipping import filters_to_sources
 from millstream.plan.walk import in_order, with_inputs
 
 
 def sinks_to_physical(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
-    """Return the plan as it is compiled: fused, without unneeded columns."""
+    """Return the plan as it is compiled: fused, and with sources that read what is needed."""
     plan = key_by_to_nothing(sinks)
     plan = aggregates_to_columns(plan)
     plan = chains_to_fused(plan)
     plan = columns_to_needed(plan)
     # Pushdown put columns in order with projections of its own, which fuse once more.
-    return chains_to_fused(plan)
+    return filters_to_sources(chains_to_fused(plan))
 
 
 def key_by_to_nothing(sinks: Sequence[Sink]) -> tuple[Sink, ...]:

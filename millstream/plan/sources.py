@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from millstream.errors import ExpressionTypeError
+from millstream.log.predicate import Predicate
 from millstream.plan.columns import EVENT_TIME, check_names, require_column
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class StreamSource(PlanNode):
         The column with the event time, or `None`.
     lateness_us, idle_timeout_us
         How far the watermark trails; after how long a silent partition stops holding it.
+    where
+        What every reader of the rows filters them by, as far as the log can tell from statistics
+        where no such row is.
     """
 
     topic: str
@@ -71,6 +75,7 @@ class StreamSource(PlanNode):
     event_time: str | None = None
     lateness_us: int = 0
     idle_timeout_us: int | None = None
+    where: Predicate | None = None
 
     def __post_init__(self) -> None:
         if self.event_time is not None:

@@ -9,7 +9,7 @@ from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.plan.compile import CompiledJob
-from millstream.plan.text import duration_text, expression_text
+from millstream.plan.text import duration_text, expression_text, predicate_text
 from millstream.runtime.graph import ExchangeNode, OperatorNode, SinkNode, SourceNode
 from millstream.windows.tumbling import Tumbling
 
@@ -21,7 +21,8 @@ def source_text(source: SourceNode, compiled: CompiledJob) -> str:
     if source.role == "table":
         return f"reads all of table {source.topic} on every worker: {columns}"
     time = f" by {source.time_column}" if source.time_column else ""
-    return f"reads {source.topic}{time}: {columns}"
+    passed = f"; passes frames without {predicate_text(source.where)}" if source.where else ""
+    return f"reads {source.topic}{time}: {columns}{passed}"
 
 
 def source_brief(source: SourceNode, compiled: CompiledJob) -> str:

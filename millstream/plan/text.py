@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pat
 
+from millstream.log.predicate import (
+    And,
+    Comparison,
+    IsIn,
+    IsNull,
+    Not,
+    Or,
+    Predicate,
+    Unknown,
+)
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
 
 _INFIX = {
@@ -67,6 +78,43 @@ def _operand(expression: TypedExpression) -> str:
         expression.function in _INFIX or expression.function in {"cast", "not", "is_null"}
     )
     return f"({text})" if compound else text
+
+
+def predicate_text(predicate: Predicate) -> str:
+    """Return what a source is told of a filter, as `expression_text` does.
+
+    Examples
+    --------
+    >>> predicate_text(And((Comparison("delay", ">", pa.scalar(15)), Not(IsNull("carrier")))))
+    'delay > 15 and carrier is not null'
+    """
+    match predicate:
+        case Comparison(column=name, operator=operator, value=value):
+            sign = {"==": "=", "!=": "≠", "<=": "≤", ">=": "≥"}.get(operator, operator)
+            return f"{name} {sign} {_scalar_text(value)}"
+        case IsIn(column=name, values=values):
+            return f"{name} in {', '.join(map(_scalar_text, values))}"
+        case IsNull(column=name):
+            return f"{name} is null"
+        case Not(part=IsNull(column=name)):
+            return f"{name} is not null"
+        case Not(part=part):
+            return f"not {_predicate_operand(part)}"
+        case And(parts=parts):
+            return " and ".join(_predicate_operand(each) for each in parts)
+        case Or(parts=parts):
+            return " or ".join(_predicate_operand(each) for each in parts)
+        case Unknown():
+            return "…"
+
+
+def _predicate_operand(predicate: Predicate) -> str:
+    text = predicate_text(predicate)
+    return f"({text})" if isinstance(predicate, And | Or) else text
+
+
+def _scalar_text(value: Any) -> str:
+    return _constant_text(value.as_py(), value.type)
 
 
 def _constant_text(value: object, type_: pa.DataType) -> str:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from millstream.log.predicate import Predicate
 from millstream.operators.operator import OperatorConfig
 
 
@@ -47,6 +48,8 @@ class SourceNode:
         Whether rows carry `_stamp`: some operator downstream decides lateness.
     idle_timeout_us
         After how long without data a partition read to its end stops holding the watermark.
+    where
+        Frames in which no row fulfils this may be left out; those that come are not filtered.
     location
         `file:line` of the user's job that made the node.
     """
@@ -59,6 +62,7 @@ class SourceNode:
     lateness_us: int = 0
     stamped: bool = False
     idle_timeout_us: int | None = None
+    where: Predicate | None = None
     location: str = ""
 
 

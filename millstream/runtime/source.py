@@ -177,6 +177,7 @@ class Source:
                 continue
             before = each.reader.position
             rows = self._read(each)
+            self._note_passed(each)
             if rows is not None and rows.num_rows:
                 self.reading = (
                     f"{self._topic.name}/{each.index}, offsets {before} to "
@@ -195,7 +196,12 @@ class Source:
             state = PartitionState(partition.first_offset, WATERMARK_MIN)
         try:
             reader = self._topic.reader(
-                index, offset=state.offset, columns=node.schema.names or None
+                index,
+                offset=state.offset,
+                columns=node.schema.names or None,
+                where=node.where,
+                skips_only=True,
+                time_column=node.time_column,
             )
         except OffsetOutOfRangeError as error:
             message = (
@@ -225,6 +231,14 @@ class Source:
     def _read(self, partition: _Partition) -> pa.RecordBatch | None:
         read = partition.reader.read if self.node.role == "stream" else partition.reader.read_table
         return read(self._batch_rows, self._batch_bytes, partition.end)
+
+    def _note_passed(self, partition: _Partition) -> None:
+        """Take account of frames that were passed before the rows that came: their times count."""
+        passed_us = partition.reader.take_passed_time()
+        if passed_us is not None:
+            partition.on_rows()
+            if self.node.time_column is not None:
+                partition.watermark.advance(passed_us)
 
     def _timed(self, rows: pa.RecordBatch, partition: _Partition) -> pa.RecordBatch:
         """Return the rows with event time as the plan has it and stamps; advance the watermark."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from millstream.errors import JobError
 from millstream.log import Log
+from millstream.log.predicate import Comparison
 from millstream.runtime.graph import SourceNode
 from millstream.runtime.manifest import PartitionState
 from millstream.runtime.source import Source, SourceStart
@@ -279,3 +280,50 @@ class TestIdleness:
         assert watermark_s(reading) == (10, False)
         values(reading)
         assert watermark_s(reading) == (11, False)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=8),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(1, 4),
+)
+def test_frames_that_are_passed_change_no_stamp_and_no_watermark(
+    frames: list[list[int]], least: int, end: int, batch_rows: int
+) -> None:
+    log = event_log(Bench(), config={"segment.bytes": 1})
+    count = 0
+    for seconds in frames:
+        put(log, "events", events(*seconds, first=count))
+        count += len(seconds)
+    start = SourceStart({}, (min(end, count),), None)
+    node: dict[str, Any] = {"stamped": True, "lateness_us": SECOND_US, "batch_rows": batch_rows}
+    told = source(log, start, where=Comparison("value", ">=", pa.scalar(least)), **node)
+    plain = source(log, start, **node)
+    found = [each for each in _stamped(told) if each[0] >= least]
+    assert found == [each for each in _stamped(plain) if each[0] >= least]
+    assert told.positions() == plain.positions()
+    assert told.watermark() == plain.watermark()
+    assert told.done
+    sealed_rows = sum(map(len, frames[:-1]))
+    assert told.rows_read <= plain.rows_read
+    if min(end, count) >= sealed_rows and least >= sealed_rows:
+        assert told.rows_read <= len(frames[-1])
+
+
+def _stamped(source: Source) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    while (rows := source.try_read()) is not None:
+        columns = (rows.column(name).to_pylist() for name in ("value", "_stamp"))
+        found += zip(*columns, strict=True)
+    return found
+
+
+def test_the_times_of_rows_that_are_passed_at_the_end_count() -> None:
+    log = event_log(Bench(), config={"segment.bytes": 1})
+    for seconds in (1, 9, 2):
+        put(log, "events", events(seconds))
+    reading = source(log, SourceStart({}, (2,), None), where=Comparison("value", ">", 0))
+    assert reading.try_read() is None
+    assert reading.done
+    assert reading.positions() == {0: PartitionState(2, 9 * SECOND_US)}
