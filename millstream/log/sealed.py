@@ -17,6 +17,7 @@ from millstream.log.row_time import TIME_MIN
 from millstream.log.segment import MOVED_SUFFIX, Segment, segment_bases, segment_file_name
 from millstream.log.segment import SUFFIX as SEGMENT_SUFFIX
 from millstream.log.segments import Segments
+from millstream.log.skipping import store_statistics
 from millstream.log.tier.mover import move_out, remove_moved
 from millstream.storage import AppendFile
 
@@ -114,7 +115,8 @@ class SealedSegments:
             storage.remove(self._index_path(source.head.base_offset))
         segments.relist()
         replaced = segments.open(base, segments.end())
-        segments.index_of(replaced, is_active=False)
+        index = segments.index_of(replaced, is_active=False)
+        store_statistics(segments, replaced, index)
         return replaced
 
     def corrupt(self, segment: Segment, position: int, offset: int, damage: Damage) -> LogError:
