@@ -38,8 +38,9 @@ class FrameFeed:
         first = self._held or self._cursor.next()
         self._held = None
         if first is None:
-            return Frames(), None
-        last, stored = first, first.try_stored_to(first)
+            self.offset = self._cursor.offset
+            return Frames(self.offset), None
+        stored = first.try_stored_to(first)
         assert stored is not None
         while stored.size < bytes_max:
             try:
@@ -51,11 +52,12 @@ class FrameFeed:
                 self._held = frame
                 break
             assert frame is not None
-            last, stored = frame, together
-        self.offset = last.end_offset
+            stored = together
+        held = self._held
+        self.offset = self._cursor.offset if held is None else held.header.base_offset
         path, position = first.location
         head = first.segment_head().to_pybytes()
-        return Frames(head, path, position), stored
+        return Frames(self.offset, head, path, position), stored
 
 
 class FrameFeeds:

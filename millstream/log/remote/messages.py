@@ -12,6 +12,7 @@ import msgspec
 
 from millstream import errors
 from millstream.errors import LogError, MillstreamError, ProtocolError
+from millstream.log.cleaner import Cleaning
 from millstream.log.remote.group_messages import GroupAnswer, GroupRequest
 from millstream.log.remote.numbers import Checksum, Count, Flags, Integer
 
@@ -76,6 +77,12 @@ class DeleteTopic(msgspec.Struct, tag=True, frozen=True):
 
     topic: str
     topic_id: str
+
+
+class CleanTopic(msgspec.Struct, tag=True, frozen=True):
+    """Asks for `Cleaned`."""
+
+    topic: str
 
 
 class DescribeTopic(msgspec.Struct, tag=True, frozen=True):
@@ -187,6 +194,7 @@ Request = (
     | CreateTopic
     | AlterTopic
     | DeleteTopic
+    | CleanTopic
     | DescribeTopic
     | FindEnds
     | FindStableEnds
@@ -220,6 +228,12 @@ class Description(msgspec.Struct, tag=True, frozen=True):
     description: msgspec.Raw
 
 
+class Cleaned(msgspec.Struct, tag=True, frozen=True):
+    """What was done to each partition."""
+
+    cleanings: tuple[Cleaning, ...]
+
+
 class Ends(msgspec.Struct, tag=True, frozen=True):
     """Offsets of a partition, and its segments as (base offset, readable bytes)."""
 
@@ -246,10 +260,12 @@ class Appended(msgspec.Struct, tag=True, frozen=True):
 class Frames(msgspec.Struct, tag=True, frozen=True):
     """Frames that lie side by side in a segment, whose bytes are beside it; or none.
 
-    `head` are the first bytes of that segment, `path` and `position` say where on the server
-    the frames are, for messages.
+    `next_offset` is where to read on; in a compacted topic there may be offsets without rows
+    before it, and before the first frame. `head` are the first bytes of the segment, `path` and
+    `position` say where on the server the frames are, for messages.
     """
 
+    next_offset: Integer
     head: bytes = b""
     path: str = ""
     position: Integer = 0
@@ -269,8 +285,18 @@ class Failure(msgspec.Struct, tag=True, frozen=True):
 
 
 Answer = (
-    Done | Topics | Description | Ends | Offsets | Appended | Frames | Epoch | Failure | GroupAnswer
-)  # fmt: skip
+    Done
+    | Cleaned
+    | Topics
+    | Description
+    | Ends
+    | Offsets
+    | Appended
+    | Frames
+    | Epoch
+    | Failure
+    | GroupAnswer
+)
 
 _requests = msgspec.json.Decoder(Request)
 _answers = msgspec.json.Decoder(Answer)

@@ -11,6 +11,7 @@ import msgspec
 from millstream.clock import Clock
 from millstream.errors import OptionError
 from millstream.log.bells import Bells
+from millstream.log.cleaner import Cleaning
 from millstream.log.groups.groups import Groups
 from millstream.log.log import Log
 from millstream.log.partition import Partition
@@ -23,12 +24,14 @@ from millstream.log.remote.remote_partition import Asker, RemotePartition
 from millstream.log.remote.remote_transactions import RemoteTransactions
 from millstream.log.remote.token import VARIABLE, check_token
 from millstream.log.settings import TopicSettings
-from millstream.log.topic import Topic
+from millstream.log.topic import CLEANER_TIMEOUT_US, Topic
 from millstream.log.topic_config import TopicConfig
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
 
 CERTIFICATES_VARIABLE = "MILLSTREAM_TLS_ROOTS"
+CLEAN_S = 3_600.0
+"""How long a server may take to clean a topic."""
 
 
 class RemoteLog(Log):
@@ -157,6 +160,11 @@ class RemoteTopic(Topic):
     def stable_end(self, partition: int) -> int:
         """Return the last stable offset of one partition."""
         return self._stable_ends([partition])[0]
+
+    def clean(self, timeout_us: int = CLEANER_TIMEOUT_US) -> list[Cleaning]:
+        """Remove and compact what the settings say; see `Topic.clean`. The server does it."""
+        answer = self._asker.ask(m.CleanTopic(self.name), m.Cleaned, more_s=CLEAN_S)
+        return list(answer.cleanings)
 
     def describe(self) -> dict[str, object]:
         """Return what there is to know; see `Topic.describe`. The directory is the server's."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
 import pyarrow as pa
 
-from millstream.errors import ProtocolError, SchemaMismatchError
+from millstream.errors import OptionError, ProtocolError, SchemaMismatchError
 from millstream.log.columns import SegmentLayouts, with_optional_columns
 from millstream.log.condition import Condition
 from millstream.log.frame import Frame, corrupt
@@ -186,6 +186,15 @@ class RemotePartition:
         """
         return RemoteCursor(self, self._asker, offset)
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        message = (
+            f"partition {self.name} is at {self._asker.connection.address}, whose server does not "
+            f"offer this ({name}); open the log's directory there"
+        )
+        raise OptionError(message)
+
     def _ends(self) -> m.Ends:
         return self._asker.ask(m.FindEnds(self.place), m.Ends)
 
@@ -201,6 +210,7 @@ class RemoteCursor:
         self._partition = partition
         self._asker = asker
         self._waiting: deque[Frame] = deque()
+        self._next_offset = offset
         self._damage: tuple[tuple[str, str], int, Damage] | None = None
         self.offset = offset
         self._fetch()
@@ -212,24 +222,25 @@ class RemoteCursor:
 
         Raises `CorruptSegmentError` where its header is damaged; a later call raises again.
         """
+        if not self._waiting and self._damage is None:
+            self._fetch()
         if not self._waiting:
+            self.offset = self._next_offset
             if self._damage is None:
-                self._fetch()
-            if self._damage is not None and not self._waiting:
-                source, position, damage = self._damage
-                self._damage = None  # the next call asks again: it may have been the line
-                raise corrupt(source, position, self.offset, damage)
-            if not self._waiting:
                 return None
+            source, position, damage = self._damage
+            self._damage = None  # the next call asks again: it may have been the line
+            raise corrupt(source, position, self.offset, damage)
         frame = self._waiting.popleft()
-        self.offset = frame.end_offset
+        self.offset = frame.end_offset if self._waiting else self._next_offset
         return frame
 
     def _fetch(self) -> None:
-        """Ask for frames from `offset` on."""
-        request = m.Read(self._partition.place, self.offset, READ_BYTES)
+        """Ask for the frames that come next."""
+        request = m.Read(self._partition.place, self._next_offset, READ_BYTES)
         answer, content = self._asker.read(request)
         if not answer.head:
+            self._next_offset = max(self._next_offset, answer.next_offset)
             return
         partition = self._partition
         source = partition.name, f"{answer.path} on {self._asker.connection.address}"
@@ -241,23 +252,21 @@ class RemoteCursor:
         if isinstance(segment, Damage):
             self._damage = source, 0, segment
             return
-        position, expected = len(answer.head), self.offset
+        position = len(answer.head)
+        expected: int | None = None
         while position < segment.limit:
             frame = segment.try_frame(position)
-            if isinstance(frame, Frame) and not _continues(frame, expected, not self._waiting):
-                frame = Damage(f"it starts with offset {frame.header.base_offset}")
+            if isinstance(frame, Frame) and expected not in {None, frame.header.base_offset}:
+                frame = Damage(f"it starts with offset {frame.header.base_offset}, not {expected}")
             if isinstance(frame, Damage):
                 self._damage = source, answer.position + position - len(answer.head), frame
                 return
-            self._waiting.append(frame)
             position += frame.header.frame_size
             expected = frame.end_offset
-
-
-def _continues(frame: Frame, expected: int, is_first: bool) -> bool:
-    """Return `True` iff the row `expected` is in a frame; it starts all but the first."""
-    base = frame.header.base_offset
-    return base <= expected <= frame.end_offset if is_first else base == expected
+            if expected >= self._next_offset:
+                self._waiting.append(frame)
+                self._next_offset = expected
+        self._next_offset = max(self._next_offset, answer.next_offset)
 
 
 def _checked(answer: m.Answer, expected: type[AnswerT]) -> AnswerT:

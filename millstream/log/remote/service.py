@@ -57,6 +57,7 @@ class LogService:
         self._is_closing = is_closing
         # A log belongs to one thread at a time; its partitions to any. What goes through a whole
         # topic has a log of its own: it may take long, and nobody who appends waits for it.
+        self._open_log = open_log
         self._log = open_log()
         self._lock = threading.RLock()
         self._observed = open_log()
@@ -85,7 +86,7 @@ class LogService:
             case m.Append():
                 return self._append(request, body), None
             case m.Read(place=place, offset=0) if self._is_missing(place):
-                return m.Frames(), None
+                return m.Frames(0), None
             case m.Read(place=place, offset=offset, bytes_max=bytes_max):
                 return feeds.read(place, self._partition(place), offset, bytes_max)
             case m.AwaitEnds():
@@ -105,6 +106,9 @@ class LogService:
                 return m.Offsets((self._partition(place).offset_at_time(timestamp_us),)), None
             case m.TakeEpoch() | m.Prepare() | m.Decide():
                 return self._transact(request), None
+            case m.CleanTopic(topic=topic):
+                # It may take long: nobody waits for it but who asked.
+                return m.Cleaned(tuple(self._open_log().clean(topic))), None
             case m.DescribeTopic() | m.FindStableEnds():
                 with self._observing:
                     return self._observe(request), None

@@ -24,7 +24,7 @@ from millstream.errors import (
     UnknownGroupError,
     UnknownTopicError,
 )
-from millstream.log import Log
+from millstream.log import Log, Topic
 from tests.log.log_kit import SCHEMA, ids_of, log_on, put, read, rows
 from tests.log.remote.remote_kit import memory_disk, remote_log, served
 
@@ -248,6 +248,36 @@ class TestTables:
             producer.delete(pa.table({"id": [3]}))
         assert sorted(topic.latest().to_pydict()["text"]) == ["B", "a"]
         assert sorted(topic.to_arrow().to_pydict()["text"]) == ["B", "a", "b", "c"]
+
+    def test_readers_pass_the_gaps_of_a_compacted_one(self, log: Log) -> None:
+        config = {"segment.bytes": 2048, "min.cleanable.dirty.ratio": 0.0}
+        topic = log.create_topic("t", TABLE, key=["id"], table=True, config=config)
+        early = topic.reader(0)
+        for each in range(60):
+            put(log, "t", [each % 7, 100 + each % 3])
+        put(log, "t", [0])
+        assert len(ids_of(early.read(rows_max=4))) == 4
+        before = topic.latest().sort_by("id")
+        log.clean("t")
+        assert topic.latest().sort_by("id") == before
+        found = offsets_of(topic, 0)
+        assert found == sorted(set(found))
+        assert len(found) < 100
+        for offset in (1, found[3] + 1, 120, 121):
+            assert offsets_of(topic, offset) == [each for each in found if each >= offset]
+        while early.read() is not None:
+            pass
+        assert early.position == 121
+
+
+def offsets_of(topic: Topic, start: int) -> list[int]:
+    """The offsets of all rows from one on; the reader ends at the topic's end."""
+    reader = topic.reader(0, offset=start, columns=["_offset"])
+    found: list[int] = []
+    while (batch := reader.read()) is not None:
+        found += batch.column("_offset").to_pylist()
+    assert reader.position == topic.stable_ends()[0]
+    return found
 
 
 class TestConsumers:
