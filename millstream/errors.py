@@ -39,6 +39,10 @@ class SchemaMismatchError(UserError, TypeError):
     """Raised when rows do not have the schema of the topic they are appended to."""
 
 
+class OversizedRowError(UserError, ValueError):
+    """Raised when a row is larger than its topic's setting `max.message.bytes` allows."""
+
+
 class UnknownColumnError(UserError, KeyError):
     """Raised when an expression or operator names a column its input does not have."""
 

@@ -52,11 +52,20 @@ def joined(first: pa.Schema, second: pa.Schema) -> pa.Schema:
     return pa.schema([*users, *(each for each in STORED_FIELDS.values() if each.name in names)])
 
 
-def with_optional_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
-    """Return a partition's columns and behind them those that only some rows have, if named."""
+def columns_of_rows(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return the columns that rows with `names` must have to be some of a partition's.
+
+    Of the columns in `schema` they may lack the last ones, as producers do that do not know
+    them yet, if these may be null. Behind them they may have `_timestamp` and `_headers`.
+    """
+    users = user_fields(schema)
+    while len(users) > 1 and users[-1].name not in names and users[-1].nullable:
+        users.pop()
+    system = [field for field in schema if is_system(field.name)]
     given = OPTIONAL_COLUMNS.intersection(names)
-    more = [field for name, field in STORED_FIELDS.items() if name in given]
-    return pa.schema([*schema, *more]) if more else schema
+    return pa.schema(
+        [*users, *system, *(STORED_FIELDS[name] for name in STORED_FIELDS if name in given)]
+    )
 
 
 def can_be_widened(schema: pa.Schema, wider: pa.Schema) -> bool:
@@ -94,6 +103,10 @@ class SegmentLayouts:
         self.own = ColumnLayout.of(schema)
         self._by_message: dict[bytes, ColumnLayout] = {}
         self._by_schema: list[ColumnLayout] = [self.own]
+
+    def adopt(self, schema: pa.Schema) -> None:
+        """Take note that the topic got columns."""
+        self.own = self.of(schema)
 
     def of(self, schema: pa.Schema) -> ColumnLayout:
         """Return the layout of rows of `schema`; raises `InvalidTopicError`."""

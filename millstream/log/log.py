@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Self, Unpack, cast, overload
@@ -222,15 +222,25 @@ class Log:
             found = self._topics[config.id] = self._open_topic(config)
         return found
 
-    def alter_topic(self, name: str, *, config: Mapping[str, object]) -> Topic:
-        """Change settings of a topic and return it.
+    def alter_topic(
+        self,
+        name: str,
+        *,
+        config: Mapping[str, object] | None = None,
+        add_columns: Iterable[pa.Field] = (),
+    ) -> Topic:
+        """Change settings of a topic, add columns to it, and return it.
 
-        Who has it open, in any process, goes by them from the next segment or cleaning on.
+        Who has it open, in any process, goes by changed settings from the next segment or
+        cleaning on; takes rows with the new columns from now on; and reads them when asked to.
 
         Parameters
         ----------
         config
             Settings by name; `None` takes one back to its default.
+        add_columns
+            Fields that may be null, e.g. a `pa.Schema`; they come behind the topic's, and are
+            null in the rows that are there.
 
         Raises
         ------
@@ -243,7 +253,8 @@ class Log:
         with self.storage.lock(f"{self.path}/topics.lock"):
             topic.refresh()  # others may have altered it
             altered = replace(
-                topic.config, config=altered_config(topic.config.config, config, name)
+                topic.config.with_columns(add_columns),
+                config=altered_config(topic.config.config, config or {}, name),
             )
             self.storage.write_file(path, altered.to_json())
         topic.refresh()
@@ -300,9 +311,15 @@ class Log:
         found = self.topic(topic)
         partitions = [found.partition(index) for index in range(found.partitions)]
         if writer is None:
-            return Producer(found.config, partitions)
+            return Producer(found.config, partitions, refresh=found.refreshed)
         transactions = self.transactions
-        return Producer(found.config, partitions, writer, lambda: transactions.check(writer))
+        return Producer(
+            found.config,
+            partitions,
+            writer,
+            lambda: transactions.check(writer),
+            refresh=found.refreshed,
+        )
 
     @overload
     def consumer(

@@ -10,7 +10,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
 from millstream.log.appender import Appender
-from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, with_optional_columns
+from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, columns_of_rows
 from millstream.log.condition import Condition
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
@@ -19,7 +19,7 @@ from millstream.log.encoding import EncodedBatch
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
-from millstream.log.row_time import first_row_at, max_time_us
+from millstream.log.row_time import first_row_at, largest_time_us
 from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
 from millstream.log.segments import Durability, SegmentRemovedError, Segments
@@ -107,6 +107,11 @@ class Partition:
         self._appender = Appender(self._segments, self._commit, clock, self.settings)
         self._appender.recover_if_needed()
 
+    def adopt(self, schema: pa.Schema) -> None:
+        """Take note that the topic got columns: `schema` is what its rows have now."""
+        self._layouts.adopt(schema)
+        self.schema = schema
+
     def append(
         self,
         batch: pa.RecordBatch,
@@ -125,8 +130,8 @@ class Partition:
         Parameters
         ----------
         batch
-            With the partition's columns, and behind them those of `_timestamp` and `_headers`
-            that its rows have; may be a slice.
+            With the partition's columns, of which the last may be missing and are null then, and
+            behind them those of `_timestamp` and `_headers` that its rows have; may be a slice.
         owner_id, epoch, sequence, transaction, flags
             Go into the frame's header.
         fence
@@ -146,7 +151,7 @@ class Partition:
             end = self.written_end
             return AppendResult(end, end)
         draft = Draft(batch, self._layouts, self.settings.known.compression_type)
-        time_us = None if self.time_column is None else max_time_us(batch, self.time_column)
+        time_us, is_of_all = largest_time_us(batch, self.time_column)
 
         def header_at(
             encoded: EncodedBatch, end: LogEnd, now_us: int, durable_offset: int
@@ -155,7 +160,7 @@ class Partition:
                 frame_size=encoded.frame_size,
                 base_offset=end.offset,
                 row_count=encoded.row_count,
-                max_timestamp_us=now_us if time_us is None else time_us,
+                max_timestamp_us=time_us if is_of_all else max(time_us, now_us),
                 owner_id=owner_id,
                 epoch=epoch,
                 sequence=sequence,
@@ -313,7 +318,7 @@ class Partition:
 
     def _check_columns(self, schema: pa.Schema) -> None:
         """Raise `SchemaMismatchError` where rows of `schema` are none of this partition's."""
-        expected = with_optional_columns(self.schema, schema.names)
+        expected = columns_of_rows(self.schema, schema.names)
         if not schema.equals(expected):
             raise SchemaMismatchError(mismatch(self.name, expected, schema))
 
@@ -322,7 +327,8 @@ class Partition:
         column = self.time_column or TIMESTAMP_COLUMN
         if column not in frame.columns:
             return 0
-        return max(first_row_at(frame.batch([column]), column, timestamp_us), 0)
+        default_us = frame.header.appended_us if self.time_column is None else None
+        return max(first_row_at(frame.batch([column]), column, timestamp_us, default_us), 0)
 
 
 def mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:

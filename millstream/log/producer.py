@@ -9,14 +9,14 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from millstream.errors import OptionError, SchemaMismatchError, UnknownColumnError, nearest
-from millstream.log.columns import OPERATION_FIELD
+from millstream.errors import OptionError, SchemaMismatchError, UnknownColumnError
+from millstream.log.columns import OPERATION_FIELD, OPTIONAL_COLUMNS, is_system
+from millstream.log.fitting import compacted, fit, frames_of
 from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
 from millstream.log.partition import Partition
+from millstream.log.row_extras import Headers, Timestamps, with_extras
 from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
-
-FRAME_ROWS_MAX = 131_072
 
 
 class Producer:
@@ -35,6 +35,8 @@ class Producer:
         Whose rows these are; `None`: nobody's, outside of any transaction.
     fence
         Raises when the writer was superseded; called inside every append.
+    refresh
+        Returns the configuration as it is now; `None`: it does not change.
 
     Examples
     --------
@@ -48,8 +50,10 @@ class Producer:
         partitions: list[Partition],
         writer: Writer | None = None,
         fence: Callable[[], None] | None = None,
+        refresh: Callable[[], TopicConfig] | None = None,
     ) -> None:
         self._config = config
+        self._refresh = refresh or (lambda: config)
         self._partitions = partitions
         self._writer = writer
         self._fence = fence
@@ -65,6 +69,8 @@ class Producer:
         *,
         partition: int | None = None,
         transaction: int = 0,
+        timestamps: Timestamps | None = None,
+        headers: Headers | None = None,
     ) -> None:
         """Append rows, in their order within a partition.
 
@@ -72,16 +78,22 @@ class Producer:
         ----------
         rows
             Columns are matched by name and cast where no value is changed by it; a missing
-            column is null.
+            column is null. They may have the columns `_timestamp` and `_headers`.
         partition
             Where to; by default the hash of the key decides, and in a topic without key
             columns the partitions take turns.
         transaction
             Number of the writer's transaction that the rows belong to; 0: none.
+        timestamps
+            Each row's own time, in a topic without a time column: an array of timestamps, or
+            `datetime`s, or microseconds since 1970 UTC; null: that of the append.
+        headers
+            Each row's: a mapping or pairs of text and bytes, or `None`; or an Arrow array of
+            `list<struct<key: string, value: binary>>`.
 
         Raises
         ------
-        SchemaMismatchError, UnknownColumnError
+        SchemaMismatchError, UnknownColumnError, OversizedRowError
             Where the rows do not fit the topic; nothing was appended then.
         FencedError
             Where the writer was superseded.
@@ -89,7 +101,8 @@ class Producer:
             Where the disk refused.
         """
         assert transaction == 0 or self._writer is not None, "a transaction has a writer"
-        fitted = [self._fit(each) for each in _batches(rows)]
+        rows = with_extras(rows, self._config.name, timestamps, headers)
+        fitted = [each for batch in _batches(rows) for each in self._fit(batch)]
         for batch in fitted:
             self._append(self._with_operation(batch, APPEND), partition, transaction)
 
@@ -99,7 +112,7 @@ class Producer:
         Parameters
         ----------
         keys
-            Exactly the topic's key columns.
+            The topic's key columns; others are left out, but for `_timestamp` and `_headers`.
 
         Raises
         ------
@@ -124,8 +137,9 @@ class Producer:
             if missing:
                 message = f"a delete from {config.name!r} needs key column {missing[0]!r}"
                 raise SchemaMismatchError(message)
-            fitted = self._fit(batch.select(list(config.key)))
-            self._append(self._with_operation(fitted, TOMBSTONE), None, transaction)
+            extras = [name for name in batch.schema.names if name in OPTIONAL_COLUMNS]
+            for fitted in self._fit(batch.select([*config.key, *extras])):
+                self._append(self._with_operation(fitted, TOMBSTONE), None, transaction)
 
     def flush(self) -> None:
         """Return when every row appended so far is durable; one fsync a partition at most."""
@@ -170,7 +184,7 @@ class Producer:
             for index, each in enumerate(rows):
                 if len(each):
                     whole = len(each) == batch.num_rows
-                    piece = batch if whole else batch.take(pa.array(each))
+                    piece = batch if whole else compacted(batch.take(pa.array(each)))
                     self._write(index, piece, transaction)
         else:
             self._write(self._turn % count, batch, transaction)
@@ -193,53 +207,23 @@ class Producer:
     def _with_operation(self, batch: pa.RecordBatch, operation: int) -> pa.RecordBatch:
         if not self._config.table:
             return batch
+        users = sum(not is_system(name) for name in batch.schema.names)
         column = pa.array(np.full(batch.num_rows, operation, dtype=np.int8))
-        return batch.append_column(OPERATION_FIELD, column)
+        return batch.add_column(users, OPERATION_FIELD, column)
 
-    def _fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return `batch` with the topic's columns."""
-        schema = self._config.schema
-        if batch.schema.equals(schema):
-            return batch
-        for name in batch.schema.names:
-            if name not in schema.names:
-                message = (
-                    f"topic {self._config.name!r} has no column {name!r}"
-                    f"{nearest(name, schema.names)}"
-                )
-                raise UnknownColumnError(message)
-        columns = [self._column(batch, field) for field in schema]
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-    def _column(self, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-        where = f"column {field.name!r} of topic {self._config.name!r}"
-        if field.name not in batch.schema.names:
-            if not field.nullable:
-                message = f"{where} is missing and may not be null; got {batch.schema.names}"
-                raise SchemaMismatchError(message)
-            return pa.nulls(batch.num_rows, field.type)
-        column = batch.column(field.name)
-        if column.null_count and not field.nullable:
-            message = f"{where} may not be null; got {column.null_count} nulls"
-            raise SchemaMismatchError(message)
-        if column.type == field.type:
-            return column
+    def _fit(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Return `batch` with the topic's columns, as rows of one frame after another."""
         try:
-            return column.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            message = (
-                f"{where} is {field.type}; got {column.type}, which does not fit: {error}; "
-                "cast it before you append"
-            )
-            raise SchemaMismatchError(message) from error
+            fitted = fit(batch, self._config)
+        except UnknownColumnError:
+            known, self._config = self._config, self._refresh()
+            if self._config.schema.equals(known.schema):
+                raise
+            fitted = fit(batch, self._config)  # somebody added the column
+        return frames_of(fitted, self._config)
 
 
 def _batches(rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
-    """Return `rows` as batches of a frame each, none of them empty."""
-    if isinstance(rows, pa.Table):
-        return [
-            each
-            for each in rows.combine_chunks().to_batches(max_chunksize=FRAME_ROWS_MAX)
-            if each.num_rows
-        ]
-    return [rows.slice(begin, FRAME_ROWS_MAX) for begin in range(0, rows.num_rows, FRAME_ROWS_MAX)]
+    """Return `rows` as batches, none of them empty."""
+    batches = rows.combine_chunks().to_batches() if isinstance(rows, pa.Table) else [rows]
+    return [each for each in batches if each.num_rows]

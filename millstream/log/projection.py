@@ -17,6 +17,7 @@ from millstream.log.columns import (
     TIMESTAMP_FIELD,
 )
 from millstream.log.frame import Frame
+from millstream.log.metadata import dictionary_count
 from millstream.log.row_time import in_microseconds
 
 PARTITION_COLUMN = "_partition"
@@ -53,6 +54,8 @@ class Projection:
         self, schema: pa.Schema, names: Sequence[str], time_column: str | None, partition: int
     ) -> None:
         self.schema = pa.schema([READABLE_FIELDS.get(name) or schema.field(name) for name in names])
+        self.has_dictionaries = any(dictionary_count(field.type) for field in self.schema)
+        """Whether each frame has dictionaries of its own for a wanted column."""
         self._names = list(names)
         self._time_column = time_column
         self._partition = partition

@@ -353,8 +353,9 @@ class PartitionReader:
                 self.position = max(self.position, start if until is None else min(start, until))
                 self._rest = rest
                 return
-            if rows and rest.num_rows > rows_max - rows:
-                # Cutting it would cost a copy now, and of every frame that follows.
+            if rows and (rest.num_rows > rows_max - rows or self._projection.has_dictionaries):
+                # Cutting it would cost a copy now, and of every frame that follows. The indices
+                # of one dictionary for several frames might not fit into their type.
                 self._rest = rest
                 return
             piece = rest.slice(0, wanted)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.log.columns import TIMESTAMP_COLUMN
+
 TIME_MIN = -(2**63)
 """The largest time of no rows, or of rows whose times are all null."""
 
@@ -23,9 +25,28 @@ def max_time_us(batch: pa.RecordBatch, column: str) -> int:
     )
 
 
-def first_row_at(batch: pa.RecordBatch, column: str, timestamp_us: int) -> int:
-    """Return the index of the first row of `batch` whose time reaches `timestamp_us`; −1: none."""
+def largest_time_us(batch: pa.RecordBatch, time_column: str | None) -> tuple[int, bool]:
+    """Return the largest time of rows that are appended, and whether each of them has one.
+
+    Those that have none of their own have that of the append; in a time column, none at all.
+    """
+    if time_column is not None:
+        return max_time_us(batch, time_column), True
+    if TIMESTAMP_COLUMN not in batch.schema.names:
+        return TIME_MIN, False
+    return max_time_us(batch, TIMESTAMP_COLUMN), not batch.column(TIMESTAMP_COLUMN).null_count
+
+
+def first_row_at(
+    batch: pa.RecordBatch, column: str, timestamp_us: int, appended_us: int | None = None
+) -> int:
+    """Return the index of the first row of `batch` whose time reaches `timestamp_us`; −1: none.
+
+    `appended_us` is the time of the rows whose time is null; `None`: they have none.
+    """
     times = batch.column(column)
+    if appended_us is not None:
+        times = times.fill_null(pa.scalar(appended_us, times.type))
     integers = times.cast(pa.int32() if pa.types.is_date32(times.type) else pa.int64())
     # Compared in the column's own unit: the least value of it that reaches the time.
     least = _from_us(timestamp_us, times.type)

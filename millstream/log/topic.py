@@ -20,7 +20,7 @@ from millstream.log.extras import import_extra
 from millstream.log.frame_header import FrameHeader
 from millstream.log.latest_rows import one_form
 from millstream.log.partition import Partition
-from millstream.log.projection import readable_schema
+from millstream.log.projection import READABLE_FIELDS, readable_schema
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
 from millstream.log.scan import Bound, Scan
 from millstream.log.settings import LiveSettings, TopicSettings
@@ -131,6 +131,8 @@ class Topic:
         found = self.partition(partition)
         if offset is None:
             offset = found.first_offset
+        if not set(columns or ()).issubset([*self.schema.names, *READABLE_FIELDS]):
+            self.refresh()  # somebody may have added the column
         return PartitionReader(
             found,
             self.config,
@@ -340,9 +342,18 @@ class Topic:
             "partitions": [self._describe_partition(index) for index in range(self.partitions)],
         }
 
+    def refreshed(self) -> TopicConfig:
+        """Return the configuration as it is now."""
+        self.refresh()
+        return self.config
+
     def refresh(self) -> None:
         """Take note of what others altered."""
+        schema = self.config.schema
         self.settings.refresh()
+        if not self.config.schema.equals(schema):
+            for partition in self._partitions.values():
+                partition.adopt(self.config.stored_schema)
 
     def _read_settings(self) -> TopicSettings:
         """Return the settings as `topic.json` has them now."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import msgspec
@@ -101,6 +101,24 @@ class TopicConfig:
     def stored_schema(self) -> pa.Schema:
         """The columns in segments: the topic's, and `_op` in table topics."""
         return self.schema.append(OPERATION_FIELD) if self.table else self.schema
+
+    def with_columns(self, columns: Iterable[pa.Field]) -> TopicConfig:
+        """Return this with further columns at the end; raises `InvalidTopicError`."""
+        added = list(columns)
+        for each in added:
+            if each.name in self.schema.names:
+                message = (
+                    f"topic {self.name!r} has a column {each.name!r} already; columns are added, "
+                    "never changed or removed"
+                )
+                raise InvalidTopicError(message)
+            if not each.nullable:
+                message = (
+                    f"column {each.name!r} cannot be added to topic {self.name!r}: the rows that "
+                    "are there have no value of it; make it nullable"
+                )
+                raise InvalidTopicError(message)
+        return replace(self, schema=pa.schema([*self.schema, *added]))
 
     def to_json(self) -> bytes:
         """Return the content of `topic.json`."""

@@ -11,6 +11,7 @@ from millstream.log.consumer import Positions
 from millstream.log.groups.consumer import GroupConsumer
 from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.producer import Producer
+from millstream.log.row_extras import Headers, Timestamps
 from millstream.log.transactions import Writer
 
 if TYPE_CHECKING:
@@ -44,11 +45,23 @@ class Transaction:
         return not self._decided
 
     def append(
-        self, topic: str, rows: pa.RecordBatch | pa.Table, *, partition: int | None = None
+        self,
+        topic: str,
+        rows: pa.RecordBatch | pa.Table,
+        *,
+        partition: int | None = None,
+        timestamps: Timestamps | None = None,
+        headers: Headers | None = None,
     ) -> None:
         """Append rows that become visible when the transaction commits; see `Producer.append`."""
         self._check_open()
-        self._producer(topic).append(rows, partition=partition, transaction=NUMBER)
+        self._producer(topic).append(
+            rows,
+            partition=partition,
+            transaction=NUMBER,
+            timestamps=timestamps,
+            headers=headers,
+        )
 
     def delete(self, topic: str, keys: pa.RecordBatch | pa.Table) -> None:
         """Append tombstones; see `Producer.delete`."""

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from millstream.log.producer import FRAME_ROWS_MAX, Producer
+from millstream.log.fitting import FRAME_ROWS_MAX
+from millstream.log.producer import Producer
 from millstream.log.transactions import Participant
 from millstream.runtime.background import Background, Done, Pending
 from millstream.runtime.graph import SinkNode

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from millstream.log import Log
-from millstream.log.producer import FRAME_ROWS_MAX
+from millstream.log.fitting import FRAME_ROWS_MAX
 from tests.cli.process_kit import ended, run, started, stop, wait_until
 
 HOUR_US = 3_600_000_000

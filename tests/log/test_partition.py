@@ -118,7 +118,7 @@ class TestAppending:
     @pytest.mark.parametrize(
         ("schema", "message"),
         [
-            (pa.schema([("id", pa.int64())]), "has a column 'text'"),
+            (pa.schema([("text", pa.string())]), "has a column 'id'"),
             (pa.schema([("id", pa.int32()), ("text", pa.string())]), "column 'id'.*int32"),
             (pa.schema([("text", pa.string()), ("id", pa.int64())]), "in this order"),
             (

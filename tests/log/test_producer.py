@@ -18,7 +18,7 @@ from millstream.errors import (
     UnknownColumnError,
 )
 from millstream.log import Log
-from millstream.log.producer import FRAME_ROWS_MAX
+from millstream.log.fitting import FRAME_ROWS_MAX
 from millstream.storage_memory import MemoryStorage
 from tests.log.log_kit import SCHEMA, ids_of, log_on, memory_log, read, rows
 from tests.log.processes import WriterProcess

@@ -7,7 +7,7 @@ import pytest
 import millstream as ms
 from millstream.errors import FencedError
 from millstream.log import Log
-from millstream.log.producer import FRAME_ROWS_MAX
+from millstream.log.fitting import FRAME_ROWS_MAX
 from millstream.runtime.attempt import read_manifest
 from millstream.runtime.coordinator import MANIFESTS_KEPT, Coordinator, Phase
 from millstream.runtime.manifest import Manifest, PartitionState

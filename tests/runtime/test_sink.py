@@ -11,7 +11,7 @@ import pytest
 
 from millstream.errors import LogError
 from millstream.log import Log
-from millstream.log.producer import FRAME_ROWS_MAX
+from millstream.log.fitting import FRAME_ROWS_MAX
 from millstream.log.transactions import Writer
 from millstream.runtime.background import AtOnce, Background
 from millstream.runtime.graph import Edge, SinkNode

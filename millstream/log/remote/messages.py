@@ -66,10 +66,14 @@ class CreateTopic(msgspec.Struct, tag=True, frozen=True):
 
 
 class AlterTopic(msgspec.Struct, tag=True, frozen=True):
-    """Asks for `Done`; null takes a setting back to its default."""
+    """Asks for `Done`; null takes a setting back to its default.
+
+    `columns` is an Arrow schema message of the columns to add; empty: none.
+    """
 
     topic: str
     config: dict[str, str | int | float | None]
+    columns: bytes = b""
 
 
 class DeleteTopic(msgspec.Struct, tag=True, frozen=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
+import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import OptionError
@@ -92,11 +93,18 @@ class RemoteLog(Log):
         self._asker.ask(request, m.Done)
         return self.topic(config.name)
 
-    def alter_topic(self, name: str, *, config: Mapping[str, object]) -> Topic:
-        """Change settings of a topic and return it; see `Log.alter_topic`."""
+    def alter_topic(
+        self,
+        name: str,
+        *,
+        config: Mapping[str, object] | None = None,
+        add_columns: Iterable[pa.Field] = (),
+    ) -> Topic:
+        """Change settings of a topic, add columns, and return it; see `Log.alter_topic`."""
         topic = self.topic(name)
-        changes = cast("dict[str, str | int | float | None]", dict(config))
-        self._asker.ask(m.AlterTopic(name, changes), m.Done)
+        changes = cast("dict[str, str | int | float | None]", dict(config or {}))
+        added = pa.schema(list(add_columns)).serialize().to_pybytes()
+        self._asker.ask(m.AlterTopic(name, changes, added), m.Done)
         topic.refresh()
         return topic
 

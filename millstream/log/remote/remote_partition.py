@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from millstream.errors import OptionError, ProtocolError, SchemaMismatchError
-from millstream.log.columns import SegmentLayouts, with_optional_columns
+from millstream.log.columns import SegmentLayouts, columns_of_rows
 from millstream.log.condition import Condition
 from millstream.log.frame import Frame, corrupt
 from millstream.log.frame_header import FLAG_CONTROL, Damage
@@ -94,6 +94,11 @@ class RemotePartition:
         self._asker = asker
         self._since: int | None = None
 
+    def adopt(self, schema: pa.Schema) -> None:
+        """Take note that the topic got columns: `schema` is what its rows have now."""
+        self.layouts.adopt(schema)
+        self.schema = schema
+
     def append(
         self,
         batch: pa.RecordBatch,
@@ -111,7 +116,7 @@ class RemotePartition:
         this class that gives sequences, for an append may have to be sent twice.
         """
         del fence, sequence
-        expected = with_optional_columns(self.schema, batch.schema.names)
+        expected = columns_of_rows(self.schema, batch.schema.names)
         if not batch.schema.equals(expected):
             raise SchemaMismatchError(mismatch(self.name, expected, batch.schema))
         if batch.num_rows == 0 and not flags & FLAG_CONTROL:

@@ -23,7 +23,7 @@ from millstream.errors import (
     UnknownTopicError,
 )
 from millstream.log.bells import DECISIONS, Bells, bell_of
-from millstream.log.columns import with_optional_columns
+from millstream.log.columns import OPTIONAL_COLUMNS, columns_of_rows
 from millstream.log.frame_header import FLAG_CONTROL
 from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.log import Log
@@ -132,8 +132,8 @@ class LogService:
                 return m.Topics(tuple(each.to_json().decode() for each in log.configs()))
             case m.CreateTopic(config=config, if_not_exists=if_not_exists):
                 _create(log, _config_of(config), if_not_exists)
-            case m.AlterTopic(topic=topic, config=changes):
-                log.alter_topic(topic, config=changes)
+            case m.AlterTopic(topic=topic, config=changes, columns=columns):
+                log.alter_topic(topic, config=changes, add_columns=_fields_of(columns))
             case m.DeleteTopic(topic=name, topic_id=topic_id):
                 if (name, topic_id) in [(each.name, each.id) for each in log.configs()]:
                     log.delete_topic(name)
@@ -154,6 +154,9 @@ class LogService:
         if body is not None and body.nbytes > m.BODY_BYTES_MAX:
             message = f"rows of {body.nbytes} bytes come at once; {m.BODY_BYTES_MAX} are allowed"
             raise ProtocolError(message)
+        if not set(request.columns).issubset([*partition.schema.names, *OPTIONAL_COLUMNS]):
+            with self._lock:
+                _topic(self._log, place.topic).refresh()  # somebody added columns
         rows = decode_rows(bytes_of(body), _columns(partition, request.columns), request.checksum)
         if request.flags & FLAG_CONTROL and rows.num_rows:
             message = f"a control marker has no rows; got {rows.num_rows}"
@@ -334,7 +337,7 @@ def _stored(partition: Partition, request: m.Append) -> AppendResult | None:
 
 def _columns(partition: Partition, names: Sequence[str]) -> pa.Schema:
     """Return the columns that rows come with: the partition's, in its order."""
-    schema = with_optional_columns(partition.schema, names)
+    schema = columns_of_rows(partition.schema, names)
     if list(names) != schema.names:
         message = f"partition {partition.name} has the columns {schema.names}; got {list(names)}"
         raise SchemaMismatchError(message)
@@ -364,6 +367,14 @@ def _config_of(content: str) -> TopicConfig:
         if isinstance(error, InvalidTopicError):
             raise
         message = f"the request describes no topic: {error}"
+        raise InvalidTopicError(message) from error
+
+
+def _fields_of(columns: bytes) -> list[pa.Field]:
+    try:
+        return list(pa.ipc.read_schema(pa.py_buffer(columns))) if columns else []
+    except (pa.ArrowException, OSError) as error:
+        message = f"the request names no columns to add: {error}"
         raise InvalidTopicError(message) from error
 
 

@@ -92,6 +92,31 @@ class TestTopics:
         with pytest.raises(UnknownTopicError):
             log.alter_topic("b", config={})
 
+    def test_columns_are_added(self, log: Log) -> None:
+        log.create_topic("a", SCHEMA)
+        put(log, "a", range(2))
+        producer = log.producer("a")
+        more = pa.field("more", pa.list_(pa.int8()))
+        topic = log.alter_topic("a", add_columns=[more])
+        assert topic.schema == pa.schema([*SCHEMA, more])
+        producer.append(pa.table({"id": [2], "more": pa.array([[1]], more.type)}))
+        put(log, "a", [3])
+        producer.flush()
+        found = log.topic("a").to_arrow(["id", "more"]).to_pydict()
+        assert found == {"id": [0, 1, 2, 3], "more": [None, None, [1], None]}
+        with pytest.raises(InvalidTopicError, match="'more' already"):
+            log.alter_topic("a", add_columns=[more])
+
+    def test_rows_have_times_and_headers(self, log: Log) -> None:
+        topic = log.create_topic("a", SCHEMA)
+        with log.producer("a") as producer:
+            producer.append(rows(0, 1), timestamps=[7, None], headers=[{"k": b"v"}, None])
+        found = topic.to_arrow(["_timestamp", "_headers", "_offset", "_partition", "_op"])
+        assert found["_timestamp"].cast(pa.int64())[0].as_py() == 7
+        assert found["_headers"].to_pylist() == [[{"key": "k", "value": b"v"}], None]
+        assert found["_offset"].to_pylist() == [0, 1]
+        assert found["_partition"].to_pylist() == found["_op"].to_pylist() == [0, 0]
+
     def test_what_a_topic_is_can_be_described(self, log: Log) -> None:
         topic = log.create_topic("a", SCHEMA, partitions=2, key=["id"])
         put(log, "a", range(10))
