@@ -1,6 +1,6 @@
 """Wakes readers in any process when a partition has more to read.
 
-    bells ── 0: a transaction was decided │ 1 … 255: partitions, several on one where there are more
+    bells ── 0: a transaction was decided │ 1 … 255: partitions, and groups: several on one
 
 A bell is a word of a mapped file: 1 while somebody listens, else 0. Who moves a partition's
 readable end looks at its bell afterwards; where nobody listens that is all it costs.
@@ -8,6 +8,7 @@ readable end looks at its bell afterwards; where nobody listens that is all it c
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 from millstream.clock import Clock
@@ -70,6 +71,11 @@ class Bells:
         """Wake everybody: a decision may let any partition's readers go on."""
         for each in range(COUNT):
             self.ring(each)
+
+
+def bell_of_group(name: str) -> int:
+    """Return the number of the bell that rings when the state of a group changed."""
+    return 1 + zlib.crc32(name.encode()) % (COUNT - 1)
 
 
 def bell_of(topic_id: str, partition: int) -> int:

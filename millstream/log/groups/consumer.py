@@ -18,6 +18,7 @@ from millstream.errors import (
     OptionError,
     UnknownTopicError,
 )
+from millstream.log.bells import DECISIONS, bell_of_group
 from millstream.log.consumer import Columns, Consumer, Positions, TopicPartition
 from millstream.log.groups.member import GroupMember
 from millstream.log.groups.partition_id import PartitionId
@@ -262,6 +263,12 @@ class GroupConsumer(Consumer):
     def _read(self, rows_max: int) -> pa.RecordBatch | None:
         self._follow()
         return super()._read(rows_max)
+
+    def _listen(self) -> list[int]:
+        """Ask to be woken also when the group's state changes, or a decision is waited for."""
+        others = [bell_of_group(self.group), *([DECISIONS] if self._is_waiting else [])]
+        self._bells.listen(others)
+        return super()._listen() + others
 
     def _follow(self) -> None:
         """Do what the group's state asks of this member; nearly nothing where it did not change."""

@@ -9,6 +9,7 @@ import msgspec
 
 from millstream.clock import Clock
 from millstream.errors import LockTimeoutError, LogError
+from millstream.log.bells import Bells, bell_of_group
 from millstream.log.groups.cells import GroupCells
 from millstream.log.groups.membership import FORMAT_VERSION, GroupState, Member
 from millstream.storage import Storage
@@ -42,11 +43,13 @@ class GroupFolder:
     ) -> None:
         self.name = name
         self.refuse = refuse
+        self._path = path
         self.directory = f"{groups_directory(path)}/{name}"
         self._storage = storage
         self._clock = clock
         self._opened: GroupCells | None = None
         self._state: GroupState | None = None
+        self._changed = False
 
     def state(self) -> GroupState | None:
         """Return the newest state; `None`: there is no such group. Mostly one read of memory."""
@@ -100,7 +103,13 @@ class GroupFolder:
                     cells.begin(version, self._clock.monotonic_us())
                 elif cells.version < version:
                     cells.version = version  # who wrote the state died before it said so
-                yield state
+                    self._changed = True
+                try:
+                    yield state
+                finally:
+                    changed, self._changed = self._changed, False
+            if changed:
+                Bells(self._path, self._storage, self._clock).ring(bell_of_group(self.name))
         except OSError as error:
             message = f"group {self.name!r} in {self.directory}: the disk refused: {error}"
             raise LogError(message) from error
@@ -120,6 +129,7 @@ class GroupFolder:
         self._storage.write_file(f"{self.directory}/state.json", content)
         self._cells().version = state.version
         self._state = state
+        self._changed = True
         return state
 
     def begin(self) -> GroupState:
@@ -134,6 +144,7 @@ class GroupFolder:
         """Remove the group; only inside `exclusive`. Its lock and its cells stay."""
         self._storage.remove(f"{self.directory}/state.json")
         self._cells().version = self.next_version()
+        self._changed = True
         self._storage.remove(f"{self.directory}/offsets")
         self._state = None
 
