@@ -76,7 +76,8 @@ class GroupMember:
         # Whoever is dropped without `leave`, e.g. in a notebook, must not seem to live on.
         life = getattr(self, "_life", None)
         if life is not None:
-            life.close()
+            with suppress(ValueError):  # at the very end the lock's file may be closed already
+                life.close()
 
     def join(self) -> None:
         """Begin a life: fence an older one of the same name, and expel who is gone.
