@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,7 +67,11 @@ def one_member(log: ms.Log, directory: Path, count: int) -> dict[str, float]:
         def replace() -> None:
             storage.write_file(f"{directory}/replaced", content)
 
-        works = {"commit": commit, "plain": write, "replaced": replace}
+        works: dict[str, Callable[[], object]] = {
+            "commit": commit,
+            "plain": write,
+            "replaced": replace,
+        }
         times = call_times(works, count)
     plain.close()
     return {name: statistics.median(each) for name, each in times.items()}
