@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,11 @@ def open_log(path: str | None, *, create: bool = False) -> Log:
         message += copy_hint()
         raise OptionError(message)
     return log
+
+
+def absolute_place(place: str) -> str:
+    """Return a URI as it is, and a folder by its whole path."""
+    return place if "://" in place else os.path.abspath(place)
 
 
 def names_of(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from millstream.cli.console import bytes_text, notes, out, plain_table, print_table, time_text
-from millstream.cli.options import LogOption, open_log
+from millstream.cli.options import LogOption, absolute_place, open_log
 
 if TYPE_CHECKING:
     from millstream.log.backup import BackupReport
@@ -40,7 +40,7 @@ def back_up(
     from millstream.log.backup import back_up
 
     opened = open_log(log)
-    report = back_up(opened, _place(place), full=full, keep=keep)
+    report = back_up(opened, absolute_place(place), full=full, keep=keep)
     out.print(_sentence("stored", report), markup=False, soft_wrap=True)
 
 
@@ -49,7 +49,7 @@ def list_backups(place: Place) -> None:
     from millstream.log.backup import backups
     from millstream.storage_local import LocalStorage
 
-    found = backups(_place(place), LocalStorage())
+    found = backups(absolute_place(place), LocalStorage())
     if not found:
         notes.print(f"no backups in {place}", markup=False, soft_wrap=True)
         return
@@ -74,7 +74,7 @@ def restore(
     from millstream.log.backup import restore
     from millstream.storage_local import LocalStorage
 
-    report = restore(_place(place), os.path.abspath(directory), LocalStorage(), number)
+    report = restore(absolute_place(place), os.path.abspath(directory), LocalStorage(), number)
     out.print(_sentence("restored", report), markup=False, soft_wrap=True)
 
 
@@ -113,10 +113,6 @@ def promote(directory: Directory) -> None:
     out.print(
         f"{directory} follows {source} no more and takes writers", markup=False, soft_wrap=True
     )
-
-
-def _place(place: str) -> str:
-    return place if "://" in place else os.path.abspath(place)
 
 
 def _sentence(done: str, report: BackupReport) -> str:
