@@ -71,6 +71,10 @@ class CorruptSegmentError(LogError, UserError):
     """Raised when stored bytes fail their checksum; names topic, partition, file and offset."""
 
 
+class LinkedPathError(LogError, UserError):
+    """Raised when a folder or file of a log is a symbolic link, which may lead out of the log."""
+
+
 class FencedError(LogError, UserError):
     """Raised when a writer's epoch was superseded by a newer attempt of the same owner."""
 

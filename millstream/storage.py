@@ -116,6 +116,10 @@ class Storage(Protocol):
         """Return `True` iff `path` exists."""
         ...
 
+    def is_link(self, path: str) -> bool:
+        """Return `True` iff `path` is a symbolic link, to whatever."""
+        ...
+
     def remove(self, path: str) -> None:
         """Remove a file, or a directory with all it holds; does nothing where it is gone."""
         ...

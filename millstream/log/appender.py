@@ -17,6 +17,7 @@ from millstream.log.encoding import EncodedBatch
 from millstream.log.frame_header import Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
 from millstream.log.index import SegmentIndex
+from millstream.log.links import refuse_link
 from millstream.log.metadata import ColumnLayout
 from millstream.log.recovery import Recovery
 from millstream.log.segment import Segment, encode_head, head_checksum
@@ -306,5 +307,7 @@ class Appender:
             if self._open is not None:
                 self._open[1].close()
                 self._settings.refresh()  # altered settings hold from a new segment on
-            self._open = base, self._segments.storage.open_append(self._segments.path(base))
+            path = self._segments.path(base)
+            refuse_link(self._segments.storage, path)
+            self._open = base, self._segments.storage.open_append(path)
         return self._open[1]

@@ -225,12 +225,8 @@ def _stream_of_nothing(schema: pa.Schema) -> list[pa.Buffer]:
     nothing = pa.RecordBatch.from_arrays(
         [pa.nulls(0, field.type) for field in schema], schema=schema
     )
-    messages: list[pa.Buffer] = [schema.serialize()]
-    for each in messages_of(nothing, True, "none")[:-1]:
-        size = len(each.flatbuffer)
-        prefix = b"\xff\xff\xff\xff" + size.to_bytes(4, "little")
-        messages.append(pa.py_buffer(prefix + bytes(each.flatbuffer) + b"".join(each.body)))
-    return messages
+    dictionaries = messages_of(nothing, True, "none")[:-1]
+    return [schema.serialize(), *(pa.py_buffer(each.to_bytes()) for each in dictionaries)]
 
 
 def _index_schema(layout: ColumnLayout) -> pa.Schema:

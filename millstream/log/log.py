@@ -28,6 +28,7 @@ from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
 from millstream.log.groups.group import Group
 from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
 from millstream.log.groups.member import GroupMember
+from millstream.log.links import refuse_links
 from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
@@ -186,6 +187,8 @@ class Log:
         name = config.name
         self.storage.make_directory(self.path)
         self.refuse_mirror()
+        for each in ("topics", "topics.lock"):
+            refuse_links(self.storage, self.path, f"{self.path}/{each}")
         with self.storage.lock(f"{self.path}/topics.lock"):
             if name in self._names():
                 if if_not_exists:
@@ -492,9 +495,9 @@ class Log:
         return found
 
     def _open_topic(self, config: TopicConfig) -> Topic:
-        return Topic(
-            config, self._directory(config.id), self.storage, self.clock, self.transactions
-        )
+        directory = self._directory(config.id)
+        refuse_links(self.storage, self.path, f"{directory}/topic.json")
+        return Topic(config, directory, self.storage, self.clock, self.transactions)
 
     def _open_groups(self) -> Groups:
         return Groups(

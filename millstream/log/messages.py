@@ -10,7 +10,7 @@ import pyarrow as pa
 from crc32c import crc32c
 
 from millstream.log.flatbuffer import body_length_position, read_message
-from millstream.log.metadata import PREFIX_SIZE, padded
+from millstream.log.metadata import PREFIX_SIZE, pack_prefix, padded
 
 COPIED_BYTES_MAX = 64 * 1024
 """A batch of so few bytes is sooner copied, into one chunk, than taken apart."""
@@ -53,6 +53,12 @@ class ArrowMessage:
                 position = body_length_position(view)
             _I64.pack_into(self.flatbuffer, position, self.body_size)
         return zeros
+
+    def to_bytes(self) -> bytes:
+        """Return the message by itself, with its prefix."""
+        size = padded(PREFIX_SIZE + len(self.flatbuffer), 8)
+        metadata = (pack_prefix(size - PREFIX_SIZE) + self.flatbuffer).ljust(size, b"\0")
+        return b"".join([metadata, *(bytes(each) for each in self.body)])
 
     def body_checksum(self, checksum: int) -> int:
         """Return the CRC-32C of the whole body, behind bytes whose CRC-32C is `checksum`."""

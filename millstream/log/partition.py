@@ -9,16 +9,20 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
+from millstream.log.appender import LOCK_NAME as APPEND_LOCK_NAME
 from millstream.log.appender import Appender
 from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, columns_of_rows
 from millstream.log.condition import Condition
+from millstream.log.control_file import FILE_NAME as CONTROL_NAME
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
 from millstream.log.draft import Draft
 from millstream.log.encoding import EncodedBatch
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
+from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK_NAME
 from millstream.log.group_commit import GroupCommit
+from millstream.log.links import refuse_link
 from millstream.log.row_time import first_row_at, largest_time_us
 from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
@@ -96,6 +100,8 @@ class Partition:
         self.time_column = time_column
         self.settings = settings or LiveSettings(TopicSettings())
         storage.make_directory(directory)
+        for path in ("", f"/{CONTROL_NAME}", f"/{APPEND_LOCK_NAME}", f"/{SYNC_LOCK_NAME}"):
+            refuse_link(storage, f"{directory}{path}")
         self._control = ControlFile(storage, directory)
         self._segments = Segments(
             storage, directory, self.name, self._layouts, self._control, durability, cache

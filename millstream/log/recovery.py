@@ -15,6 +15,7 @@ from millstream.log.columns import SegmentLayouts
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import Frame, corrupt
 from millstream.log.frame_header import Damage, try_any_frame_header
+from millstream.log.links import refuse_link
 from millstream.log.metadata import ALIGNMENT, CONTINUATION
 from millstream.log.segment import Segment, segment_bases, segment_file_name, try_head
 from millstream.storage import AppendFile, Storage
@@ -76,6 +77,7 @@ class Recovery:
             raise corrupt((self.name, self._path(base)), 0, floor.segment_base, damage)
         end = LogEnd(base, 0, base)
         if bases or floor.position:
+            refuse_link(self.storage, self._path(base))
             file = self.storage.open_append(self._path(base))
             try:
                 end = self._mend(file, base, floor)

@@ -15,6 +15,7 @@ from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.frame import corrupt
 from millstream.log.frame_header import Damage
 from millstream.log.index import SegmentIndex, index_file_name
+from millstream.log.links import refuse_link
 from millstream.log.segment import Segment, segment_bases, segment_file_name
 from millstream.log.tier.cache import SegmentCache
 from millstream.log.tier.moved_segment import moved_path, read_moved
@@ -161,6 +162,7 @@ class Segments:
 
     def _map(self, base: int, size_bytes: int | None) -> Segment:
         path = self.path(base)
+        refuse_link(self.storage, path)
         try:
             buffer: pa.Buffer = self.storage.map(path, size_bytes)
         except FileNotFoundError as error:

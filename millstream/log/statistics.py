@@ -103,7 +103,7 @@ def statistics_of(segment: Segment, index: SegmentIndex) -> pa.RecordBatch | Dam
         for number, column in zip(numbers, columns, strict=True):
             column.add([each.column(number) for each in batches])
     block = pa.StructArray.from_arrays(
-        [pa.array(rows, pa.int64()), pa.array(transactions)], fields=list(_BLOCK)
+        [pa.array(rows, pa.int64()), pa.array(transactions, pa.bool_())], fields=list(_BLOCK)
     )
     found = [block, *(each.finish() for each in columns)]
     return pa.record_batch(found, schema=statistics_schema(schema))

@@ -19,6 +19,7 @@ from millstream.log.columns import OPERATION_COLUMN
 from millstream.log.extras import import_extra
 from millstream.log.frame_header import FrameHeader
 from millstream.log.latest_rows import one_form
+from millstream.log.links import refuse_links
 from millstream.log.partition import Partition
 from millstream.log.projection import READABLE_FIELDS, readable_schema
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
@@ -375,8 +376,10 @@ class Topic:
 
     def _open_partition(self, index: int) -> Partition:
         config = self.config
+        directory = f"{self.directory}/{config.generation}/{index}"
+        refuse_links(self._storage, self.directory, directory)
         return Partition(
-            f"{self.directory}/{config.generation}/{index}",
+            directory,
             config.stored_schema,
             storage=self._storage,
             clock=self._clock,

@@ -250,6 +250,10 @@ class LocalStorage:
         """Return `True` iff `path` exists."""
         return os.path.exists(path)
 
+    def is_link(self, path: str) -> bool:
+        """Return `True` iff `path` is a symbolic link, to whatever."""
+        return os.path.islink(path)
+
     def remove(self, path: str) -> None:
         """Remove a file, or a directory with all it holds, durably; nothing where it is gone."""
         try:

@@ -161,6 +161,11 @@ class MemoryStorage:
         self.check_alive()
         return self._find(path) is not None
 
+    def is_link(self, path: str) -> bool:
+        """Return `False`: there are no links in memory."""
+        del path
+        return False
+
     def remove(self, path: str) -> None:
         """Remove a file, or a directory with all it holds, durably; nothing where it is gone."""
         self.check_alive()
