@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import msgspec
 
@@ -145,7 +145,8 @@ class GroupFolder:
         self._storage.remove(f"{self.directory}/state.json")
         self._cells().version = self.next_version()
         self._changed = True
-        self._storage.remove(f"{self.directory}/offsets")
+        for name in ("offsets", "members"):
+            self._storage.remove(f"{self.directory}/{name}")
         self._state = None
 
     def life(self, epoch: int) -> AbstractContextManager[bool]:
@@ -173,9 +174,14 @@ class GroupFolder:
         number = content.partition(b"\n")[0].strip()
         return int(number) if number.isdigit() else None
 
-    def remove_life(self, member: Member) -> None:
-        """Remove the lock of a member that is no longer one."""
-        self._storage.remove(self._life_path(member.epoch))
+    def tidy(self, state: GroupState) -> None:
+        """Remove the locks of lives that are in no member any more; only inside `exclusive`."""
+        kept = {self._life_path(member.epoch) for member in state.members.values()}
+        folder = f"{self.directory}/members"
+        paths = {f"{folder}/{name}" for name in self._storage.list_directory(folder)}
+        with suppress(OSError):  # the next one does it
+            for path in sorted(paths - kept):
+                self._storage.remove(path)
 
     def beat(self, slot: int) -> None:
         """Say that the member in `slot` is alive."""

@@ -222,9 +222,7 @@ class Group:
             Where there is none.
         """
         self._existing()
-        with self._without_members() as state:
-            for member in state.members.values():
-                self._folder.remove_life(member)
+        with self._without_members():
             self._folder.remove()
 
     @contextmanager

@@ -20,6 +20,11 @@ WATCH_INTERVAL_US = 100_000
 CATALOG_INTERVAL_US = 1_000_000
 """How often a member looks whether its topics are still what they were."""
 
+NOT_IN = (
+    "it was expelled, or another life of it began, or it has not polled yet: it was silent for too "
+    "long, or its name is used twice"
+)
+
 
 class GroupMember:
     """A life that begins with `join`. One thread uses it.
@@ -97,19 +102,16 @@ class GroupMember:
             if slot is None:
                 message = f"group {self._folder.name!r} has {len(state.members)} members; no more"
                 raise LogError(message)
-            before = state.members.get(name)
             member = Member(epoch, self._static, self._topics, self._session_timeout_us, slot)
             with ExitStack() as life:
                 life.enter_context(self._folder.life(epoch))
                 self._folder.beat(slot)
-                rest = membership.leave(state, set(gone) - {name}, self._catalog_of(state))
+                rest = membership.leave(state, gone - {name}, self._catalog_of(state))
                 state = membership.join(rest, name, member, self._catalog_of(state))
                 state = self._folder.write(state)
                 self._life = life.pop_all()
             self.name, self.epoch, self._slot = name, epoch, slot
-        for each in [*gone.values(), *([before] if before is not None else [])]:
-            self._folder.remove_life(each)
-        self._offsets = self._open_offsets(state)
+            self._folder.tidy(state)
         now_us = self._clock.monotonic_us()
         self._watch_at_us = now_us + WATCH_INTERVAL_US
         self._catalog_at_us = now_us + CATALOG_INTERVAL_US
@@ -126,8 +128,8 @@ class GroupMember:
                 me = None if state is None else state.members.get(self.name)
                 if state is not None and me is not None and me.epoch == self.epoch:
                     catalog = self._catalog_of(state)
-                    self._folder.write(membership.leave(state, [self.name], catalog))
-                    self._folder.remove_life(me)
+                    rest = membership.leave(state, [self.name], catalog)
+                    self._folder.tidy(self._folder.write(rest))
         self.forget()
 
     def forget(self) -> None:
@@ -135,6 +137,7 @@ class GroupMember:
         self._life.close()
         self.epoch = 0
         self._settled.clear()
+        self._offsets = None
 
     def beat(self) -> None:
         """Be heard, and now and then look after the others: costs two accesses to memory."""
@@ -223,15 +226,17 @@ class GroupMember:
 
     def _committed_offsets(self) -> CommittedOffsets:
         if self._offsets is None:
-            raise FencedMemberError(self._fenced("it has not joined yet: poll first"))
+            state = self.state()
+            if state is None:
+                raise FencedMemberError(self._fenced(NOT_IN))
+            self._offsets = self._open_offsets(state)
         return self._offsets
 
     def _check(self, partitions: Collection[PartitionId]) -> None:
         """Raise `FencedMemberError` unless this life owns all of `partitions`, as of now."""
         state = self.state()
         if state is None:
-            reason = "it was expelled, or another life of it began: it was silent for too long, "
-            raise FencedMemberError(self._fenced(f"{reason}or its name is used twice"))
+            raise FencedMemberError(self._fenced(NOT_IN))
         owned = state.members[self.name].owned
         for each in partitions:
             if each not in owned:
@@ -286,16 +291,14 @@ class GroupMember:
         with self._folder.exclusive() as state:
             if state is None or not self._is_in(state):
                 return
-            gone = self._gone(state)
-            gone.pop(self.name, None)
+            gone = self._gone(state) - {self.name}
             if gone:
-                self._folder.write(membership.leave(state, gone, self._catalog_of(state)))
-        for each in gone.values():
-            self._folder.remove_life(each)
+                rest = membership.leave(state, gone, self._catalog_of(state))
+                self._folder.tidy(self._folder.write(rest))
 
-    def _gone(self, state: GroupState) -> dict[str, Member]:
+    def _gone(self, state: GroupState) -> set[str]:
         members = state.members.items()
-        return {name: member for name, member in members if self._folder.is_gone(member)}
+        return {name for name, member in members if self._folder.is_gone(member)}
 
     def _look_at_topics(self) -> None:
         """Share partitions out anew where topics came, went or have other partitions."""

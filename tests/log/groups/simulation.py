@@ -7,6 +7,7 @@ stops, deaths, power cuts, time ───────────┘      commit
 
 from __future__ import annotations
 
+import errno
 import random
 from collections import Counter, defaultdict
 from typing import Literal
@@ -14,7 +15,7 @@ from typing import Literal
 import pyarrow as pa
 
 from millstream.clock import ManualClock
-from millstream.errors import FencedError, LockTimeoutError, TransactionError
+from millstream.errors import FencedError, LockTimeoutError, LogError, TransactionError
 from millstream.log import Log
 from millstream.log.consumer import TopicPartition
 from millstream.log.groups.consumer import GroupConsumer
@@ -27,6 +28,7 @@ MODES: tuple[Mode, ...] = ("auto", "manual", "transactional")
 SCHEMA = pa.schema([("id", pa.int64())])
 PARTITIONS = {"a": 4, "b": 3}
 SESSION_MS = 2_000
+REFUSED = ("append", "sync", "write_file", "create", "make_directory", "remove", "sync_directory")
 
 
 class Process:
@@ -128,6 +130,11 @@ class Simulation:
             self.count("fenced")
         except LockTimeoutError:
             self.count("waits")
+        except LogError:
+            # The disk refused: whoever is told so opens the log anew.
+            assert process is not None
+            self.count("refusals")
+            process.storage.kill()
         finally:
             if process is not None:
                 process.storage.interrupt = None
@@ -142,6 +149,10 @@ class Simulation:
             process.storage.crash_after(self.random.randrange(1, 40))
         elif chance < 0.08:
             process.storage.kill()
+        elif chance < 0.1:
+            operation = self.random.choice(REFUSED)
+            after = self.random.randrange(4)
+            process.storage.fail(operation, OSError(errno.EIO, "refused"), after)
         elif chance < 0.3:
             process.storage.interrupt = lambda: self.interrupt(process.name)
 
@@ -265,6 +276,7 @@ class Simulation:
             if process is not None:
                 process.storage.kill()
         self.clock.sleep_us(2_000 * SESSION_MS)
+        self.writer, self.checker = self.open("writer"), self.open("checker")
         self.processes = dict.fromkeys("ps")
         if self.mode == "transactional":
             for owner in "pqrs":
