@@ -99,6 +99,10 @@ class NoCommittedOffsetError(LogError, UserError):
     """Raised when a group has committed nothing, and its consumer was told not to choose."""
 
 
+class SequenceError(LogError):
+    """Raised when a named producer's append does not follow on what the log has of it."""
+
+
 class LockTimeoutError(LogError):
     """Raised when a lock was not free in time; names the process that holds it."""
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from millstream.clock import Clock
-from millstream.errors import LogError
+from millstream.errors import LogError, SequenceError
 from millstream.log.control_file import LogEnd
 from millstream.log.draft import Draft
 from millstream.log.encoding import EncodedBatch
@@ -22,6 +22,7 @@ from millstream.log.metadata import ColumnLayout
 from millstream.log.recovery import Recovery
 from millstream.log.segment import Segment, encode_head, head_checksum
 from millstream.log.segments import Segments
+from millstream.log.sequences import Sequences, StoredAppend, advanced, write_sequences
 from millstream.log.settings import LiveSettings
 from millstream.log.skipping import store_statistics
 from millstream.storage import AppendFile
@@ -38,6 +39,23 @@ class _Active(NamedTuple):
     base: int
     layout: ColumnLayout
     created_us: int
+
+
+class Sequenced(NamedTuple):
+    """Which append of a named producer a frame is.
+
+    Attributes
+    ----------
+    owner_id, sequence
+        As in the frame's header. A sequence that is not above the last one is stored already.
+    previous
+        The producer's last append to this partition, as it knows: the frame has to follow on it,
+        or on a later one. 0: whatever is there.
+    """
+
+    owner_id: int
+    sequence: int
+    previous: int
 
 
 class Appender:
@@ -73,6 +91,7 @@ class Appender:
         self._index: SegmentIndex | None = None
         self._active: _Active | None = None
         self._sealed: tuple[Segment, SegmentIndex] | None = None
+        self._sequences: Sequences | None = None
         self._refusal = ""
 
     def append(
@@ -80,7 +99,8 @@ class Appender:
         draft: Draft,
         fence: Callable[[], None] | None,
         header_at: HeaderAt,
-    ) -> FrameHeader:
+        sequenced: Sequenced | None = None,
+    ) -> FrameHeader | StoredAppend:
         """Write one frame and publish the written end.
 
         Parameters
@@ -91,6 +111,13 @@ class Appender:
             Called under the lock before anything is written; may raise.
         header_at
             Called with the frame, its place, the append time and the known durable offset.
+        sequenced
+            Of a named producer: what its frame has to follow on.
+
+        Returns
+        -------
+        FrameHeader or StoredAppend
+            Of the frame; or, where this append was stored before, what is known of that.
         """
         # Before the lock is taken, and as good as always for the segment that they will get.
         active = self._active
@@ -100,6 +127,10 @@ class Appender:
                 end = self._ready_end()
                 if fence is not None:
                     fence()
+                if sequenced is not None:
+                    stored = self._stored(end, sequenced)
+                    if stored is not None:
+                        return stored
                 end, encoded = self._make_room(end, draft)
                 header = self._write_frame(encoded, header_at, end)
         except OSError as error:
@@ -145,7 +176,36 @@ class Appender:
         index = self._index
         if index is not None and (index.base_offset, index.size_bytes) == (base, start):
             index.add(header)
+        known = self._sequences
+        if known is not None and (known.segment_base, known.offset) == (base, header.base_offset):
+            known.position = start
+            known.add(header)
         return header
+
+    def last_sequence(self, owner_id: int) -> int:
+        """Return the sequence of the last append of a named producer that is stored; 0: none."""
+        with self._segments.storage.lock(self._lock_path):
+            self._sequences = advanced(self._sequences, self._segments, self._ready_end())
+            stored = self._sequences.stored.get(owner_id)
+            return 0 if stored is None else stored.sequence
+
+    def _stored(self, end: LogEnd, wanted: Sequenced) -> StoredAppend | None:
+        """Return what is known of an append that was stored before; `None`: it is to be stored."""
+        if not self._control.sequenced:
+            self._control.sequenced = True
+        self._sequences = advanced(self._sequences, self._segments, end)
+        stored = self._sequences.stored.get(wanted.owner_id)
+        last = 0 if stored is None else stored.sequence
+        if wanted.sequence <= last:
+            return stored
+        if last < wanted.previous:
+            message = (
+                f"partition {self._segments.name} has appends of this producer up to sequence "
+                f"{last}, and sequence {wanted.sequence} was to follow on {wanted.previous}: what "
+                "lies between was lost with a failed sync; append it again first"
+            )
+            raise SequenceError(message)
+        return None
 
     def roll(self) -> None:
         """Make the active segment final, unless it has no rows."""
@@ -217,6 +277,7 @@ class Appender:
         self._refusal = ""
         self._index = None
         self._active = None
+        self._sequences = None
         return end
 
     def _ready_end(self) -> LogEnd:
@@ -286,6 +347,13 @@ class Appender:
         index = segments.extend_index(index, segment)
         segments.write_index(index)
         self._sealed = segment, index
+        sequences = Sequences(end.segment_base, end.position, end.offset, self._control.cuts)
+        if self._control.sequenced:
+            sequences = advanced(self._sequences, segments, end)
+            self._control.sequenced = bool(sequences.stored)
+        sequences.segment_base, sequences.position = end.offset, 0
+        write_sequences(sequences, segments)
+        self._sequences = sequences
         # Published before the file is made: who finds the holder dead goes on from here.
         end = LogEnd(end.offset, 0, end.offset)
         self._control.publish_written(end)

@@ -29,6 +29,7 @@ _SYNC_FAILED = 320
 _SYNC_UNDER_WAY = 328
 _CUTS = 336
 _SETTLED = 344
+_SEQUENCED = 352
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
 
@@ -114,6 +115,15 @@ class ControlFile:
     @settled.setter
     def settled(self, offset: int) -> None:
         self._cells.write_word(_SETTLED, offset)
+
+    @property
+    def sequenced(self) -> bool:
+        """Whether frames of named producers may be there, as far as this boot knows."""
+        return self._cells.read_word(_SEQUENCED) != 0
+
+    @sequenced.setter
+    def sequenced(self, sequenced: bool) -> None:
+        self._cells.write_word(_SEQUENCED, int(sequenced))
 
     def written(self) -> LogEnd | None:
         """Return the written end; `None`: there is none (a new or damaged file)."""

@@ -20,6 +20,9 @@ FLAG_CONTROL = 1
 FLAG_COMPACTED = 2
 """Set in the flags of a frame whose rows have gaps between them, see the column `_offset`."""
 
+FLAG_SEQUENCED = 4
+"""Set in the flags of a frame whose sequence was checked: its owner has no later one before it."""
+
 _MAGIC = b"MSfh"
 _FIXED = struct.Struct("<4sIIIqqqqqqqqqqII")
 _MESSAGE = struct.Struct("<III")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self, Unpack, cast, overload
 
 import msgspec
@@ -33,6 +34,7 @@ from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
+from millstream.log.sender import BATCH_BYTES, BATCH_ROWS, LINGER_MS
 from millstream.log.settings import altered_config, parse_config
 from millstream.log.tier.mover import remove_all_moved
 from millstream.log.topic import Topic
@@ -305,23 +307,56 @@ class Log:
         self._topics.pop(topic.config.id, None)
         self._configs.pop(topic.config.id, None)
 
-    def producer(self, topic: str, *, writer: Writer | None = None) -> Producer:
-        """Return a producer for a topic; rows of a `writer` can be part of its transactions.
+    def producer(
+        self,
+        topic: str,
+        *,
+        name: str | None = None,
+        writer: Writer | None = None,
+        linger_ms: float = LINGER_MS,
+        batch_rows: int = BATCH_ROWS,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> Producer:
+        """Return a producer for a topic.
 
-        Raises `UnknownTopicError`, and `MirrorError` where the log follows another one.
+        Parameters
+        ----------
+        name
+            Of the producer, the same in every run: its appends are numbered, and each is stored
+            once, however often it is made. Opened again, it fences the one before, which can
+            append no more. Names are those of `transaction`, too.
+        writer
+            Rows of it can be part of its transactions.
+        linger_ms, batch_rows, batch_bytes
+            Rows that are sent one by one are appended after so long, or when they are so many.
+
+        Raises
+        ------
+        UnknownTopicError
+            Where there is none of that name.
+        MirrorError
+            Where the log follows another one.
         """
         self.refuse_mirror()
         found = self.topic(topic)
         partitions = [found.partition(index) for index in range(found.partitions)]
-        if writer is None:
-            return Producer(found.config, partitions, refresh=found.refreshed)
-        transactions = self.transactions
+        is_named = name is not None
+        if name is not None:
+            if writer is not None:
+                message = f"a producer has a name or a writer; got {name!r} and {writer.owner!r}"
+                raise OptionError(message)
+            writer = self.transactions.writer(name)
         return Producer(
             found.config,
             partitions,
+            self.clock,
             writer,
-            lambda: transactions.check(writer),
-            refresh=found.refreshed,
+            None if writer is None else partial(self.transactions.check, writer),
+            found.refreshed,
+            is_named=is_named,
+            linger_ms=linger_ms,
+            batch_rows=batch_rows,
+            batch_bytes=batch_bytes,
         )
 
     @overload

@@ -10,7 +10,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import SchemaMismatchError
 from millstream.log.appender import LOCK_NAME as APPEND_LOCK_NAME
-from millstream.log.appender import Appender
+from millstream.log.appender import Appender, Sequenced
 from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, columns_of_rows
 from millstream.log.condition import Condition
 from millstream.log.control_file import FILE_NAME as CONTROL_NAME
@@ -19,7 +19,7 @@ from millstream.log.cursor import FrameCursor
 from millstream.log.draft import Draft
 from millstream.log.encoding import EncodedBatch
 from millstream.log.frame import Frame
-from millstream.log.frame_header import FLAG_CONTROL, Damage, FrameHeader
+from millstream.log.frame_header import FLAG_CONTROL, FLAG_SEQUENCED, Damage, FrameHeader
 from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK_NAME
 from millstream.log.group_commit import GroupCommit
 from millstream.log.links import refuse_link
@@ -27,6 +27,7 @@ from millstream.log.row_time import first_row_at, largest_time_us
 from millstream.log.sealed import SealedSegments
 from millstream.log.segment import Segment
 from millstream.log.segments import Durability, SegmentRemovedError, Segments
+from millstream.log.sequences import StoredAppend
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.skipping import Skipping
 from millstream.log.tier.cache import SegmentCache
@@ -128,6 +129,7 @@ class Partition:
         transaction: int = 0,
         flags: int = 0,
         fence: Callable[[], None] | None = None,
+        follows: int | None = None,
     ) -> AppendResult:
         """Append the rows of `batch` as one frame; they are durable after `sync` only.
 
@@ -143,11 +145,17 @@ class Partition:
         fence
             Called inside the critical section, before offsets are assigned; what it raises
             ends the append, and nothing was written.
+        follows
+            Of a named producer: the sequence of its last append to this partition, as it knows;
+            0: whatever is there. Nothing is appended where the log has `sequence`, or a later one
+            of this owner: the result then has no rows and ends where that one does, or later.
 
         Raises
         ------
         SchemaMismatchError
             Where the batch has other columns.
+        SequenceError
+            Where the owner's append `follows` is not there.
         LogError
             Where the disk refused this append, or an earlier one or a sync: see `verify`.
         """
@@ -176,10 +184,20 @@ class Partition:
                 flags=flags,
             )
 
-        header = self._appender.append(draft, fence, header_at)
+        sequenced = None
+        if follows is not None:
+            flags |= FLAG_SEQUENCED
+            sequenced = Sequenced(owner_id, sequence, follows)
+        header = self._appender.append(draft, fence, header_at, sequenced)
+        if isinstance(header, StoredAppend):
+            return AppendResult(header.end_offset, header.end_offset)
         if self._ring is not None:
             self._ring()
         return AppendResult(header.base_offset, header.end_offset)
+
+    def last_sequence(self, owner_id: int) -> int:
+        """Return the sequence of a named producer's last append that is stored; 0: none is."""
+        return self._appender.last_sequence(owner_id)
 
     def sync(self, until_offset: int | None = None) -> None:
         """Return when the rows before `until_offset` (`None`: all written so far) are durable.

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
-from millstream.errors import OptionError, SchemaMismatchError, UnknownColumnError
+from millstream.clock import Clock
+from millstream.errors import (
+    MillstreamError,
+    OptionError,
+    SchemaMismatchError,
+    UnknownColumnError,
+)
 from millstream.log.columns import OPERATION_FIELD, OPTIONAL_COLUMNS, is_system
 from millstream.log.fitting import compacted, fit, frames_of
 from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
+from millstream.log.numbering import Numbering
 from millstream.log.partition import Partition
+from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
+from millstream.log.sender import Sender, fail, succeed
 from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
 
@@ -23,7 +34,7 @@ class Producer:
     """Appends to one topic; made by `Log.producer`.
 
     What was appended is durable, and seen by readers of `fsync` topics, after `flush`. Leaving
-    the `with` block flushes.
+    the `with` block flushes. One thread at a time.
 
     Parameters
     ----------
@@ -31,26 +42,37 @@ class Producer:
         Of the topic.
     partitions
         The topic's, in order.
+    clock
+        Of the log.
     writer
         Whose rows these are; `None`: nobody's, outside of any transaction.
     fence
         Raises when the writer was superseded; called inside every append.
     refresh
         Returns the configuration as it is now; `None`: it does not change.
+    is_named
+        Number the appends of the writer, so that each is stored once.
+    gathering
+        Options of a `Sender`.
 
     Examples
     --------
     >>> with log.producer("flights") as producer:  # doctest: +SKIP
     ...     producer.append(pa.table({"flight": [1545], "origin": ["EWR"]}))
+    ...     producer.send({"flight": 1714, "origin": "LGA"})
     """
 
     def __init__(
         self,
         config: TopicConfig,
         partitions: list[Partition],
+        clock: Clock,
         writer: Writer | None = None,
         fence: Callable[[], None] | None = None,
         refresh: Callable[[], TopicConfig] | None = None,
+        *,
+        is_named: bool = False,
+        **gathering: Any,
     ) -> None:
         self._config = config
         self._refresh = refresh or (lambda: config)
@@ -60,6 +82,11 @@ class Producer:
         self._sequence = 0
         self._turn = 0
         self._touched: set[int] = set()
+        self._numbering: Numbering | None = None
+        if is_named:
+            assert writer is not None, "a named producer has a writer"
+            self._numbering = Numbering(writer.owner_id, partitions)
+        self._sender = Sender(config, clock, self._append_sent, self._sync_touched, **gathering)
         self.rows_appended = 0
         """Rows given to the log by this producer."""
 
@@ -71,6 +98,7 @@ class Producer:
         transaction: int = 0,
         timestamps: Timestamps | None = None,
         headers: Headers | None = None,
+        sequence: int | None = None,
     ) -> None:
         """Append rows, in their order within a partition.
 
@@ -90,29 +118,95 @@ class Producer:
         headers
             Each row's: a mapping or pairs of text and bytes, or `None`; or an Arrow array of
             `list<struct<key: string, value: binary>>`.
+        sequence
+            Of a named producer: the number of this append, of the user's own counting, that
+            grows from one append to the next. The same number again is the same append: what of
+            its rows is in the log is left as it is, also in another life of the producer. By
+            default the next one, or that of the append that failed, where `rows` is the very
+            same object.
 
         Raises
         ------
         SchemaMismatchError, UnknownColumnError, OversizedRowError
             Where the rows do not fit the topic; nothing was appended then.
+        SequenceError
+            Where `sequence` is below one that was appended, or rows before it were lost.
         FencedError
             Where the writer was superseded.
         LogError
             Where the disk refused.
         """
         assert transaction == 0 or self._writer is not None, "a transaction has a writer"
-        rows = with_extras(rows, self._config.name, timestamps, headers)
-        fitted = [each for batch in _batches(rows) for each in self._fit(batch)]
-        for batch in fitted:
-            self._append(self._with_operation(batch, APPEND), partition, transaction)
+        all_rows = with_extras(rows, self._config.name, timestamps, headers)
+        batches = [
+            self._with_operation(each, APPEND)
+            for batch in _batches(all_rows)
+            for each in self._fit(batch)
+        ]
+        self._append_all(batches, rows, partition, transaction, sequence)
 
-    def delete(self, keys: pa.RecordBatch | pa.Table, *, transaction: int = 0) -> None:
+    def send(
+        self,
+        row: Mapping[str, Any] | None = None,
+        /,
+        *,
+        partition: int | None = None,
+        timestamp: Any = None,
+        headers: RowHeaders | None = None,
+        **values: Any,
+    ) -> Future[None]:
+        """Append one row, soon: it is gathered with others into a batch.
+
+        Parameters
+        ----------
+        row
+            Values by column; or they are given by keywords. A column that is missing is null.
+        partition
+            As for `append`.
+        timestamp
+            Of the row, in a topic without a time column: a `datetime`, or microseconds since 1970.
+        headers
+            Of the row: bytes by text.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Done when the row is durable, or has the error. Rows of a batch share one.
+
+        Raises
+        ------
+        UnknownColumnError
+            Where the topic has no such column; the row was not taken.
+        SchemaMismatchError
+            Where a row of the batch that is full now does not fit; none of it was appended.
+        MillstreamError
+            What went wrong with rows sent before, where nobody was told yet.
+        """
+        given = values if row is None else row
+        try:
+            return self._sender.send(given, partition, timestamp, headers)
+        except UnknownColumnError:
+            known, self._config = self._config, self._refresh()
+            if self._config.schema.equals(known.schema):
+                raise
+            self._sender.adopt(self._config)  # somebody added the column
+            return self._sender.send(given, partition, timestamp, headers)
+
+    def delete(
+        self,
+        keys: pa.RecordBatch | pa.Table,
+        *,
+        transaction: int = 0,
+        sequence: int | None = None,
+    ) -> None:
         """Append tombstones: the rows of `keys` are gone from the table.
 
         Parameters
         ----------
         keys
             The topic's key columns; others are left out, but for `_timestamp` and `_headers`.
+        transaction, sequence
+            As for `append`.
 
         Raises
         ------
@@ -132,20 +226,52 @@ class Producer:
                     "it is; create the topic with it nullable"
                 )
                 raise SchemaMismatchError(message)
+        batches = []
         for batch in _batches(keys):
             missing = [name for name in config.key if name not in batch.schema.names]
             if missing:
                 message = f"a delete from {config.name!r} needs key column {missing[0]!r}"
                 raise SchemaMismatchError(message)
             extras = [name for name in batch.schema.names if name in OPTIONAL_COLUMNS]
-            for fitted in self._fit(batch.select([*config.key, *extras])):
-                self._append(self._with_operation(fitted, TOMBSTONE), None, transaction)
+            fitted = self._fit(batch.select([*config.key, *extras]))
+            batches += [self._with_operation(each, TOMBSTONE) for each in fitted]
+        self._append_all(batches, keys, None, transaction, sequence)
 
     def flush(self) -> None:
-        """Return when every row appended so far is durable; one fsync a partition at most."""
-        for index in sorted(self._touched):
-            self._partitions[index].sync()
-        self._touched.clear()
+        """Return when every row appended or sent so far is durable; one fsync a partition at most.
+
+        Raises
+        ------
+        MillstreamError
+            Where the disk refused, or what went wrong with rows sent before, if nobody was told.
+        """
+        sender = self._sender
+        with sender.guard:
+            try:
+                sender.append_gathered()
+            finally:
+                unsynced = sender.take_unsynced()
+                try:
+                    self._sync_touched()
+                except BaseException as error:
+                    fail(unsynced, error)
+                    raise
+                succeed(unsynced)
+            self._touched.clear()
+            sender.tell()
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last append; at first the highest that any partition has of it.
+
+        Where a named producer goes on: after a kill with this one again, which may be stored in
+        part; after a power cut with the one after the last that was flushed.
+        """
+        return self._named().last
+
+    def stored_sequences(self) -> list[int]:
+        """Return for each partition the number of the last append that has rows there; 0: none."""
+        return self._named().stored()
 
     def touched(self) -> list[int]:
         """Return the partitions that have rows which were not flushed."""
@@ -153,7 +279,10 @@ class Producer:
 
     def close(self) -> None:
         """Flush."""
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            self._sender.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +295,66 @@ class Producer:
     ) -> None:
         if error is None:
             self.close()
+            return
+        if self._sender.is_used:
+            # What was sent is on its way, whatever happened here; this error is the one to tell.
+            with suppress(MillstreamError):
+                self.close()
+
+    def _named(self) -> Numbering:
+        if self._numbering is None:
+            message = "only a named producer numbers its appends: log.producer(topic, name=…)"
+            raise OptionError(message)
+        return self._numbering
+
+    def _sync_touched(self) -> None:
+        try:
+            for index in sorted(self._touched):
+                self._partitions[index].sync()
+        except MillstreamError:
+            if self._numbering is not None:
+                self._numbering.lost()
+            raise
+
+    def _append_sent(self, batch: pa.RecordBatch, partition: int | None) -> None:
+        """Append rows that were sent, which have the topic's columns."""
+        frames = [self._with_operation(each, APPEND) for each in frames_of(batch, self._config)]
+        self._append_numbered(frames, batch, partition, 0, None)
+
+    def _append_all(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        rows: object,
+        partition: int | None,
+        transaction: int,
+        sequence: int | None,
+    ) -> None:
+        with self._sender.guard:
+            self._sender.append_gathered()  # they came first
+            self._append_numbered(batches, rows, partition, transaction, sequence)
+
+    def _append_numbered(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        rows: object,
+        partition: int | None,
+        transaction: int,
+        sequence: int | None,
+    ) -> None:
+        numbering = self._numbering
+        if numbering is None:
+            if sequence is not None:
+                self._named()
+            for batch in batches:
+                self._append(batch, partition, transaction)
+            return
+        if transaction:
+            message = "a named producer appends outside of transactions; use log.transaction(…)"
+            raise OptionError(message)
+        self._turn = numbering.begin(rows, sequence)  # again, it goes to the same partition
+        for batch in batches:
+            self._append(batch, partition, 0)
+        numbering.done()
 
     def _append(self, batch: pa.RecordBatch, partition: int | None, transaction: int) -> None:
         count = len(self._partitions)
@@ -192,7 +381,10 @@ class Producer:
 
     def _write(self, index: int, batch: pa.RecordBatch, transaction: int) -> None:
         writer = self._writer
+        follows = None
         self._sequence += 1
+        if self._numbering is not None:
+            self._sequence, follows = self._numbering.next_frame(index)
         self._partitions[index].append(
             batch,
             owner_id=0 if writer is None else writer.owner_id,
@@ -200,7 +392,10 @@ class Producer:
             sequence=self._sequence,
             transaction=transaction,
             fence=self._fence,
+            follows=follows,
         )
+        if self._numbering is not None:
+            self._numbering.stored_frame(index, self._sequence)
         self._touched.add(index)
         self.rows_appended += batch.num_rows
 

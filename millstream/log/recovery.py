@@ -59,6 +59,7 @@ class Recovery:
             self.control.count_cut()
         self.control.publish_written(end)
         self.control.publish_durable(end)
+        self.control.sequenced = end.offset > 0  # the next roll finds out
         self.control.settled = 0  # in durability `os` there may be other rows now
         self.control.sync_under_way = False
         self.control.sync_failed = False

@@ -17,6 +17,8 @@ from millstream.log.row_time import TIME_MIN
 from millstream.log.segment import MOVED_SUFFIX, Segment, segment_bases, segment_file_name
 from millstream.log.segment import SUFFIX as SEGMENT_SUFFIX
 from millstream.log.segments import Segments
+from millstream.log.sequences import SUFFIX as SEQUENCES_SUFFIX
+from millstream.log.sequences import sequences_file_name
 from millstream.log.skipping import store_statistics
 from millstream.log.tier.mover import move_out, remove_moved
 from millstream.storage import AppendFile
@@ -81,7 +83,8 @@ class SealedSegments:
             self.remove_moved(segment.head.base_offset)
             self._storage.remove(f"{self._directory}/{segment_file_name(segment.head.base_offset)}")
         for segment in segments:
-            self._storage.remove(self._index_path(segment.head.base_offset))
+            for path in self._paths_beside(segment.head.base_offset):
+                self._storage.remove(path)
         self._segments.relist()
 
     def replace(self, sources: Sequence[Segment], write: Callable[[AppendFile], None]) -> Segment:
@@ -112,7 +115,8 @@ class SealedSegments:
         for source in sources[1:]:
             storage.remove(segments.path(source.head.base_offset))
         for source in sources[1:]:
-            storage.remove(self._index_path(source.head.base_offset))
+            for path in self._paths_beside(source.head.base_offset):
+                storage.remove(path)
         segments.relist()
         replaced = segments.open(base, segments.end())
         index = segments.index_of(replaced, is_active=False)
@@ -141,7 +145,7 @@ class SealedSegments:
             elif storage.exists(f"{directory}/{segment_file_name(base)}"):
                 self.remove_moved(base)  # it was rewritten here, or not quite moved
         for name in names:
-            stem = name.removesuffix(INDEX_SUFFIX)
+            stem = name.removesuffix(INDEX_SUFFIX).removesuffix(SEQUENCES_SUFFIX)
             if stem == name or not stem.isdigit() or int(stem) in kept:
                 continue
             if int(stem) < durable.segment_base:
@@ -159,6 +163,10 @@ class SealedSegments:
     def remove_moved(self, base: int) -> None:
         """Remove a segment from the store of objects where it is in one."""
         remove_moved(self._storage, self._directory, base)
+
+    def _paths_beside(self, base: int) -> Sequence[str]:
+        """Return what goes with a segment: its index, and what is known of the rows before it."""
+        return [self._index_path(base), f"{self._directory}/{sequences_file_name(base)}"]
 
     def _index_path(self, base: int) -> str:
         return f"{self._directory}/{index_file_name(base)}"

@@ -272,7 +272,7 @@ class TestDurability:
     def test_an_index_is_done_without_where_the_disk_refuses_it(self, log: Log) -> None:
         topic = log.create_topic("x", SCHEMA, config={"segment.bytes": 1_500})
         assert isinstance(log.storage, MemoryStorage)
-        for _ in range(2):  # for the index, and once more for it with the statistics
+        for _ in range(3):  # for the index, what is beside it, and the index with statistics
             log.storage.fail("write_file", OSError(28, "No space left on device"))
         with log.producer("x") as producer:
             for each in range(12):

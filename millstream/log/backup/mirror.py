@@ -23,6 +23,7 @@ from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK
 from millstream.log.index import index_file_name
 from millstream.log.log import MIRROR_FILE, Log
 from millstream.log.segment import segment_bases, segment_file_name
+from millstream.log.sequences import sequences_file_name
 from millstream.storage import Storage
 
 _LOCK = "mirror.lock"
@@ -131,6 +132,7 @@ class Mirror:
                 if base not in kept:
                     self._storage.remove(f"{directory}/{segment_file_name(base)}")
                     self._storage.remove(f"{directory}/{index_file_name(base)}")
+                    self._storage.remove(f"{directory}/{sequences_file_name(base)}")
                     done.segments_removed += 1
 
     def _copy_segment(self, picture: SegmentPicture) -> int:

@@ -109,6 +109,7 @@ class RemotePartition:
         transaction: int = 0,
         flags: int = 0,
         fence: Callable[[], None] | None = None,
+        follows: int | None = None,
     ) -> AppendResult:
         """Append the rows of `batch` as one frame; see `Partition.append`.
 
@@ -116,6 +117,7 @@ class RemotePartition:
         this class that gives sequences, for an append may have to be sent twice.
         """
         del fence, sequence
+        assert follows is None, "a named producer asks for its last sequence first"
         expected = columns_of_rows(self.schema, batch.schema.names)
         if not batch.schema.equals(expected):
             raise SchemaMismatchError(mismatch(self.name, expected, batch.schema))
@@ -140,6 +142,14 @@ class RemotePartition:
         # Later appends lie behind this one. Where threads race this may go back; no matter.
         self._since = answer.end_offset
         return AppendResult(answer.base_offset, answer.end_offset)
+
+    def last_sequence(self, owner_id: int) -> int:
+        """Raise `OptionError`: a server numbers no appends of named producers."""
+        message = (
+            f"a named producer needs the log's own directory; {self.name} is served (owner "
+            f"{owner_id}): open the directory there, or leave the name out"
+        )
+        raise OptionError(message)
 
     def sync(self, until_offset: int | None = None) -> None:
         """Return when the rows before `until_offset` (`None`: all) are durable."""
