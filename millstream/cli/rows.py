@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
+from millstream.cli.json_values import has_floats, is_plain, read_lines
 from millstream.errors import SchemaMismatchError, nearest
 
 CHUNK_BYTES = 1 << 20
@@ -59,9 +60,22 @@ class JsonLines:
         self._schema = schema
         # A null that the topic forbids is found by `parse_chunk`, which can name the column.
         self._lenient = schema and pa.schema([field.with_nullable(True) for field in schema])
+        self._is_plain = schema is None or all(is_plain(field.type) for field in schema)
+        self._has_floats = schema is not None and any(has_floats(field.type) for field in schema)
 
     def read(self, records: list[bytes]) -> pa.Table:
         """Return one row per line; fields that a line leaves out are null."""
+        if self._lenient is None:
+            return self._parsed(records)
+        if self._is_plain:
+            try:
+                return self._parsed(records)
+            except pa.ArrowInvalid:
+                if not self._has_floats:  # else one may be written as "NaN"
+                    raise
+        return read_lines(records, self._lenient)
+
+    def _parsed(self, records: list[bytes]) -> pa.Table:
         options = pyarrow.json.ParseOptions(
             explicit_schema=self._lenient,
             unexpected_field_behavior="infer" if self._schema is None else "error",

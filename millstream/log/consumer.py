@@ -46,8 +46,8 @@ class Consumer:
         Tells how long a poll has waited.
     start
         `"beginning"` or `"end"` of each partition.
-    columns, isolation
-        As for `PartitionReader`.
+    columns, isolation, where
+        As for `PartitionReader`; columns and conditions perhaps by topic.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class Consumer:
         start: str = "beginning",
         columns: Columns = None,
         isolation: Isolation = "read_committed",
+        where: object = None,
     ) -> None:
-        self._set_up(topics, clock, columns, isolation)
+        self._set_up(topics, clock, columns, isolation, where)
         if start not in {"beginning", "end"}:
             message = f"start is 'beginning' or 'end'; got {start!r}"
             raise OptionError(message)
@@ -71,7 +72,12 @@ class Consumer:
             self.seek_end()
 
     def _set_up(
-        self, topics: Sequence[Topic], clock: Clock, columns: Columns, isolation: Isolation
+        self,
+        topics: Sequence[Topic],
+        clock: Clock,
+        columns: Columns,
+        isolation: Isolation,
+        where: object,
     ) -> None:
         """Keep what every consumer has; it reads no partition yet."""
         self._topics = {topic.name: topic for topic in topics}
@@ -79,6 +85,7 @@ class Consumer:
         self._bells = topics[0].bells
         self._columns = columns
         self._isolation: Isolation = isolation
+        self._where = where
         self._turn = 0
         self._readers: dict[TopicPartition, PartitionReader] = {}
         self._paused: set[TopicPartition] = set()
@@ -178,8 +185,15 @@ class Consumer:
         columns = self._columns
         if isinstance(columns, Mapping):
             columns = columns.get(place.topic)
+        where = self._where
+        if isinstance(where, Mapping):
+            where = where.get(place.topic)
         return self._topics[place.topic].reader(
-            place.partition, offset=offset, columns=columns, isolation=self._isolation
+            place.partition,
+            offset=offset,
+            columns=columns,
+            isolation=self._isolation,
+            where=where,
         )
 
     def _first_offset(self, place: TopicPartition) -> int:

@@ -83,7 +83,7 @@ class Log:
     >>> log.create_topic("flights", schema, partitions=4, key=["tailnum"])  # doctest: +SKIP
     """
 
-    def __new__(cls, path: str | os.PathLike[str] = "", **_: object) -> Self:
+    def __new__(cls, path: str | os.PathLike[str] = "", *_: object, **__: object) -> Self:
         """Return the log of an address where `path` is one."""
         if cls is Log and is_address(os.fspath(path)):
             from millstream.log.remote.remote_log import RemoteLog
@@ -368,6 +368,7 @@ class Log:
         start: Start = "beginning",
         columns: Columns = None,
         isolation: Isolation = "read_committed",
+        where: object = None,
     ) -> Consumer: ...
 
     @overload
@@ -380,6 +381,7 @@ class Log:
         start: Start = "beginning",
         columns: Columns = None,
         isolation: Isolation = "read_committed",
+        where: object = None,
         **options: Unpack[MemberOptions],
     ) -> GroupConsumer: ...
 
@@ -392,6 +394,7 @@ class Log:
         start: Start = "beginning",
         columns: Columns = None,
         isolation: Isolation = "read_committed",
+        where: object = None,
         **options: Unpack[MemberOptions],
     ) -> Consumer:
         """Return a consumer of topics: of all their partitions, or of its share in a group.
@@ -409,21 +412,23 @@ class Log:
         start
             `"beginning"` or `"end"`; in a group, where nothing is committed, or what is
             committed is out of range, or then `"error"`.
-        columns, isolation
-            As for `Topic.reader`; columns perhaps by topic.
+        columns, isolation, where
+            As for `Topic.reader`; columns and conditions perhaps by topic.
         **options
             Of a member: see `millstream.log.groups.consumer.GroupOptions`.
         """
         names = [topics] if isinstance(topics, str) else list(topics)
         if group is not None:
             settings = GroupOptions(start=start, **options)
-            return self._groups.consumer(names, group, member, settings, columns, isolation)
+            return self._groups.consumer(names, group, member, settings, columns, isolation, where)
         if member is not None or options:
             given = ["member"] if member is not None else sorted(options)
             message = f"{given[0]!r} is an option of a group's consumer; name the group, too"
             raise OptionError(message)
         found = [self.topic(name) for name in names]
-        return Consumer(found, self.clock, start=start, columns=columns, isolation=isolation)
+        return Consumer(
+            found, self.clock, start=start, columns=columns, isolation=isolation, where=where
+        )
 
     def member(
         self, topics: Sequence[str], group: str, member: str | None, session_timeout_us: int

@@ -48,7 +48,7 @@ class TestFormats:
         assert out == '"time","user","n"\n'
 
     def test_a_table_for_a_person(self, millstream: Command) -> None:
-        code, out, error = millstream("consume", "clicks", "--max", 3, "--columns", "user,n")
+        code, out, error = millstream("consume", "clicks", "--limit", 3, "--columns", "user,n")
         assert code == 0
         assert out.split()[:3] == ["clicks", "user", "n"]
         assert len(out.splitlines()) == 3 + 3
@@ -60,7 +60,7 @@ class TestFormats:
         assert millstream("produce", "clicks", stdin=rows)[0] == 0
         _, out, error = millstream("consume", "clicks")
         assert len(out.splitlines()) == 3 + 20
-        assert error == "the first 20 rows; more with --max\n"
+        assert error == "the first 20 rows; more with --limit\n"
 
     def test_reading_starts_where_it_is_told(self, millstream: Command) -> None:
         def numbers(start: str) -> list[int]:
@@ -83,7 +83,7 @@ class TestFormats:
     def test_nonsense_options_are_refused(self, millstream: Command) -> None:
         assert millstream("consume", "clicks", "--from", "yesterday")[0] == 2
         assert millstream("consume", "clicks", "--format", "xml")[0] == 2
-        assert millstream("consume", "clicks", "--max", "0")[0] == 2
+        assert millstream("consume", "clicks", "--limit", "0")[0] == 2
         assert millstream("nonsense")[0] == 2
 
 
@@ -110,7 +110,7 @@ class TestFollow:
 
         late = threading.Timer(0.1, append)
         late.start()
-        _, out, _ = millstream("consume", "clicks", "--follow", "--max", 10, "--format", "jsonl")
+        _, out, _ = millstream("consume", "clicks", "--follow", "--limit", 10, "--format", "jsonl")
         late.join()
         assert [json.loads(line)["n"] for line in out.splitlines()] == [*range(8), 0, 1]
 
@@ -144,3 +144,66 @@ class TestCells:
             "text",
             "n     20",
         ]
+
+
+@pytest.mark.usefixtures("clicks")
+class TestWhatIsRead:
+    @staticmethod
+    def numbers(millstream: Command, *options: object) -> list[int]:
+        code, out, error = millstream("consume", "clicks", "--format", "jsonl", *options)
+        assert code == 0, error
+        return [json.loads(line)["n"] for line in out.splitlines()]
+
+    def test_rows_that_fulfil_a_condition(self, millstream: Command) -> None:
+        assert self.numbers(millstream, "--where", "n > 5 or user = 'b' and n < 2") == [1, 6, 7]
+        assert self.numbers(millstream, "--where", "time >= '2024-01-01T11:00'") == [6, 7]
+        code, _, error = millstream("consume", "clicks", "--where", "usr = 'a'")
+        assert (code, "did you mean 'user'?" in error) == (2, True)
+        code, _, error = millstream("consume", "clicks", "--where", "n > 'a'")
+        assert (code, "column 'n' of topic 'clicks' is int64" in error) == (2, True)
+
+    def test_rows_from_a_time_on(self, millstream: Command) -> None:
+        assert self.numbers(millstream, "--from", "2024-01-01T11:00") == [6, 7]
+        assert self.numbers(millstream, "--from", "2024-01-01T12:10+01:00") == [7]
+
+    def test_what_the_log_knows_of_a_row(self, millstream: Command) -> None:
+        _, out, _ = millstream(
+            "consume", "clicks", "--show", "partition,offset,timestamp,headers", "--columns", "n",
+            "--format", "jsonl", "--from", 7,
+        )  # fmt: skip
+        row = json.loads(out)
+        assert row == {
+            "_partition": 0,
+            "_offset": 7,
+            "_timestamp": "2024-01-01T11:10:00Z",
+            "_headers": None,
+            "n": 7,
+        }
+        code, _, error = millstream("consume", "clicks", "--show", "size")
+        assert (code, "--show takes partition, offset" in error) == (2, True)
+
+    def test_some_partitions(self, millstream: Command, log_directory: Path) -> None:
+        topic = Log(log_directory).create_topic(
+            "many", pa.schema([("n", pa.int64())]), partitions=3
+        )
+        with Log(log_directory).producer("many") as producer:
+            for index in range(3):
+                producer.append(pa.table({"n": [index]}), partition=index)
+        _, out, _ = millstream("consume", topic.name, "--partition", "0,2", "--format", "csv")
+        assert out.split() == ['"n"', "0", "2"]
+        code, _, error = millstream("consume", "many", "--partition", "3")
+        assert (code, "has partitions 0 to 2; got 3" in error) == (2, True)
+        assert millstream("consume", "many", "--partition", "x")[0] == 2
+
+    def test_an_arrow_stream_for_a_pipe(self, log_directory: Path) -> None:
+        command = ("consume", "clicks", "--format", "arrow", "--where", "n >= 6")
+        with started(log_directory, *command) as process:
+            assert isinstance(process.stdout, io.TextIOWrapper)
+            table = pa.ipc.open_stream(process.stdout.buffer.read()).read_all()
+        assert table.equals(Log(log_directory).topic("clicks").to_arrow(where=("n", ">=", 6)))
+
+    def test_what_has_no_form_in_csv(self, millstream: Command, log_directory: Path) -> None:
+        Log(log_directory).create_topic("nested", pa.schema([("tags", pa.list_(pa.string()))]))
+        code, _, error = millstream("consume", "nested", "--format", "csv")
+        assert code == 2
+        assert "column 'tags' is list<item: string>, which has no form in CSV" in error

@@ -95,7 +95,7 @@ def test_a_mistake_in_a_job_is_said_at_its_line(log: Log, line: str, said: str) 
         (["consume", "click"], "did you mean 'clicks'?"),
         (["topics", "describe", "click"], "did you mean 'clicks'?"),
         (["consume", "clicks", "--columns", "usr"], "did you mean 'user'?"),
-        (["consume", "clicks", "--from", "noon"], "--from must be beginning, end or an offset"),
+        (["consume", "clicks", "--from", "noon"], "--from must be beginning, end, an offset"),
         (["consume", "clicks", "--log", "/nowhere"], "there is no log in '/nowhere'"),
         (["run", "nowhere.py"], "there is no script 'nowhere.py'"),
     ],
@@ -111,7 +111,7 @@ def test_a_mistake_on_the_command_line(
     ("arguments", "said"),
     [
         (["consume"], "Missing argument 'TOPIC'"),
-        (["consume", "clicks", "--max", "0"], "Invalid value for '--max'"),
+        (["consume", "clicks", "--limit", "0"], "Invalid value for '--limit'"),
         (["run", "job.py", "--parallelism", "none"], "Invalid value for '--parallelism'"),
         (["run", "job.py", "--until", "noon"], "Invalid value for '--until'"),
         (["topics", "list", "--lgo", "x"], "No such option: --lgo"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from millstream.log import Log
@@ -95,3 +97,135 @@ def test_a_format_that_cannot_be_told(millstream: Command, tmp_path: Path) -> No
     code, _, error = millstream("produce", "clicks", tmp_path / "rows.txt", "--create")
     assert code == 2
     assert "--format" in error
+
+
+MIXED = b'{"n": 1}\nnonsense\n{"n": 2}\n\n{"n": "x"}\n{"m": 1}\n{"n": 3}\n'
+
+
+@pytest.mark.usefixtures("clicks")
+class TestBadLines:
+    def test_they_go_to_a_file_and_the_others_are_appended(
+        self, millstream: Command, tmp_path: Path
+    ) -> None:
+        (tmp_path / "rows.jsonl").write_bytes(MIXED)
+        bad = tmp_path / "bad"
+        code, _, error = millstream(
+            "produce", "clicks", tmp_path / "rows.jsonl", "--bad-lines", bad
+        )
+        assert code == 0
+        assert "3 rows appended to 'clicks'" in error
+        assert f"3 lines could not be used: see {bad}" in error
+        assert f"{tmp_path / 'rows.jsonl'}, line 5: " in error
+        assert bad.read_bytes() == b'nonsense\n{"n": "x"}\n{"m": 1}\n'
+        assert _numbers(millstream) == [1, 2, 3]
+
+    def test_lines_of_csv_stand_below_their_header(
+        self, millstream: Command, tmp_path: Path
+    ) -> None:
+        text = b'user,n\n"a\nb",1\nc,x\nd,2\n'
+        code, _, error = millstream(
+            "produce", "clicks", "--format", "csv", "--bad-lines", tmp_path / "bad", stdin=text
+        )
+        assert code == 0
+        assert "standard input, line 4: " in error
+        assert (tmp_path / "bad").read_bytes() == b"user,n\nc,x\n"
+        assert _numbers(millstream) == [1, 2]
+
+    def test_a_file_that_is_there_is_not_written_over(
+        self, millstream: Command, tmp_path: Path
+    ) -> None:
+        (tmp_path / "bad").touch()
+        code, _, error = millstream(
+            "produce", "clicks", "--bad-lines", tmp_path / "bad", stdin=MIXED
+        )
+        assert code == 2
+        assert "exists; bad lines go to a file of their own" in error
+        assert _numbers(millstream) == []
+
+    def test_no_file_is_made_where_there_are_none(
+        self, millstream: Command, tmp_path: Path
+    ) -> None:
+        code, *_ = millstream(
+            "produce", "clicks", "--bad-lines", tmp_path / "bad", stdin=b'{"n": 1}\n'
+        )
+        assert code == 0
+        assert not (tmp_path / "bad").exists()
+
+    def test_only_text_has_lines(self, millstream: Command, tmp_path: Path) -> None:
+        code, _, error = millstream(
+            "produce", "clicks", tmp_path / "x.parquet", "--bad-lines", tmp_path / "bad"
+        )
+        assert code == 2
+        assert "--bad-lines is for text; parquet has no lines" in error
+
+
+def _numbers(millstream: Command) -> list[int]:
+    """What was appended to the eight clicks."""
+    code, out, _ = millstream("consume", "clicks", "--from", "8", "--format", "jsonl")
+    assert code == 0
+    return [json.loads(line)["n"] for line in out.splitlines()]
+
+
+@pytest.mark.usefixtures("clicks")
+def test_all_rows_go_to_one_partition_where_that_is_asked(
+    millstream: Command, log_directory: Path
+) -> None:
+    Log(log_directory).create_topic("many", pa.schema([("n", pa.int64())]), partitions=3)
+    assert millstream("produce", "many", "--partition", 1, stdin=b'{"n": 1}\n' * 5)[0] == 0
+    assert Log(log_directory).topic("many").stable_ends() == [0, 5, 0]
+    code, _, error = millstream("produce", "many", "--partition", 3, stdin=b'{"n": 1}\n')
+    assert code == 2
+    assert "has partitions 0 to 2; got 3" in error
+
+
+TABLE = pa.table(
+    {"n": pa.array([1, None], pa.int32()), "tags": pa.array([["a"], []], pa.list_(pa.string()))}
+)
+
+
+def _write_table(path: Path) -> None:
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(TABLE, path)
+        return
+    kind = pa.ipc.new_file if path.suffix == ".arrow" else pa.ipc.new_stream
+    with kind(path, TABLE.schema) as writer:
+        writer.write_table(TABLE)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".arrows"])
+def test_columns_come_from_files_and_pipes(
+    millstream: Command, tmp_path: Path, log_directory: Path, suffix: str
+) -> None:
+    path = tmp_path / f"rows{suffix}"
+    _write_table(path)
+    assert millstream("produce", "new", path, "--create")[0] == 0
+    format_ = "parquet" if suffix == ".parquet" else "arrow"
+    code, _, error = millstream("produce", "new", "--format", format_, stdin=path.read_bytes())
+    assert code == 0, error
+    assert Log(log_directory).topic("new").to_arrow().equals(pa.concat_tables([TABLE, TABLE]))
+
+
+@pytest.mark.usefixtures("clicks")
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.parquet", b"nonsense", "cannot be read as parquet"),
+        ("x.arrow", b"nonsense", "cannot be read as arrow"),
+    ],
+)
+def test_a_file_that_is_something_else(
+    millstream: Command, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    code, _, error = millstream("produce", "clicks", tmp_path / name)
+    assert code == 2
+    assert f"{tmp_path / name} {words}" in error
+
+
+@pytest.mark.usefixtures("clicks")
+def test_columns_that_the_topic_does_not_have(millstream: Command, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    _write_table(path)
+    code, _, error = millstream("produce", "clicks", path)
+    assert code == 2
+    assert "'tags'" in error

@@ -80,7 +80,7 @@ def say_where_to_go(directory: Path, job: Path, picture: Path, elapsed_s: float)
     program = _program()
     for command in (
         f"{program} topics describe flights --log {log}",
-        f"{program} consume late_departures --log {log} --max 5",
+        f"{program} consume late_departures --log {log} --limit 5",
         f"{program} run {escape(str(job))} --log {log} --until end \\\n"
         "       --name patient -- --lateness 2h --output patient",
     ):

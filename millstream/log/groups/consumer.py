@@ -85,7 +85,7 @@ class GroupConsumer(Consumer):
         Returns the topic of a name, as it is now.
     names
         Of the topics.
-    clock, columns, isolation
+    clock, columns, isolation, where
         As for `Consumer`.
     group, member
         The group's name, and this member in it.
@@ -110,8 +110,9 @@ class GroupConsumer(Consumer):
         options: GroupOptions,
         columns: Columns = None,
         isolation: Isolation = "read_committed",
+        where: object = None,
     ) -> None:
-        self._set_up([find_topic(name) for name in names], clock, columns, isolation)
+        self._set_up([find_topic(name) for name in names], clock, columns, isolation, where)
         self._find_topic = find_topic
         self.group = group
         self.options = options

@@ -101,6 +101,7 @@ class Groups:
         options: GroupOptions,
         columns: Columns,
         isolation: Isolation,
+        where: object,
     ) -> GroupConsumer:
         """Return a consumer that is a member of a group once it polls."""
         joining = self.member(topics, group, member, options.session_timeout_ms * 1_000)
@@ -113,6 +114,7 @@ class Groups:
             options=options,
             columns=columns,
             isolation=isolation,
+            where=where,
         )
 
     def member(
