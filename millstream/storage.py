@@ -186,6 +186,14 @@ class Storage(Protocol):
         """
         ...
 
+    def run_later(self, name: str, work: Callable[[Callable[[], bool]], None]) -> None:
+        """Do `work` soon, beside the caller; not, where work of that name waits already.
+
+        It gets a function that tells whether to stop, for the process ends. It may not be done
+        at all, and what goes wrong in it is a warning.
+        """
+        ...
+
 
 class Objects(Protocol):
     """Whole byte strings under names, as an object store or a folder on a spare disk has them.

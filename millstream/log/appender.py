@@ -73,16 +73,24 @@ class Appender:
         Stamps frames and segments.
     settings
         Of the topic.
+    on_sealed
+        Called after an append that sealed a segment, outside of the critical section.
     """
 
     def __init__(
-        self, segments: Segments, commit: GroupCommit, clock: Clock, settings: LiveSettings
+        self,
+        segments: Segments,
+        commit: GroupCommit,
+        clock: Clock,
+        settings: LiveSettings,
+        on_sealed: Callable[[], None] | None = None,
     ) -> None:
         self._segments = segments
         self._control = segments.control
         self._commit = commit
         self._clock = clock
         self._settings = settings
+        self._on_sealed = on_sealed
         self._lock_path = f"{segments.directory}/{LOCK_NAME}"
         self._appends = 0
         self._appends_told = 0
@@ -141,6 +149,8 @@ class Appender:
             # Outside of the critical section: it takes as long as reading the segment.
             sealed, self._sealed = self._sealed, None
             store_statistics(self._segments, *sealed)
+            if self._on_sealed is not None:
+                self._on_sealed()
         return header
 
     def _write_frame(self, encoded: EncodedBatch, header_at: HeaderAt, end: LogEnd) -> FrameHeader:

@@ -70,6 +70,8 @@ class Partition:
         Called after what readers may see has become more.
     cache
         Of segments that were moved to a store of objects.
+    on_sealed
+        Called after an append that sealed a segment.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class Partition:
         time_column: str | None = None,
         ring: Callable[[], None] | None = None,
         cache: SegmentCache | None = None,
+        on_sealed: Callable[[], None] | None = None,
     ) -> None:
         self._layouts = SegmentLayouts(schema)
         self.directory = directory
@@ -111,7 +114,7 @@ class Partition:
         """Its sealed segments, for a cleaner."""
         self._commit = GroupCommit(self._segments, ring)
         self._ring = ring if durability == "os" else None
-        self._appender = Appender(self._segments, self._commit, clock, self.settings)
+        self._appender = Appender(self._segments, self._commit, clock, self.settings, on_sealed)
         self._appender.recover_if_needed()
 
     def adopt(self, schema: pa.Schema) -> None:
@@ -235,6 +238,10 @@ class Partition:
     def roll(self) -> None:
         """Seal the active segment if it has rows, and make all that was written durable."""
         self._appender.roll()
+        self.sync_all()
+
+    def sync_all(self) -> None:
+        """Make all that was written so far durable, whatever the partition's durability."""
         while not self._commit.try_sync():
             self._appender.recover_dead_sync()
 

@@ -6,10 +6,12 @@ a partition, perhaps with files that no reader looks at, which the next cleaner 
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 
 from millstream.errors import LogError
+from millstream.log.control_file import LogEnd
 from millstream.log.frame_header import Damage
 from millstream.log.index import SUFFIX as INDEX_SUFFIX
 from millstream.log.index import index_file_name
@@ -44,11 +46,13 @@ class SealedSegments:
 
         Leftovers of what a compacted segment replaced are not among them.
         """
+        durable = self._segments.control.durable()
+        return [] if durable is None else self._before(durable)
+
+    def _before(self, durable: LogEnd) -> builtins.list[Segment]:
+        """Return the segments before the one that `durable` is in; see `list`."""
         segments = self._segments
         segments.relist()
-        durable = segments.control.durable()
-        if durable is None:
-            return []
         found: list[Segment] = []
         for base in segments.bases(durable):
             if base == durable.segment_base:
@@ -130,14 +134,15 @@ class SealedSegments:
     def tidy(self) -> None:
         """Remove what cleaners that died left: unfinished and replaced segments, lone indexes."""
         storage, directory = self._storage, self._directory
+        # Once, before anything is listed: what is sealed meanwhile is no leftover.
+        durable = self._segments.control.durable()
         names = storage.list_directory(directory)
         for name in names:
             if name.endswith(TEMPORARY_SUFFIX):
                 storage.remove(f"{directory}/{name}")
-        kept = {segment.head.base_offset for segment in self.list()}
-        durable = self._segments.control.durable()
         if durable is None:
             return
+        kept = {segment.head.base_offset for segment in self._before(durable)}
         for base in segment_bases(storage, directory):
             if base < durable.segment_base and base not in kept:
                 self.remove_moved(base)

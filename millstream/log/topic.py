@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from millstream.clock import Clock
 from millstream.errors import OffsetOutOfRangeError, OptionError
+from millstream.log.background_cleaning import clean_later
 from millstream.log.bells import Bells, bell_of
 from millstream.log.cleaner import Cleaner, Cleaning, Committed
 from millstream.log.columns import OPERATION_COLUMN
@@ -306,9 +307,29 @@ class Topic:
             cleaner = self._cleaner(index)
             partition.sealed.tidy()
             cleaner.roll_if_old()
+            partition.sync_all()  # what was sealed just now is among the sealed ones then
             removed = cleaner.remove_expired()
             compacted = cleaner.compact()
             return Cleaning(self.name, index, *removed, *cleaner.move_out(), compacted)
+
+    def clean_if_due(self, index: int, stopping: Callable[[], bool] = bool) -> None:
+        """Clean one partition where that is worth its while, unless somebody is at it already.
+
+        Raises
+        ------
+        LockTimeoutError
+            Where another cleaner is at work.
+        CleaningStoppedError
+            Where `stopping`, asked now and then, said so.
+        """
+        partition = self.partition(index)
+        with partition.sealed.exclusive(0):
+            cleaner = self._cleaner(index, stopping)
+            partition.sealed.tidy()
+            partition.sync_all()
+            cleaner.remove_expired()
+            cleaner.compact(if_worthwhile=True)
+            cleaner.move_out()
 
     def _cleaner(self, index: int, stopping: Callable[[], bool] = bool) -> Cleaner:
         committed = Committed(partial(self.stable_end, index), self._is_aborted)
@@ -389,7 +410,12 @@ class Topic:
             time_column=config.time,
             ring=partial(self.bells.ring, self.bell(index)),
             cache=self._cache,
+            on_sealed=partial(self._clean_later, index),
         )
+
+    def _clean_later(self, index: int) -> None:
+        path = self.directory.removesuffix(f"/topics/{self.config.id}")
+        clean_later(self._storage, self._clock, path, self.name, index, self.settings.known)
 
     def _stable_frames(self, index: int) -> StableFrames:
         """Return the frames of a partition, gone through up to the last stable offset."""

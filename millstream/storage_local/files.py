@@ -22,7 +22,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.reality import require_reality
 from millstream.storage import Bytes
-from millstream.storage_local import futex
+from millstream.storage_local import background, futex
 from millstream.storage_local.locks import Held, LockFile
 from millstream.storage_local.words import MappedFile
 
@@ -321,6 +321,10 @@ class LocalStorage:
     def shared_cells(self, path: str, size_bytes: int) -> LocalCells:
         """Map `path` for reading and writing, creating it with zeros where it is missing."""
         return LocalCells(path, size_bytes)
+
+    def run_later(self, name: str, work: Callable[[Callable[[], bool]], None]) -> None:
+        """Do `work` soon, on a thread of this process; see `millstream.storage.Storage`."""
+        background.run_later(name, work)
 
     def lock(
         self,

@@ -98,6 +98,7 @@ class MemoryStorage:
         self._boot_id = disk.boot_id
         self._failures: list[_Failure] = []
         self._held: list[FileContent] = []
+        self._waiting: dict[str, Callable[[Callable[[], bool]], None]] = {}
 
     def crash_after(self, effects: int) -> None:
         """Die in the effect that is number `effects` from now on (1: the next), half done."""
@@ -283,6 +284,17 @@ class MemoryStorage:
             if file in self._held:  # else the process died inside
                 self._held.remove(file)
                 file.holder = None
+
+    def run_later(self, name: str, work: Callable[[Callable[[], bool]], None]) -> None:
+        """Keep `work` until `run_waiting`."""
+        self.check_alive()
+        self._waiting.setdefault(name, work)
+
+    def run_waiting(self) -> None:
+        """Do what was to be done later."""
+        while self._waiting:
+            work = self._waiting.pop(next(iter(self._waiting)))
+            work(bool)
 
     def check_alive(self) -> None:
         """Raise `SimulatedCrash` where the process is dead."""

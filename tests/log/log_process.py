@@ -2,7 +2,8 @@
 
 Started as `python -m tests.log.log_process LOG TASK COUNT`. It says `ready`, waits for a line,
 and says `acked N` when row N is durable. TASK: `append:FIRST` appends to topic `a` the rows
-FIRST, FIRST + 1, …; `transact` commits row N to topics `a` and `b`, and aborts every third.
+FIRST, FIRST + 1, …; `clean` cleans again and again and says `cleaned`; `transact` commits row N
+to topics `a` and `b`, and aborts every third.
 """
 
 from __future__ import annotations
@@ -45,12 +46,20 @@ def transact(log: Log, count: int) -> None:
             say(f"acked {each}")
 
 
+def clean(log: Log, count: int) -> None:
+    for _ in range(count):
+        log.clean()
+        say("cleaned")
+
+
 def main(path: str, task: str, count: int) -> None:
     log = Log(path)
     say("ready")
     sys.stdin.readline()
     if task.startswith("append:"):
         append(log, int(task.removeprefix("append:")), count)
+    elif task == "clean":
+        clean(log, count)
     else:
         transact(log, count)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from millstream.clock import ManualClock
+from millstream.errors import LockTimeoutError
 from millstream.log import Log, Topic
 from millstream.log.columns import HEADERS_FIELD, OPERATION_FIELD
+from millstream.log.compaction import CleaningStoppedError
 from millstream.log.reader import PartitionReader
+from millstream.storage_local.background import wait_for_background
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
 from tests.log.log_kit import PATH, memory
+from tests.log.processes import WriterProcess
 
 ROWS = pa.schema([("key", pa.int64()), ("id", pa.int64()), ("text", pa.string())])
 DAY_US = 24 * 3_600_000_000
@@ -319,3 +324,84 @@ def test_a_crash_at_any_step_loses_no_latest_row() -> None:
             assert effects > 30
             return
     pytest.fail("it never came through")
+
+
+class TestByItself:
+    def test_who_seals_a_segment_has_it_cleaned_when_that_is_worthwhile(self) -> None:
+        log, topic, _ = table_log(min_cleanable_dirty_ratio=0.6)
+        rewritten = []
+        for start in range(0, 600, 6):
+            put(log, [start // 6 % 50, 1, 2, 3, 4, 5], start)
+            before = len(topic.partition(0).segments())
+            memory(log).run_waiting()
+            rewritten.append(len(topic.partition(0).segments()) < before)
+        assert 2 < sum(rewritten) < 20
+        assert topic.latest().num_rows == 50
+        assert len(stored(topic)) < 150
+
+    def test_nothing_is_done_where_there_is_nothing_to_do(self) -> None:
+        clock = ManualClock()
+        log = log_at(clock)
+        topic = log.create_topic("t", ROWS, config={**SMALL, "retention.bytes": 3_000})
+        for start in range(0, 120, 6):
+            put(log, [0] * 6, start)
+            memory(log).run_waiting()
+        assert len(topic.partition(0).segments()) in {2, 3}
+        log.alter_topic("t", config={"retention.bytes": None})
+        for start in range(120, 240, 6):
+            put(log, [0] * 6, start)
+        memory(log).run_waiting()
+        assert len(topic.partition(0).segments()) > 5
+
+    def test_another_cleaner_is_left_alone(self) -> None:
+        log, topic, clock = table_log(min_cleanable_dirty_ratio=0)
+        other = log_at(clock, memory(log).disk, "b")
+        for start in range(0, 120, 6):
+            put(log, [0] * 6, start)
+        count = len(topic.partition(0).segments())
+        with other.topic("t").partition(0).sealed.exclusive(0):
+            memory(log).run_waiting()
+            with pytest.raises(LockTimeoutError, match="b holds it"):
+                topic.clean(timeout_us=0)
+        assert len(topic.partition(0).segments()) == count
+
+    def test_it_stops_when_it_is_told_to(self) -> None:
+        log, topic, _ = table_log()
+        for start in range(0, 120, 6):
+            put(log, [0] * 6, start)
+        answers = iter([False] * 30)
+        with pytest.raises(CleaningStoppedError):
+            topic.clean_if_due(0, lambda: next(answers, True))
+        rows = topic.latest()
+        log.clean()
+        assert topic.latest() == rows
+
+    def test_in_a_process_it_is_done_on_a_thread(self, tmp_path: Path) -> None:
+        log = Log(tmp_path)
+        topic = log.create_topic("t", ROWS, key=["key"], table=True, config=SMALL)
+        for start in range(0, 300, 6):
+            put(log, [1, 2, 3, 4, 5, 6], start)
+        wait_for_background()
+        assert len(topic.partition(0).segments()) < 20
+        assert topic.latest().num_rows == 6
+
+
+def test_a_process_that_is_killed_in_a_cleaning_loses_nothing(tmp_path: Path) -> None:
+    """One process writes and cleans; others that clean die at some moment by kill -9."""
+    log = Log(tmp_path)
+    config = {"segment.bytes": 10_000, "min.cleanable.dirty.ratio": 0}
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    topic = log.create_topic("a", schema, key=["id"], table=True, config=config)
+    with WriterProcess(tmp_path, "append:0", 500) as writer:
+        writer.go()
+        for turn in range(3):
+            with WriterProcess(tmp_path, "clean", 10**6) as cleaner:
+                cleaner.go()
+                cleaner.wait_for("cleaned")
+                writer.wait_for(f"acked {150 * (turn + 1)}")
+        acked = writer.acked()
+    ids = topic.to_arrow(["id"]).column("id").to_pylist()
+    assert ids == list(range(500))
+    assert acked[-1] == 499
+    log.clean()
+    assert topic.to_arrow(["id"]).column("id").to_pylist() == ids

@@ -270,3 +270,27 @@ def test_a_crash_at_any_step_leaves_a_partition() -> None:
             assert effects > 10
             return
     pytest.fail("it never came through")
+
+
+def test_what_is_sealed_while_leftovers_are_looked_for_is_none() -> None:
+    """Another process appends between any two effects of a cleaning."""
+    clock = ManualClock()
+    log = log_at(clock)
+    topic = log.create_topic("x", SCHEMA, config={"segment.bytes": 1})
+    other = log_at(clock, memory(log).disk, "b")
+    put(other, "x", [0])
+    ids = iter(range(1, 10**6))
+    sealed = topic.partition(0).sealed
+    listing = memory(log).list_directory
+
+    def list_and_append(path: str) -> list[str]:
+        found = listing(path)
+        put(other, "x", [next(ids)])
+        put(other, "x", [next(ids)])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.storage, "list_directory", list_and_append)
+        for _ in range(5):
+            sealed.tidy()
+    assert read(topic) == list(range(next(ids)))

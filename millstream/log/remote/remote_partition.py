@@ -155,6 +155,15 @@ class RemotePartition:
         """Return when the rows before `until_offset` (`None`: all) are durable."""
         self._asker.ask(m.Sync(self.place, until_offset), m.Done)
 
+    @property
+    def sealed(self) -> NoReturn:
+        """Raise `OptionError`: files are cleaned where they are."""
+        message = (
+            f"partition {self.name} lies on a server, which cleans it by itself; to do it at once "
+            "open the log's directory there"
+        )
+        raise OptionError(message)
+
     def verify(self) -> None:
         """Read the active segment anew and allow writes again; see `Partition.verify`."""
         self._asker.ask(m.Verify(self.place), m.Done)
