@@ -86,7 +86,13 @@ class Transaction:
         ------
         FencedMemberError
             Where the consumer does not own one of the partitions any more: let the error end
-            the transaction.
+            the transaction, and go on from `consumer.rewind()`.
+
+        Examples
+        --------
+        >>> with log.transaction("billing") as transaction:  # doctest: +SKIP
+        ...     transaction.append("invoices", invoices_of(consumer.poll()))
+        ...     transaction.commit_offsets(consumer)
         """
         self._check_open()
         if not isinstance(group, str):

@@ -154,8 +154,10 @@ class CommittedOffsets:
         if writer is None:
             self._partition.sync(appended.end_offset)
         self._commits += 1
-        if self._commits % LOOK_EVERY == 0 and len(self._partition.segments()) > SEGMENTS_MAX:
-            self.shorten()
+        if self._commits % LOOK_EVERY == 0:
+            # The commit is done, whatever comes of this: another one tries again.
+            with suppress(LogError, OSError):
+                self.shorten_if_long()
 
     def sync(self) -> None:
         """Return when all that was committed so far is durable."""
@@ -198,8 +200,10 @@ class CommittedOffsets:
             if any(partition in each.offsets for partition in partitions)
         ]
 
-    def shorten(self) -> None:
-        """Write what counts anew, and remove the segments that it makes superfluous."""
+    def shorten_if_long(self) -> None:
+        """Where there are many segments, write what counts anew, and remove the others."""
+        if len(self._partition.segments()) <= SEGMENTS_MAX:
+            return
         self.refresh()
         # Not up to the copy's own place: others may have committed in between.
         limit = min([self._cursor.offset, *(base for base, _ in self._undecided)])

@@ -11,6 +11,7 @@ import errno
 import random
 from collections import Counter, defaultdict
 from typing import Literal
+from unittest import mock
 
 import pyarrow as pa
 
@@ -18,9 +19,9 @@ from millstream.clock import ManualClock
 from millstream.errors import FencedError, LockTimeoutError, LogError, TransactionError
 from millstream.log import Log
 from millstream.log.consumer import TopicPartition
+from millstream.log.groups import offsets
 from millstream.log.groups.consumer import GroupConsumer
 from millstream.log.groups.folder import GroupFolder
-from millstream.log.groups.offsets import CommittedOffsets
 from millstream.storage_memory import MemoryDisk, MemoryStorage, SimulatedCrash
 
 Mode = Literal["auto", "manual", "transactional"]
@@ -84,6 +85,14 @@ class Simulation:
         self.counts[event] += 1
 
     def run(self, steps: int) -> None:
+        # So small that what is committed is written anew again and again.
+        with (
+            mock.patch.object(offsets, "SEGMENT_BYTES", 3_000),
+            mock.patch.object(offsets, "LOOK_EVERY", 2),
+        ):
+            self.go_through(steps)
+
+    def go_through(self, steps: int) -> None:
         for _ in range(steps):
             self.clock.sleep_us(self.random.choice((1_000, 30_000, 150_000)))
             chance = self.random.random()
@@ -319,12 +328,12 @@ class Simulation:
         folder = GroupFolder("/log", "g", log.storage, self.clock)
         state = folder.read()
         assert state is not None
-        offsets = CommittedOffsets(
+        committed = offsets.CommittedOffsets(
             f"{folder.directory}/offsets/{state.offsets}", log.storage, self.clock, "o",
             log.transactions,
         )  # fmt: skip
         last: dict[tuple[str, int], int] = defaultdict(int)
-        frames = offsets._partition.frames(0)
+        frames = committed.partition.frames(committed.partition.first_offset)
         log.transactions.refresh()
         while (frame := frames.next()) is not None:
             header = frame.header
@@ -335,6 +344,9 @@ class Simulation:
             ):
                 continue
             for row in frame.batch().to_pylist():
+                if row["at"] >= 0:
+                    self.count("copies")  # of an earlier one
+                    continue
                 key = row["topic_id"], row["partition"]
                 assert row["offset"] >= last[key], (row, last[key])
                 last[key] = row["offset"]

@@ -16,6 +16,7 @@ from millstream.errors import (
 )
 from millstream.log.consumer import TopicPartition
 from millstream.log.groups.membership import MEMBERS_MAX
+from millstream.storage_memory import MemoryStorage
 from tests.log.groups.group_kit import World, ids, kill, settle, shares
 
 SECOND_US = 1_000_000
@@ -280,6 +281,46 @@ class TestCommits:
         assert early.committed() == expected
         assert world.log.group("g").committed() == expected
         assert world.process().group("g").committed() == expected
+
+    def test_a_commit_in_the_middle_of_writing_anew_holds(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("millstream.log.groups.offsets.SEGMENTS_MAX", 0)
+        a = world.member()
+        settle(a)
+        a.commit({0: 1})
+        other = world.process().group("g")
+        assert other.committed() == {("x", 0): 1}
+        (partition,) = world.log.group_partitions()
+        copier = world.log._groups._offsets["g"]
+        append = partition.append
+
+        def late(batch: pa.RecordBatch) -> None:
+            a.commit({0: 2})
+            append(batch)
+
+        monkeypatch.setattr(partition, "append", late)
+        copier.shorten_if_long()
+        assert partition.durable_end == 3
+        assert other.committed() == world.process().group("g").committed() == {("x", 0): 2}
+
+    def test_a_disk_that_refuses_to_write_anew_takes_no_commit_back(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("millstream.log.groups.offsets.SEGMENT_BYTES", 1_000)
+        monkeypatch.setattr("millstream.log.groups.offsets.LOOK_EVERY", 4)
+        a = world.member()
+        settle(a)
+        for index in range(3):
+            a.commit({0: index})
+        storage = a._member._folder._storage
+        assert isinstance(storage, MemoryStorage)
+        storage.fail("remove", OSError(5, "refused"))
+        a.commit({0: 3})
+        assert world.log.group("g").committed() == {("x", 0): 3}
+        for index in range(4, 8):
+            a.commit({0: index})
+        assert world.log.group_partitions()[0].first_offset > 0
 
 
 class TestStarts:
