@@ -225,6 +225,7 @@ class Log:
         found = self._topics.get(config.id)
         if found is None:
             found = self._topics[config.id] = self._open_topic(config)
+            found.refresh()  # what is known of it by its name may be old
         return found
 
     def alter_topic(

@@ -119,8 +119,9 @@ class Partition:
 
     def adopt(self, schema: pa.Schema) -> None:
         """Take note that the topic got columns: `schema` is what its rows have now."""
-        self._layouts.adopt(schema)
-        self.schema = schema
+        if not schema.equals(self.schema):
+            self._layouts.adopt(schema)
+            self.schema = schema
 
     def append(
         self,

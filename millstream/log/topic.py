@@ -371,18 +371,20 @@ class Topic:
 
     def refresh(self) -> None:
         """Take note of what others altered."""
-        schema = self.config.schema
         self.settings.refresh()
-        if not self.config.schema.equals(schema):
-            for partition in self._partitions.values():
-                partition.adopt(self.config.stored_schema)
 
     def _read_settings(self) -> TopicSettings:
         """Return the settings as `topic.json` has them now."""
         path = f"{self.directory}/topic.json"
         with suppress(FileNotFoundError):  # deleted: the next append says so
-            self.config = TopicConfig.from_json(self._storage.read_file(path), path)
+            self._adopt(TopicConfig.from_json(self._storage.read_file(path), path))
         return self.config.settings
+
+    def _adopt(self, config: TopicConfig) -> None:
+        """Go by `config` from now on, the open partitions too."""
+        self.config = config
+        for partition in self._partitions.values():
+            partition.adopt(config.stored_schema)
 
     def _latest_of(self, rows: pa.Table) -> pa.Table:
         """Return the latest rows of one partition; a key lies in one partition only."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -169,16 +169,31 @@ class Simulation:
             self.inside = False
 
     def act(self, process: Process) -> None:
-        actions: list[tuple[int, Callable[[Process], None]]] = [
+        actions = self.actions()
+        weights = [weight for weight, _ in actions]
+        (chosen,) = self.random.choices([action for _, action in actions], weights)
+        chosen(process)
+
+    def actions(self) -> list[tuple[int, Callable[[Process], None]]]:
+        """What a process may do, and how often."""
+        return [
             (5, self.append),
             (3, self.flush),
             (6, self.transact),
             (5, self.read),
             (1, self.look_at_all),
         ]
-        weights = [weight for weight, _ in actions]
-        (chosen,) = self.random.choices([action for _, action in actions], weights)
-        chosen(process)
+
+    columns: Sequence[str] | None = None
+    """What readers ask for."""
+
+    def dressed(self, topic: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows as they are given to a producer."""
+        del topic
+        return batch
+
+    def check(self, place: Place, reader: PartitionReader, batch: pa.RecordBatch) -> None:
+        """Raise `AssertionError` where the rows that `reader` just returned are not so."""
 
     def new_rows(self, process: Process, place: Place) -> tuple[Sent, pa.RecordBatch]:
         first = sum(len(each.ids) for each in self.sent)
@@ -193,7 +208,7 @@ class Simulation:
         topic, partition = place = self.random.choice(PLACES)
         producer = process.producer(topic)
         sent, batch = self.new_rows(process, place)
-        producer.append(batch, partition=partition)
+        producer.append(self.dressed(topic, batch), partition=partition)
         if topic == "os":
             sent.known = True
         else:
@@ -231,6 +246,7 @@ class Simulation:
         producer = process.log.producer(topic, writer=transaction.writer)
         sent, batch = self.new_rows(process, place)
         transaction.sent.append(sent)
+        batch = self.dressed(topic, batch)
         producer.append(batch, partition=partition, transaction=transaction.number)
         assert not superseded, "an append that should have been fenced"
 
@@ -268,11 +284,13 @@ class Simulation:
         if place not in process.readers:
             topic = process.log.topic(place[0])
             offset = self.random.randrange(0, topic.durable_ends()[place[1]] + 1)
-            process.readers[place] = topic.reader(place[1], offset=offset), []
+            reader = topic.reader(place[1], offset=offset, columns=self.columns)
+            process.readers[place] = reader, []
             self.histories.append((place, offset, process.readers[place][1]))
         reader, history = process.readers[place]
         while (batch := reader.read(rows_max=self.random.randrange(1, 9))) is not None:
             ids = batch.column("id").to_pylist()
+            self.check(place, reader, batch)
             history += ids
             last = reader.position - 1  # aborted rows leave gaps before it
             seen = self.seen[place].setdefault(last, ids[-1])

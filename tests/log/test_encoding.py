@@ -91,7 +91,13 @@ def array_of(values: list[Any], data_type: pa.DataType) -> pa.Array:
         return pa.DictionaryArray.from_arrays(
             indices, encoded.dictionary, ordered=data_type.ordered
         )
-    return pa.array(values, data_type)
+    found = pa.array(values, data_type)
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid:
+        # Of nothing but nulls pyarrow makes dictionaries without the value that it refers to.
+        return pa.nulls(len(values), data_type)
+    return found
 
 
 @st.composite

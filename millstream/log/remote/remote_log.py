@@ -198,7 +198,7 @@ class RemoteTopic(Topic):
     def _read_settings(self) -> TopicSettings:
         found = [each for each in self._log.configs() if each.id == self.config.id]
         if found:  # else it was deleted: the next append says so
-            self.config = found[0]
+            self._adopt(found[0])
         return self.config.settings
 
 

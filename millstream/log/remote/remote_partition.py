@@ -96,8 +96,9 @@ class RemotePartition:
 
     def adopt(self, schema: pa.Schema) -> None:
         """Take note that the topic got columns: `schema` is what its rows have now."""
-        self.layouts.adopt(schema)
-        self.schema = schema
+        if not schema.equals(self.schema):
+            self.layouts.adopt(schema)
+            self.schema = schema
 
     def append(
         self,
