@@ -139,7 +139,7 @@ class Simulation:
             self.count("fenced")
         except LockTimeoutError:
             self.count("waits")
-        except LogError:
+        except (LogError, OSError):
             # The disk refused: whoever is told so opens the log anew.
             assert process is not None
             self.count("refusals")
