@@ -24,6 +24,7 @@ from millstream.errors import (
 )
 from millstream.log.cleaner import Cleaning
 from millstream.log.consumer import Columns, Consumer
+from millstream.log.erasure import Erasure
 from millstream.log.extras import import_extra
 from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
 from millstream.log.groups.group import Group
@@ -271,6 +272,29 @@ class Log:
         self._configs.clear()  # others may have altered them
         names = self._names()
         return [names[name] for name in sorted(names)]
+
+    def erase(self, topic: str, keys: pa.RecordBatch | pa.Table | None) -> Erasure:
+        """Remove all rows of some keys from a topic for good, and say what was removed.
+
+        Each segment that has such rows is rewritten, a stream's, too. When this returns, no file
+        of the log has them; who read them before, and copies such as backups, still do. Rows that
+        are appended meanwhile stay. Where a process dies in it, the next erasure or cleaning of
+        the topic ends what it began.
+
+        Parameters
+        ----------
+        keys
+            The topic's key columns, a row for each key; `None`: only end what was begun.
+
+        Raises
+        ------
+        UnknownTopicError, OptionError, SchemaMismatchError
+            Where there is no such topic, it has no key, or the keys do not fit.
+        LogError
+            Where the disk refuses, or another process cleans: it is not done then.
+        """
+        self.refuse_mirror()
+        return self.topic(topic).erase(keys)
 
     def clean(self, topic: str | None = None) -> list[Cleaning]:
         """Remove and compact what the settings say, of one topic or of all.

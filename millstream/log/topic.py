@@ -17,6 +17,7 @@ from millstream.log.background_cleaning import clean_later
 from millstream.log.bells import Bells, bell_of
 from millstream.log.cleaner import Cleaner, Cleaning, Committed
 from millstream.log.columns import OPERATION_COLUMN
+from millstream.log.erasure import EraseJournal, Eraser, Erasure, fitted_keys
 from millstream.log.extras import import_extra
 from millstream.log.frame_header import FrameHeader
 from millstream.log.latest_rows import one_form
@@ -299,6 +300,8 @@ class Topic:
         Readers and writers go on beside it. Raises `LockTimeoutError` where another cleaner is
         at work for longer than `timeout_us`.
         """
+        if EraseJournal(self._storage, self.directory).read() is not None:
+            self.erase(None, timeout_us)
         return [self._clean(index, timeout_us) for index in range(self.partitions)]
 
     def _clean(self, index: int, timeout_us: int) -> Cleaning:
@@ -311,6 +314,38 @@ class Topic:
             removed = cleaner.remove_expired()
             compacted = cleaner.compact()
             return Cleaning(self.name, index, *removed, *cleaner.move_out(), compacted)
+
+    def erase(
+        self, keys: pa.RecordBatch | pa.Table | None, timeout_us: int = CLEANER_TIMEOUT_US
+    ) -> Erasure:
+        """Remove all rows of `keys`, and of an erasure that was not done; see `Log.erase`."""
+        if not self.config.key:
+            message = f"topic {self.name!r} has no key columns; rows are erased by their keys"
+            raise OptionError(message)
+        schema = pa.schema([self.schema.field(name) for name in self.config.key])
+        journal = EraseJournal(self._storage, self.directory)
+        with self._storage.lock(f"{self.directory}/erase.lock", timeout_us):
+            wanted = schema.empty_table() if keys is None else keys
+            unfinished = journal.read()
+            fitted = fitted_keys(wanted, schema, self.name)
+            if unfinished is not None:
+                both = pa.concat_tables([fitted, unfinished])
+                fitted = fitted_keys(both, schema, self.name)
+            rows = segments = 0
+            if fitted.num_rows:
+                journal.write(fitted)
+                for index in range(self.partitions):
+                    done = self._erase(index, fitted, timeout_us)
+                    rows, segments = rows + done[0], segments + done[1]
+                journal.remove()
+        return Erasure(self.name, fitted.num_rows, rows, segments)
+
+    def _erase(self, index: int, keys: pa.Table, timeout_us: int) -> tuple[int, int]:
+        partition = self.partition(index)
+        with partition.sealed.exclusive(timeout_us):
+            partition.sealed.tidy()
+            compression = self.settings.refresh().compression_type
+            return Eraser(partition, keys, compression, self._clock).run()
 
     def clean_if_due(self, index: int, stopping: Callable[[], bool] = bool) -> None:
         """Clean one partition where that is worth its while, unless somebody is at it already.

@@ -6,6 +6,7 @@ from millstream.cli.log import cleaning, copies, repair, serve, verify
 
 app = typer.Typer(help="Copy and look after a whole log.", no_args_is_help=True)
 app.command("compact")(cleaning.compact)
+app.command("erase")(cleaning.erase)
 app.command("backup")(copies.back_up)
 app.command("backups")(copies.list_backups)
 app.command("restore")(copies.restore)

@@ -1,13 +1,17 @@
-"""`millstream log compact`: cleans topics now, whoever else reads and writes them."""
+"""`millstream log compact|erase`: cleans topics now, whoever else reads and writes them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from millstream.cli.console import bytes_text, notes, plain_table, print_table
+from millstream.cli.console import bytes_text, notes, out, plain_table, print_table
 from millstream.cli.options import LogOption, open_log
+from millstream.errors import OptionError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def compact(
@@ -37,3 +41,50 @@ def compact(
         print_table(table)
     else:
         notes.print("there is nothing to remove or to compact")
+
+
+def erase(
+    topic: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="VALUE",
+            help="A key, may be repeated; COLUMN=VALUE,… where the key has several columns.",
+        ),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Only end an erasure that was begun.")
+    ] = False,
+    log: LogOption = None,
+) -> None:
+    """Remove all rows of some keys for good, from every file of a topic."""
+    if bool(key) == unfinished:
+        message = "say which keys are to go with --key, or --unfinished to end what was begun"
+        raise OptionError(message)
+    opened = open_log(log)
+    columns = opened.topic(topic).config.key
+    done = opened.erase(topic, _keys(key, list(columns)) if key and columns else None)
+    out.print(
+        f"{done.rows:,} rows of {done.keys:,} keys are gone; {done.segments:,} segments were "
+        "rewritten. Copies such as backups still have them.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _keys(texts: list[str], columns: list[str]) -> pa.Table:
+    """Return the keys that the command line names, as text."""
+    import pyarrow as pa
+
+    if len(columns) == 1:
+        return pa.table({columns[0]: texts})
+    rows = []
+    for text in texts:
+        parts = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+        if set(parts) != set(columns):
+            form = ",".join(f"{column}=VALUE" for column in columns)
+            message = f"a key of this topic is {form}; got {text!r}"
+            raise OptionError(message)
+        rows.append(parts)
+    return pa.table({column: [row[column] for row in rows] for column in columns})
