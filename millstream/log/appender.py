@@ -28,6 +28,8 @@ from millstream.log.skipping import store_statistics
 from millstream.storage import AppendFile
 
 LOCK_NAME = "append.lock"
+VERIFY_AFTER_US = 1_000_000
+"""So long after a failure a partition is verified, by who appends: it takes time and the disk."""
 US_PER_MS = 1000
 
 HeaderAt = Callable[[EncodedBatch, LogEnd, int, int], FrameHeader]
@@ -101,6 +103,7 @@ class Appender:
         self._sealed: tuple[Segment, SegmentIndex] | None = None
         self._sequences: Sequences | None = None
         self._refusal = ""
+        self._verify_at_us: int | None = None
 
     def append(
         self,
@@ -284,7 +287,9 @@ class Appender:
         )
         with segments.storage.lock(self._commit.lock_path):
             end = recovery.run()
+            self._commit.reopen()
         self._refusal = ""
+        self._verify_at_us = None
         self._index = None
         self._active = None
         self._sequences = None
@@ -292,9 +297,8 @@ class Appender:
 
     def _ready_end(self) -> LogEnd:
         """Return the written end, with nothing behind it in the file; or refuse."""
-        if self._refusal:
-            raise LogError(self._refusal)
-        self._commit.refuse_after_failure()
+        if self._refusal or self._control.sync_failed:
+            self._verify_or_refuse()
         end = self._control.written() if self._control.is_of_this_boot() else None
         if end is None:
             end = self._recover()
@@ -307,6 +311,22 @@ class Appender:
                 damage = Damage(f"the file has {size} bytes of {end.position} that were written")
                 raise self._segments.corrupt(end.segment_base, size, end.offset, damage)
         return end
+
+    def _verify_or_refuse(self) -> None:
+        """Verify the partition after a failed write or sync, a second later: there may be room.
+
+        Until then, and where the disk refuses that too, raise `LogError`.
+        """
+        now_us = self._clock.monotonic_us()
+        if self._verify_at_us is None:
+            self._verify_at_us = now_us + VERIFY_AFTER_US
+        if now_us >= self._verify_at_us:
+            self._verify_at_us = now_us + VERIFY_AFTER_US
+            self._recover()
+            return
+        if self._refusal:
+            raise LogError(self._refusal)
+        self._commit.refuse_after_failure()
 
     def _make_room(self, end: LogEnd, draft: Draft) -> tuple[LogEnd, EncodedBatch]:
         """Return the end behind which a frame is to be written, and the frame.
@@ -373,9 +393,11 @@ class Appender:
         """Take back what was written of a frame, and refuse to write from here on."""
         with suppress(OSError):  # else the next holder of the lock cuts it
             file.truncate(end.position)
+        self._verify_at_us = self._clock.monotonic_us() + VERIFY_AFTER_US
         self._refusal = (
             f"partition {self._segments.name} refuses to write; the disk refused an append "
-            f"({error}): make room or look at the disk, then call verify() or open the log again"
+            f"({error}): make room or look at the disk; what is there is verified, and writing "
+            "goes on, with the first append a second from now"
         )
         raise LogError(self._refusal) from error
 

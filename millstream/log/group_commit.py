@@ -111,7 +111,7 @@ class GroupCommit:
             message = (
                 f"partition {self._segments.name}: a sync failed ({error}); rows after offset "
                 f"{self._segments.end().offset} may be lost and nothing is written until the "
-                "partition was verified: look at the disk, then open the log again"
+                "partition was verified, by an append a second later: look at the disk"
             )
             raise LogError(message) from error
         self._control.sync_under_way = False
@@ -121,7 +121,8 @@ class GroupCommit:
         if self._control.sync_failed:
             message = (
                 f"partition {self._segments.name} refuses to write; a sync failed, and the "
-                "partition was not verified since: look at the disk, then open the log again"
+                "partition was not verified since: look at the disk; an append a second after the "
+                "failure verifies it"
             )
             raise LogError(message)
 
@@ -131,11 +132,18 @@ class GroupCommit:
             return False
         return durable >= target if until_offset is None else durable.offset >= until_offset
 
+    def reopen(self) -> None:
+        """Open the file anew for the next sync: of what failed before this one would be told.
+
+        The holder of the sync lock calls it.
+        """
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
     def _open_file(self, base: int) -> AppendFile:
         """Return the segment `base`, kept open: it is mostly the one of the last sync."""
         if self._open is None or self._open[0] != base:
-            if self._open is not None:
-                self._open[1].close()
-                self._open = None
+            self.reopen()
             self._open = base, self._segments.storage.open_append(self._segments.path(base))
         return self._open[1]

@@ -62,6 +62,7 @@ class Numbering:
         self.last = number
         self._piece = 0
         self._failed = rows  # until it is done
+        self._may_go_back = True
         return number
 
     def next_frame(self, partition: int) -> tuple[int, int]:

@@ -126,7 +126,13 @@ class Recovery:
         if size > end.position:
             file.truncate(end.position)
         self._write_anew(source[1], buffer, end)
-        file.sync()
+        # As any other sync: who finds that it failed, or that somebody died in it, writes anew.
+        self.control.sync_under_way = True
+        try:
+            file.sync()
+        except OSError:
+            self.control.sync_failed = True
+            raise
         return end
 
     def _write_anew(self, path: str, buffer: pa.Buffer, end: LogEnd) -> None:
@@ -137,7 +143,8 @@ class Recovery:
         who dies in here takes nothing away.
         """
         control = self.control
-        if not (control.sync_failed or control.sync_under_way) or not control.is_of_this_boot():
+        # Of another boot they may be, or not: also a recovery after a new start may have failed.
+        if not (control.sync_failed or control.sync_under_way):
             return
         durable = control.durable()
         start = 0
