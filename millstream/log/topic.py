@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.clock import Clock
-from millstream.errors import OffsetOutOfRangeError, OptionError
+from millstream.errors import LogError, OffsetOutOfRangeError, OptionError
 from millstream.log.background_cleaning import clean_later
 from millstream.log.bells import Bells, bell_of
 from millstream.log.cleaner import Cleaner, Cleaning, Committed
@@ -376,7 +376,18 @@ class Topic:
         if not header.transaction:
             return False
         owner = header.owner_id, header.epoch, header.transaction
-        return self._transactions.decision(*owner) == "aborted"
+        known = self._transactions.decision(*owner)
+        if known == "undecided":
+            # That all before the last stable offset is decided may be another process's finding.
+            self._transactions.refresh()
+            known = self._transactions.decision(*owner)
+        if known == "undecided":
+            message = (
+                f"partition of topic {self.name!r}: transaction {owner} of a row at offset "
+                f"{header.base_offset} is not decided; it is not cleaned"
+            )
+            raise LogError(message)
+        return known == "aborted"
 
     def describe(self) -> dict[str, object]:
         """Return what there is to know: configuration, and the state of each partition.

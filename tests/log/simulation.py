@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 
@@ -99,9 +99,11 @@ class Simulation:
         self.counts: dict[str, int] = defaultdict(int)
         self.inside = False
         setup = Process(self.disk, "setup", 0, self.clock)
-        setup.log.create_topic("a", SCHEMA, partitions=2, config={"segment.bytes": 1_500})
-        setup.log.create_topic("b", SCHEMA, config={"segment.bytes": 4_000})
-        setup.log.create_topic("os", SCHEMA, config={"segment.bytes": 1_500}, durability="os")
+        small, large = ({**self.config, "segment.bytes": size} for size in (1_500, 4_000))
+        create, key = setup.log.create_topic, self.key
+        create("a", SCHEMA, partitions=2, key=key, config=small)
+        create("b", SCHEMA, key=key, config=large)
+        create("os", SCHEMA, key=key, config=small, durability="os")
         setup.storage.kill()
 
     def run(self, steps: int) -> None:
@@ -186,6 +188,15 @@ class Simulation:
 
     columns: Sequence[str] | None = None
     """What readers ask for."""
+
+    key: Sequence[str] = ()
+    config: ClassVar[Mapping[str, object]] = {}
+    """Of the topics."""
+
+    def offset_of_last(self, reader: PartitionReader, batch: pa.RecordBatch) -> int:
+        """The offset of the last row of what `reader` just returned."""
+        del batch
+        return reader.position - 1  # aborted rows leave gaps before it
 
     def dressed(self, topic: str, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows as they are given to a producer."""
@@ -292,7 +303,7 @@ class Simulation:
             ids = batch.column("id").to_pylist()
             self.check(place, reader, batch)
             history += ids
-            last = reader.position - 1  # aborted rows leave gaps before it
+            last = self.offset_of_last(reader, batch)
             seen = self.seen[place].setdefault(last, ids[-1])
             assert seen == ids[-1], f"{place} changed at offset {last}"
 
@@ -326,10 +337,10 @@ class Simulation:
             place: _ids(log.topic(place[0]).reader(place[1])) for place in PLACES
         }
         for place, seen in self.seen.items():
-            reader = log.topic(place[0]).reader(place[1])
+            reader = log.topic(place[0]).reader(place[1], columns=self.columns)
             there = {}
             while (batch := reader.read(rows_max=1)) is not None:
-                there[reader.position - 1] = batch.column("id")[0].as_py()
+                there[self.offset_of_last(reader, batch)] = batch.column("id")[0].as_py()
             assert {offset: there.get(offset) for offset in seen} == seen, f"{place} lost rows"
             for of, start, got in self.histories:
                 if of == place:
