@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from millstream.errors import (
     OversizedRowError,
@@ -19,6 +18,7 @@ from millstream.log.columns import (
     columns_of_rows,
     is_system,
 )
+from millstream.log.dictionaries import compacted
 from millstream.log.topic_config import TopicConfig
 
 FRAME_ROWS_MAX = 131_072
@@ -71,26 +71,6 @@ def frames_of(batch: pa.RecordBatch, config: TopicConfig) -> list[pa.RecordBatch
         piece = compacted(batch.slice(start, FRAME_ROWS_MAX))
         frames += _halves(piece, start, bytes_max, config.name)
     return frames
-
-
-def compacted(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return `batch` without the dictionary values that it does not use, where these are many.
-
-    Each frame holds its dictionaries whole. Of a few rows of many, most of a large one would be
-    of no use.
-    """
-    for index, column in enumerate(batch.columns):
-        if isinstance(column, pa.DictionaryArray) and len(column.dictionary) > len(column):
-            batch = batch.set_column(index, batch.schema.field(index), _compacted(column))
-    return batch
-
-
-def _compacted(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return `column` with the used values of its dictionary alone, in their order."""
-    used = pc.unique(column.indices).drop_null().sort()
-    indices = pc.index_in(column.indices, value_set=used).cast(column.type.index_type)
-    values = column.dictionary.take(used)
-    return pa.DictionaryArray.from_arrays(indices, values, ordered=column.type.ordered)
 
 
 def _halves(

@@ -19,7 +19,8 @@ from millstream.errors import (
     UnknownColumnError,
 )
 from millstream.log.columns import OPERATION_FIELD, OPTIONAL_COLUMNS, is_system
-from millstream.log.fitting import compacted, fit, frames_of
+from millstream.log.dictionaries import compacted
+from millstream.log.fitting import fit, frames_of
 from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
 from millstream.log.numbering import Numbering
 from millstream.log.partition import Partition

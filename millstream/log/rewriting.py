@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.log.columns import OFFSET_COLUMN, TIMESTAMP_COLUMN, is_system, joined
+from millstream.log.dictionaries import without_unused_values
 from millstream.log.encoding import encode_batch
 from millstream.log.frame import Frame
 from millstream.log.frame_header import FLAG_COMPACTED, FrameHeader
@@ -120,8 +121,12 @@ class SegmentRewriter:
         rows = self._projection.rows(frame, verify=True)
         if not kept.all():
             rows = rows.filter(pa.array(kept))
+            if self._layout.dictionary_count:
+                rows = without_unused_values(rows)
         size = frame.header.frame_size * rows.num_rows // frame.header.row_count
-        is_full = self._rows + rows.num_rows > FRAME_ROWS or self._bytes + size > FRAME_BYTES
+        # Dictionaries of several frames might have more values than there are indices.
+        is_full = self._layout.dictionary_count > 0
+        is_full |= self._rows + rows.num_rows > FRAME_ROWS or self._bytes + size > FRAME_BYTES
         if self._pieces and (is_full or not self._kind.can_take(kind)):
             self._write()
         since = max(self._kind.tombstones_since_us if self._pieces else 0, kind[3])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from millstream.clock import Clock
 from millstream.errors import LogError, OffsetOutOfRangeError, OptionError
@@ -438,10 +437,11 @@ class Topic:
         numbered = pa.table({**keys, "_row": np.arange(rows.num_rows)})
         grouped = numbered.group_by(list(self.config.key), use_threads=False)
         last = grouped.aggregate([("_row", "max")]).column("_row_max")
-        chosen = rows.take(pc.take(last, pc.sort_indices(last)))
-        return chosen.filter(pc.not_equal(chosen.column(OPERATION_COLUMN), TOMBSTONE)).select(
-            self.schema.names
-        )
+        # A mask, chunk by chunk: the dictionaries of several frames may not fit into one.
+        mask = np.zeros(rows.num_rows, np.bool_)
+        mask[last.to_numpy()] = True
+        mask &= rows.column(OPERATION_COLUMN).to_numpy() != TOMBSTONE
+        return rows.filter(pa.array(mask)).select(self.schema.names)
 
     def _open_partition(self, index: int) -> Partition:
         config = self.config

@@ -16,7 +16,8 @@ from millstream.errors import (
     UnknownColumnError,
 )
 from millstream.log import Log
-from millstream.log.fitting import FRAME_ROWS_MAX, compacted, frames_of
+from millstream.log.dictionaries import compacted
+from millstream.log.fitting import FRAME_ROWS_MAX, frames_of
 from millstream.log.topic_config import TopicConfig
 from tests.log.log_kit import another, memory_log, read, rows
 
