@@ -85,6 +85,8 @@ class StableFrames:
                 decision = self._decision(frame)
                 if decision == "undecided":
                     self._held = frame
+                    if self._transactions.expire(frame.header, self._partition):
+                        continue  # it is decided now
                     self._note_settled()
                     return None
                 if decision == "aborted":

@@ -77,6 +77,9 @@ class TopicSettings:
         A segment is sealed before it grows beyond this; one frame may be larger.
     segment_ms
         A segment is sealed by the first append that finds it older than this.
+    transaction_timeout_ms
+        A transaction whose rows are older than this, and that is not prepared, is aborted by the
+        first reader that it holds back: its process is dead, or silent for too long.
     """
 
     cleanup_policy: str = _choice("delete", *POLICIES)
@@ -92,6 +95,7 @@ class TopicSettings:
     remote_storage_place: str = _text("a folder by its whole path, or a URI", _PLACE)
     segment_bytes: int = _number(256 * 1024 * 1024, 1, INT64_MAX)
     segment_ms: int = _number(7 * DAY_MS, 1, INT64_MAX)
+    transaction_timeout_ms: int = _number(15 * 60 * 1000, 1, INT64_MAX // 1000)
 
     @property
     def compacts(self) -> bool:

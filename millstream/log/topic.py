@@ -484,6 +484,11 @@ class Topic:
             else:
                 return frames
 
+    def blocking_header(self, partition: int) -> FrameHeader | None:
+        """Return the first frame of the undecided transaction that stops readers; `None`: none."""
+        blocking = self._stable_frames(partition).blocking()
+        return None if blocking is None else blocking.header
+
     def _describe_partition(self, index: int) -> dict[str, object]:
         partition = self.partition(index)
         frames = self._stable_frames(index)

@@ -7,13 +7,14 @@ open ── prepare: all frames durable ──▶ prepared ── one append to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 from millstream.clock import Clock
-from millstream.errors import FencedError, TransactionError
+from millstream.errors import FencedError, LockTimeoutError, TransactionError
 from millstream.log.control_topic import (
     NO_MANIFEST,
     ControlTopic,
@@ -25,6 +26,7 @@ from millstream.log.control_topic import (
     control_directory,
 )
 from millstream.log.epoch_cells import EpochCells
+from millstream.log.frame_header import FrameHeader
 from millstream.log.partition import Partition
 from millstream.storage import Storage
 
@@ -160,6 +162,12 @@ class Transactions:
         with control.exclusive():
             self._read(control)
             self._check_epoch(writer)
+            if self.decision(writer.owner_id, writer.epoch, number) == "aborted":
+                message = (
+                    f"transaction {number} of {writer.owner!r} was aborted: it was open for longer "
+                    "than transaction.timeout.ms of a topic, or somebody decided it; begin another"
+                )
+                raise TransactionError(message)
             control.append(
                 PreparedRecord(
                     writer.owner_id, writer.epoch, number, tuple(participants),
@@ -213,6 +221,28 @@ class Transactions:
                 )
             )
             self._read(control)
+
+    def expire(self, header: FrameHeader, partition: Partition) -> bool:
+        """Abort the undecided transaction of a frame where it is too old and was never prepared.
+
+        Returns whether it is decided now. One that is prepared waits for its owner, however long.
+        """
+        timeout_ms = partition.settings.known.transaction_timeout_ms
+        if self._clock.now_us() - header.appended_us <= timeout_ms * 1_000:
+            return False
+        key = header.owner_id, header.epoch, header.transaction
+        if key in self._prepared:
+            return False
+        control, _ = self._open()
+        with suppress(LockTimeoutError), control.exclusive():
+            self._read(control)
+            if key in self._prepared:
+                return False
+            if self.decision(*key) == "undecided":
+                control.append(DecisionRecord(*key, "abort", self._clock.now_us()))
+                self._read(control)
+            return True
+        return False  # somebody decides something; the next reader tries again
 
     def decision(self, owner_id: int, epoch: int, number: int) -> Decision:
         """Return what is known of a transaction; call `refresh` first for what is new."""

@@ -8,6 +8,7 @@ from typing import Literal, cast
 from millstream.clock import Clock
 from millstream.errors import FencedError
 from millstream.log.control_topic import SCHEMA, RecordReader
+from millstream.log.frame_header import FrameHeader
 from millstream.log.partition import Partition
 from millstream.log.remote import messages as m
 from millstream.log.remote.remote_partition import Asker, RemotePartition
@@ -62,6 +63,11 @@ class RemoteTransactions(Transactions):
         """Make a transaction's frames durable and say so; see `Transactions.prepare`."""
         self._asker.ask(m.Prepare(_name(writer), number, tuple(participants)), m.Done)
         self.refresh()
+
+    def expire(self, header: FrameHeader, partition: Partition) -> bool:
+        """Return `False`: the server's own readers abort what is too old."""
+        del header, partition
+        return False
 
     def decide(
         self,
