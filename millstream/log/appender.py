@@ -143,6 +143,8 @@ class Appender:
                     if stored is not None:
                         return stored
                 end, encoded = self._make_room(end, draft)
+                if sequenced is not None and not self._control.sequenced:
+                    self._control.sequenced = True  # a roll just now saw none
                 header = self._write_frame(encoded, header_at, end)
         except OSError as error:
             self._segments.refuse_removed()
@@ -204,8 +206,6 @@ class Appender:
 
     def _stored(self, end: LogEnd, wanted: Sequenced) -> StoredAppend | None:
         """Return what is known of an append that was stored before; `None`: it is to be stored."""
-        if not self._control.sequenced:
-            self._control.sequenced = True
         self._sequences = advanced(self._sequences, self._segments, end)
         stored = self._sequences.stored.get(wanted.owner_id)
         last = 0 if stored is None else stored.sequence

@@ -443,5 +443,7 @@ def _creating(directory: Folder, name: str, node: Node) -> Callable[[], None]:
 
 
 def _rename(directory: Folder, old: str, new: str) -> None:
+    if old not in directory.entries:
+        raise FileNotFoundError(2, "No such file or directory", old)  # somebody removed it
     directory.put(new, directory.entries[old])
     directory.put(old, None)

@@ -19,6 +19,7 @@ from millstream.log.columns import (
 )
 from millstream.log.partition import Partition
 from millstream.log.segment import encode_head, segment_file_name
+from tests.log.log_kit import SCHEMA, another, memory_log, rows
 from tests.log.partition_kit import RebootedStorage, open_partition
 
 ID = pa.field("id", pa.int64())
@@ -155,3 +156,16 @@ def test_a_schema_that_contradicts_the_topics_is_damage(
     path.write_bytes(head.ljust(len(content), b"\0"))
     with pytest.raises(CorruptSegmentError, match=f"is not the topic's: .*{reason}"):
         open_partition(tmp_path / "0", schema).frames(0).next()
+
+
+def test_a_producer_gets_a_column_that_its_process_learnt_of_by_the_way() -> None:
+    log = memory_log()
+    log.create_topic("a", SCHEMA, config={"segment.bytes": 1_000})
+    producer = log.producer("a")
+    producer.append(rows(0))
+    another(log).alter_topic("a", add_columns=[pa.field("more", pa.int64())])
+    producer.append(rows(*range(1, 40)))  # a new segment: the settings are read anew, and with
+    producer.append(rows(*range(40, 80)))  # them the columns
+    producer.append(rows(80).append_column("more", pa.array([7])))
+    producer.flush()
+    assert log.topic("a").to_arrow(["id", "more"]).to_pylist()[-1] == {"id": 80, "more": 7}

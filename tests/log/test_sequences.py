@@ -251,3 +251,18 @@ def test_a_gap_is_an_error() -> None:
     assert again == (1, 1)
     assert partition.last_sequence(5) == 1
     assert partition.last_sequence(6) == 0
+
+
+def test_the_first_numbered_append_is_known_though_it_starts_a_segment() -> None:
+    log = memory_log()
+    log.create_topic("a", SCHEMA, config={"segment.bytes": 1_000})
+    log.producer("a").append(rows(0))
+    named = log.producer("a", name="p")
+    named.append(rows(*range(1, 20)), sequence=1)  # the roll just before it saw no named one
+    log.producer("a").append(rows(*range(20, 40)))
+    log.producer("a").append(rows(*range(40, 60)))
+    again = another(log).producer("a", name="p")
+    assert again.sequence == 1
+    again.append(rows(*range(1, 20)), sequence=1)
+    again.flush()
+    assert all_ids(log) == list(range(60))
