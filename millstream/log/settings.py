@@ -61,7 +61,7 @@ class TopicSettings:
         Where there is a `remote_storage_place`: sealed segments beyond, or older, are moved
         there. −1: none, never.
     max_message_bytes
-        The largest row, as stored.
+        The largest row, and the largest frame of several, before it is compressed.
     min_cleanable_dirty_ratio
         The part of a partition's sealed bytes that must not be compacted yet before an
         automatic compaction is worth its while, 0 to 1.
@@ -87,7 +87,7 @@ class TopicSettings:
     delete_retention_ms: int = _number(DAY_MS, 0, INT64_MAX)
     local_retention_bytes: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
     local_retention_ms: int = _number(DAY_MS, UNLIMITED, INT64_MAX)
-    max_message_bytes: int = _number(64 * 1024 * 1024, 1, 2**31 - 1)
+    max_message_bytes: int = _number(64 * 1024 * 1024, 1, 2**30)
     min_cleanable_dirty_ratio: float = _number(0.5, 0.0, 1.0)
     retention_bytes: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
     retention_ms: int = _number(UNLIMITED, UNLIMITED, INT64_MAX)
