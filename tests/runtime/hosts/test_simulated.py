@@ -183,7 +183,7 @@ def test_the_output_is_exactly_once_when_killed_at_every_step(
 def test_the_output_is_exactly_once_when_a_process_dies_in_an_effect(process: str) -> None:
     begun_anew = 0
     effects = simulate_small(50, Faults(count_max=0), 2).effects[process]
-    for effect in range(1, effects, max(effects // 14, 1)):
+    for effect in range(1, effects, max(effects // 18, 1)):
         faults = Faults(count_max=0, crash_in=(process, effect))
         report = simulate_small(50, faults, 2)
         begun_anew += any(each.completed for each in report.restores)
