@@ -9,6 +9,7 @@ then whether its rows count is found frame by frame.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,9 @@ from millstream.log.segment import Segment
 from millstream.log.segments import Segments
 from millstream.log.statistics import (
     BLOCK_COLUMN,
+    columns_with_bounds,
     encode_statistics,
+    is_text,
     statistics_of,
     try_decode_statistics,
 )
@@ -122,7 +125,7 @@ class Skipping:
 
     def _read_blocks(self, segment: Segment) -> _Blocks | None:
         index = self._segments.index_of(segment, is_active=False)
-        statistics = read_statistics(self._segments, segment, index)
+        statistics = read_statistics(self._segments, segment, index, self._condition.columns)
         if statistics is None:
             return None
         refused = ~may_fulfil(self._condition.predicate, statistics)
@@ -143,32 +146,37 @@ class Skipping:
 
 
 def read_statistics(
-    segments: Segments, segment: Segment, index: SegmentIndex
+    segments: Segments, segment: Segment, index: SegmentIndex, columns: Sequence[str]
 ) -> pa.RecordBatch | None:
     """Return the statistics of a sealed segment, a row for each entry of its index.
 
-    They are read from its index file or, where that has none or is wrong, made from the segment
-    and stored. `None` where the segment is damaged: who reads that part of it is told so.
+    They are read from its index file or, where that has none of `columns` or is wrong, made from
+    the segment and stored. `None` where the segment is damaged: who reads that part of it is told
+    so.
     """
+    schema = segment.layout.schema
+    known = {schema.names[number] for number in columns_with_bounds(schema)}
+    wanted = known.intersection(columns)
     content = segments.read_index_file(index.base_offset)
     stored = SegmentIndex.try_decode(content) if content is not None else None
     if content is not None and stored == index:
         encoded = encoded_statistics(content)
         if encoded:
             statistics = try_decode_statistics(pa.py_buffer(encoded), len(index.positions))
-            if not isinstance(statistics, Damage):
+            if not isinstance(statistics, Damage) and wanted.issubset(statistics.schema.names):
                 return statistics
-    return store_statistics(segments, segment, index)
+    with_texts = any(is_text(schema.field(name).type) for name in wanted)
+    return store_statistics(segments, segment, index, with_texts=with_texts)
 
 
 def store_statistics(
-    segments: Segments, segment: Segment, index: SegmentIndex
+    segments: Segments, segment: Segment, index: SegmentIndex, *, with_texts: bool = False
 ) -> pa.RecordBatch | None:
     """Make the statistics of a sealed segment, and write its index file with them.
 
     Returns `None`, and writes nothing, where the segment is damaged.
     """
-    statistics = statistics_of(segment, index)
+    statistics = statistics_of(segment, index, with_texts=with_texts)
     if isinstance(statistics, Damage):
         return None
     segments.write_index(index, encode_statistics(statistics))

@@ -36,7 +36,8 @@ def statistics_of(batches: list[pa.RecordBatch]) -> list[dict[str, Any]]:
     partition = topic.partition(0)
     segments = partition._segments
     segment = segments.open(0, segments.end())
-    statistics = read_statistics(segments, segment, segments.index_of(segment, is_active=False))
+    index = segments.index_of(segment, is_active=False)
+    statistics = read_statistics(segments, segment, index, schema.names)
     assert statistics is not None
     found: list[dict[str, Any]] = statistics.to_pylist()
     return found
