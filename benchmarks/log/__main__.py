@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.harness import Figures, as_json, table_rows
 
-MODULES = ("appends", "producers", "sends", "waking", "opening", "groups", "peers")
+MODULES = ("appends", "producers", "sends", "waking", "opening", "reading", "groups", "peers")
 
 
 def main() -> None:

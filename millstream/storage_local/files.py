@@ -311,12 +311,15 @@ class LocalStorage:
             return pa.py_buffer(b"")
         # Unlike mmap.mmap, pyarrow's mapping keeps no file descriptor.
         with pa.memory_map(path, "r") as file:
-            if size_bytes is None:
-                return file.read_buffer()
-            if file.size() < size_bytes:
-                message = f"cannot map {size_bytes} bytes of {path}; it has {file.size()}"
+            size = file.size()
+            if size_bytes is not None and size < size_bytes:
+                message = f"cannot map {size_bytes} bytes of {path}; it has {size}"
                 raise OSError(message)
-            return file.read_buffer(size_bytes)
+            # Arrow has the kernel fetch all that is read of a mapping: a segment that is opened
+            # for its head alone would come from the disk whole.
+            start = file.read_buffer(1)
+            size = size if size_bytes is None else size_bytes
+            return pa.foreign_buffer(start.address, size, base=start)
 
     def shared_cells(self, path: str, size_bytes: int) -> LocalCells:
         """Map `path` for reading and writing, creating it with zeros where it is missing."""
