@@ -2,7 +2,7 @@
 
 import typer
 
-from millstream.cli.log import cleaning, copies, repair, serve, verify
+from millstream.cli.log import cleaning, copies, repair, serve, stats, verify
 
 app = typer.Typer(help="Copy and look after a whole log.", no_args_is_help=True)
 app.command("compact")(cleaning.compact)
@@ -15,3 +15,4 @@ app.command("promote")(copies.promote)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.command("repair")(repair.repair)
+app.command("stats")(stats.stats)
