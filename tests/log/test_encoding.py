@@ -274,6 +274,21 @@ class TestDictionaries:
         with pytest.raises(CorruptSegmentError, match="column 'colour'"):
             frame.batch(["colour"])
 
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    def test_a_damaged_one_is_not_read_for_another(self, compression: str) -> None:
+        other = pa.array([f"{index:0100}" for index in range(4)]).dictionary_encode()
+        batch = self.FIRST.append_column("other", other)
+        content = bytearray(segment_of(batch, compression=compression))
+        frame = frame_of(bytes(content), batch.schema)
+        messages = frame._messages()
+        assert isinstance(messages, list)
+        damaged = messages[1]  # the dictionary of `other`
+        content[damaged.body : damaged.end] = b"\x7f" * (damaged.end - damaged.body)
+        frame = frame_of(bytes(content), batch.schema)
+        assert frame.batch(["colour"]).equals(batch.select(["colour"]))
+        with pytest.raises(CorruptSegmentError, match="column 'other'"):
+            frame.batch(["other"])
+
 
 class TestCompression:
     def test_it_takes_less_room(self) -> None:
