@@ -114,7 +114,7 @@ def room_of(path: Path) -> str:
 
 def may_reach_the_machine(path: Path) -> bool:
     inside = path.relative_to(PACKAGE).as_posix()
-    edges = ("runtime/hosts/", "log/remote/", "cli/", "storage_local/")
+    edges = ("runtime/hosts/", "log/hosts/", "log/remote/", "cli/", "storage_local/")
     return inside.startswith(edges) or inside == "clock.py"
 
 

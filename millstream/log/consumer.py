@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -151,6 +151,12 @@ class Consumer:
             if batch is not None or left_us <= 0:
                 return batch
             self._bells.wait(bells, left_us)
+
+    def __aiter__(self) -> AsyncIterator[pa.RecordBatch]:
+        """Yield batches as they come, without end; the event loop goes on meanwhile."""
+        from millstream.log.hosts.asynchronous import batches_of
+
+        return batches_of(self)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Yield what is there now, and end."""

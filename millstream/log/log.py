@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 import msgspec
 import pyarrow as pa
@@ -43,6 +43,9 @@ from millstream.log.topic_config import Durability, TopicConfig, check_name
 from millstream.log.transaction import Transaction
 from millstream.log.transactions import Participant, Transactions, Writer
 from millstream.storage import Storage
+
+if TYPE_CHECKING:
+    from millstream.log.hosts.asynchronous import AsyncProducer
 
 FORMAT_VERSION = 1
 MIRROR_FILE = "mirror.json"
@@ -383,6 +386,19 @@ class Log:
             batch_rows=batch_rows,
             batch_bytes=batch_bytes,
         )
+
+    def async_producer(
+        self,
+        topic: str,
+        *,
+        name: str | None = None,
+        linger_ms: float = LINGER_MS,
+        batch_rows: int = BATCH_ROWS,
+    ) -> AsyncProducer:
+        """Return a producer for an event loop; see `producer`."""
+        from millstream.log.hosts.asynchronous import AsyncProducer
+
+        return AsyncProducer(self.producer(topic, name=name), linger_ms, batch_rows)
 
     @overload
     def consumer(

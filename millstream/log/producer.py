@@ -262,6 +262,11 @@ class Producer:
             sender.tell()
 
     @property
+    def config(self) -> TopicConfig:
+        """What the topic is."""
+        return self._config
+
+    @property
     def sequence(self) -> int:
         """The number of the last append; at first the highest that any partition has of it.
 

@@ -90,6 +90,8 @@ class Sender:
             if count >= self._rows_max or self._is_due:
                 self._is_due = False
                 self._append_rows(partition, buffer)
+                if self._unsynced:
+                    self._alarm.set(0)
             elif count == 1:
                 self._alarm.set(self._linger_us)
             return sent
@@ -140,10 +142,11 @@ class Sender:
             sent.set_result(None)
         else:
             self._unsynced.append(sent)
-            self._alarm.set(0)
 
     def _on_alarm(self) -> None:
         """Append what waited, and make all durable; whoever sends or flushes next hears of it."""
+        if not self._unsynced and not any(map(len, self._buffers.values())):
+            return  # somebody flushed
         if not self._is_due and not self._unsynced:
             # Who sends row after row appends them itself with the next one: two threads that take
             # turns with the interpreter are slower than one. Who rests is helped out.
