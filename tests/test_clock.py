@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -57,3 +58,33 @@ class TestManualClock:
         with reality.simulation():
             clock: Clock = ManualClock()
         assert clock.monotonic_us() == 0
+
+
+class TestAlarms:
+    def test_a_manual_one_rings_when_its_time_is_passed(self) -> None:
+        clock = ManualClock()
+        rung: list[int] = []
+        alarm = clock.alarm(lambda: rung.append(clock.monotonic_us()))
+        clock.sleep_us(10)
+        alarm.set(100)
+        alarm.set(300)  # it rings before
+        clock.sleep_us(99)
+        assert rung == []
+        clock.sleep_us(500)
+        assert rung == [110]
+        assert clock.monotonic_us() == 609
+        alarm.set(5)
+        alarm.close()
+        clock.sleep_us(10)
+        assert rung == [110]
+
+    def test_a_real_one_rings_in_a_thread_of_its_own(self) -> None:
+        rung = threading.Event()
+        alarm = SystemClock().alarm(rung.set)
+        alarm.set(60_000_000)
+        alarm.set(1_000)  # earlier counts
+        assert rung.wait(30)
+        rung.clear()
+        alarm.set(1_000)
+        assert rung.wait(30)
+        alarm.close()
