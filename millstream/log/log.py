@@ -35,7 +35,7 @@ from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
-from millstream.log.sender import BATCH_BYTES, BATCH_ROWS, LINGER_MS
+from millstream.log.sender import Gathering
 from millstream.log.settings import altered_config, parse_config
 from millstream.log.tier.mover import remove_all_moved
 from millstream.log.topic import Topic
@@ -341,9 +341,7 @@ class Log:
         *,
         name: str | None = None,
         writer: Writer | None = None,
-        linger_ms: float = LINGER_MS,
-        batch_rows: int = BATCH_ROWS,
-        batch_bytes: int = BATCH_BYTES,
+        **gathering: Unpack[Gathering],
     ) -> Producer:
         """Return a producer for a topic.
 
@@ -355,20 +353,14 @@ class Log:
             append no more. Names are those of `transaction`, too.
         writer
             Rows of it can be part of its transactions.
-        linger_ms, batch_rows, batch_bytes
-            Rows that are sent one by one are appended after so long, or when they are so many.
+        **gathering
+            When rows that are sent one by one are appended; see `Gathering`.
 
-        Raises
-        ------
-        UnknownTopicError
-            Where there is none of that name.
-        MirrorError
-            Where the log follows another one.
+        Raises `UnknownTopicError`, and `MirrorError` where the log follows another one.
         """
         self.refuse_mirror()
         found = self.topic(topic)
         partitions = [found.partition(index) for index in range(found.partitions)]
-        is_named = name is not None
         if name is not None:
             if writer is not None:
                 message = f"a producer has a name or a writer; got {name!r} and {writer.owner!r}"
@@ -381,24 +373,17 @@ class Log:
             writer,
             None if writer is None else partial(self.transactions.check, writer),
             found.refreshed,
-            is_named=is_named,
-            linger_ms=linger_ms,
-            batch_rows=batch_rows,
-            batch_bytes=batch_bytes,
+            is_named=name is not None,
+            **gathering,
         )
 
     def async_producer(
-        self,
-        topic: str,
-        *,
-        name: str | None = None,
-        linger_ms: float = LINGER_MS,
-        batch_rows: int = BATCH_ROWS,
+        self, topic: str, *, name: str | None = None, **gathering: Unpack[Gathering]
     ) -> AsyncProducer:
         """Return a producer for an event loop; see `producer`."""
         from millstream.log.hosts.asynchronous import AsyncProducer
 
-        return AsyncProducer(self.producer(topic, name=name), linger_ms, batch_rows)
+        return AsyncProducer(self.producer(topic, name=name), **gathering)
 
     @overload
     def consumer(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from millstream.log.numbering import Numbering
 from millstream.log.partition import Partition
 from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
-from millstream.log.sender import Sender, fail, succeed
+from millstream.log.sender import Gathering, Sender, fail, succeed
 from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
 
@@ -73,7 +73,7 @@ class Producer:
         refresh: Callable[[], TopicConfig] | None = None,
         *,
         is_named: bool = False,
-        **gathering: Any,
+        **gathering: Unpack[Gathering],
     ) -> None:
         self._config = config
         self._refresh = refresh or (lambda: config)

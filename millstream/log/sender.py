@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 
@@ -17,6 +17,22 @@ LINGER_MS = 5.0
 BATCH_ROWS = 8_192
 BATCH_BYTES = 1024 * 1024
 GRACE_US = 1_000
+
+
+class Gathering(TypedDict, total=False):
+    """When rows that are sent one by one are appended.
+
+    Attributes
+    ----------
+    linger_ms
+        After so long at the latest; 5 by default.
+    batch_rows, batch_bytes
+        When there are so many (8,192), or about so many bytes (1 MiB).
+    """
+
+    linger_ms: float
+    batch_rows: int
+    batch_bytes: int
 
 
 class Sender:

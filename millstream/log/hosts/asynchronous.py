@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import pyarrow as pa
 
 from millstream.log.consumer import Consumer
 from millstream.log.producer import Producer
 from millstream.log.row_buffer import RowBuffer, RowHeaders
+from millstream.log.sender import BATCH_ROWS, LINGER_MS, Gathering
 
 Result = TypeVar("Result")
 
@@ -31,7 +32,7 @@ class AsyncProducer:
     ----------
     producer
         Does the work; nobody else may use it.
-    linger_ms, batch_rows
+    gathering
         As for `Log.producer`.
 
     Examples
@@ -40,10 +41,10 @@ class AsyncProducer:
     ...     await producer.send({"flight": 1545, "origin": "EWR"})
     """
 
-    def __init__(self, producer: Producer, linger_ms: float, batch_rows: int) -> None:
+    def __init__(self, producer: Producer, **gathering: Unpack[Gathering]) -> None:
         self._producer = producer
-        self._linger_s = linger_ms / 1_000
-        self._batch_rows = batch_rows
+        self._linger_s = gathering.get("linger_ms", LINGER_MS) / 1_000
+        self._batch_rows = gathering.get("batch_rows", BATCH_ROWS)
         self._buffer = RowBuffer(producer.config)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="millstream-producer")
         self._sent: asyncio.Future[None] | None = None
