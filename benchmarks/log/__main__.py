@@ -8,7 +8,17 @@ import sys
 
 from benchmarks.harness import Figures, as_json, table_rows
 
-MODULES = ("appends", "producers", "sends", "waking", "opening", "reading", "groups", "peers")
+MODULES = (
+    "appends",
+    "producers",
+    "sends",
+    "waking",
+    "opening",
+    "reading",
+    "cleaning",
+    "groups",
+    "peers",
+)
 
 
 def main() -> None:
