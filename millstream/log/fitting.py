@@ -19,58 +19,79 @@ from millstream.log.columns import (
     is_system,
 )
 from millstream.log.dictionaries import compacted
+from millstream.log.metadata import dictionary_count
 from millstream.log.topic_config import TopicConfig
 
 FRAME_ROWS_MAX = 131_072
 
 
-def fit(batch: pa.RecordBatch, config: TopicConfig) -> pa.RecordBatch:
-    """Return `batch` with the topic's columns, and `_timestamp` and `_headers` where it has them.
+class RowFitter:
+    """Makes rows fit the topic that `config` describes."""
 
-    Columns are matched by name and cast where no value is changed by it; a missing one is null.
+    def __init__(self, config: TopicConfig) -> None:
+        self.config = config
+        self._bytes_max = config.settings.max_message_bytes
+        self._has_dictionaries = any(map(dictionary_count, config.schema.types))
+        self._required = [index for index, field in enumerate(config.schema) if not field.nullable]
 
-    Raises
-    ------
-    UnknownColumnError
-        Where the topic has no such column.
-    SchemaMismatchError
-        Where a column has another type, or nulls that may not be.
-    """
-    schema = columns_of_rows(config.schema, [*config.schema.names, *batch.schema.names])
-    if batch.schema.equals(schema):
-        _check_nulls(batch, config.name)
-    else:
-        for name in batch.schema.names:
+    def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return `batch` with the topic's columns, and `_timestamp` and `_headers` if it has them.
+
+        Columns are matched by name and cast where no value is changed by it; a missing one is
+        null.
+
+        Raises
+        ------
+        UnknownColumnError
+            Where the topic has no such column.
+        SchemaMismatchError
+            Where a column has another type, or nulls that may not be.
+        """
+        config = self.config
+        if not batch.schema.equals(config.schema):
+            return self._fit_columns(batch)
+        for index in self._required:
+            if batch.column(index).null_count:
+                _column(batch, config.schema.field(index), config.name)  # raises
+        return batch
+
+    def _fit_columns(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        config, names = self.config, batch.schema.names
+        schema = columns_of_rows(config.schema, [*config.schema.names, *names])
+        for name in names:
             if name not in schema.names:
                 raise UnknownColumnError(_unknown(name, config))
+        if config.time is not None and TIMESTAMP_COLUMN in names:
+            message = (
+                f"topic {config.name!r} has the time of its rows in column {config.time!r}; put "
+                "it there instead of giving timestamps"
+            )
+            raise SchemaMismatchError(message)
         columns = [_column(batch, field, config.name) for field in schema]
-        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-    if config.time is not None and TIMESTAMP_COLUMN in schema.names:
-        message = (
-            f"topic {config.name!r} has the time of its rows in column {config.time!r}; put it "
-            "there instead of giving timestamps"
-        )
-        raise SchemaMismatchError(message)
-    return batch
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
+    def frames_of(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Return the rows of `batch` as batches that are small enough for a frame, in order.
 
-def frames_of(batch: pa.RecordBatch, config: TopicConfig) -> list[pa.RecordBatch]:
-    """Return the rows of `batch` as batches that are small enough for a frame, in order.
+        That is up to `FRAME_ROWS_MAX` rows, and up to `max.message.bytes` in columns that are
+        not compressed.
 
-    That is up to `FRAME_ROWS_MAX` rows, and up to `max.message.bytes` in columns that are not
-    compressed.
-
-    Raises
-    ------
-    OversizedRowError
-        Where one row alone is larger.
-    """
-    bytes_max = config.settings.max_message_bytes
-    frames: list[pa.RecordBatch] = []
-    for start in range(0, batch.num_rows, FRAME_ROWS_MAX):
-        piece = compacted(batch.slice(start, FRAME_ROWS_MAX))
-        frames += _halves(piece, start, bytes_max, config.name)
-    return frames
+        Raises
+        ------
+        OversizedRowError
+            Where one row alone is larger.
+        """
+        frames: list[pa.RecordBatch] = []
+        for start in range(0, batch.num_rows, FRAME_ROWS_MAX):
+            piece = batch.slice(start, FRAME_ROWS_MAX)
+            if self._has_dictionaries:
+                piece = compacted(piece)
+            # The size of whole buffers is quickly told; that of a slice of them is less.
+            if piece.get_total_buffer_size() <= self._bytes_max:
+                frames.append(piece)
+            else:
+                frames += _halves(piece, start, self._bytes_max, self.config.name)
+        return frames
 
 
 def _halves(
@@ -89,14 +110,6 @@ def _halves(
         middle = batch.num_rows // 2
         yield from _halves(compacted(batch.slice(0, middle)), start, bytes_max, topic)
         yield from _halves(compacted(batch.slice(middle)), start + middle, bytes_max, topic)
-
-
-def _check_nulls(batch: pa.RecordBatch, topic: str) -> None:
-    """Raise `SchemaMismatchError` where a column has nulls that may not have any."""
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        if not field.nullable and column.null_count:
-            message = f"{_where(field, topic)} may not be null; got {column.null_count} nulls"
-            raise SchemaMismatchError(message)
 
 
 def _unknown(name: str, config: TopicConfig) -> str:

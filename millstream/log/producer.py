@@ -20,7 +20,7 @@ from millstream.errors import (
 )
 from millstream.log.columns import OPERATION_FIELD, OPTIONAL_COLUMNS, is_system
 from millstream.log.dictionaries import compacted
-from millstream.log.fitting import fit, frames_of
+from millstream.log.fitting import RowFitter
 from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
 from millstream.log.numbering import Numbering
 from millstream.log.partition import Partition
@@ -76,6 +76,7 @@ class Producer:
         **gathering: Unpack[Gathering],
     ) -> None:
         self._config = config
+        self._fitter = RowFitter(config)
         self._refresh = refresh or (lambda: config)
         self._partitions = partitions
         self._writer = writer
@@ -187,8 +188,7 @@ class Producer:
         try:
             return self._sender.send(given, partition, timestamp, headers)
         except UnknownColumnError:
-            known, self._config = self._config, self._refresh()
-            if self._config.schema.equals(known.schema):
+            if not self._find_columns():
                 raise
             self._sender.adopt(self._config)  # somebody added the column
             return self._sender.send(given, partition, timestamp, headers)
@@ -324,7 +324,7 @@ class Producer:
 
     def _append_sent(self, batch: pa.RecordBatch, partition: int | None) -> None:
         """Append rows that were sent, which have the topic's columns."""
-        frames = [self._with_operation(each, APPEND) for each in frames_of(batch, self._config)]
+        frames = [self._with_operation(each, APPEND) for each in self._fitter.frames_of(batch)]
         self._append_numbered(frames, batch, partition, 0, None)
 
     def _append_all(
@@ -415,13 +415,18 @@ class Producer:
     def _fit(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
         """Return `batch` with the topic's columns, as rows of one frame after another."""
         try:
-            fitted = fit(batch, self._config)
+            fitted = self._fitter.fit(batch)
         except UnknownColumnError:
-            known, self._config = self._config, self._refresh()
-            if self._config.schema.equals(known.schema):
+            if not self._find_columns():
                 raise
-            fitted = fit(batch, self._config)  # somebody added the column
-        return frames_of(fitted, self._config)
+            fitted = self._fitter.fit(batch)
+        return self._fitter.frames_of(fitted)
+
+    def _find_columns(self) -> bool:
+        """Return whether somebody added columns, which are known from now on."""
+        known, self._config = self._config, self._refresh()
+        self._fitter = RowFitter(self._config)
+        return not self._config.schema.equals(known.schema)
 
 
 def _batches(rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:

@@ -17,7 +17,7 @@ from millstream.errors import (
 )
 from millstream.log import Log
 from millstream.log.dictionaries import compacted
-from millstream.log.fitting import FRAME_ROWS_MAX, frames_of
+from millstream.log.fitting import FRAME_ROWS_MAX, RowFitter
 from millstream.log.topic_config import TopicConfig
 from tests.log.log_kit import another, memory_log, read, rows
 
@@ -44,7 +44,7 @@ class TestSizes:
         self, lengths: list[int], bytes_max: int
     ) -> None:
         batch = pa.record_batch([pa.array(["x" * each for each in lengths])], schema=TEXT)
-        frames = frames_of(batch, config_of(TEXT, bytes_max))
+        frames = RowFitter(config_of(TEXT, bytes_max)).frames_of(batch)
         assert pa.Table.from_batches(frames) == pa.Table.from_batches([batch])
         assert all(0 < frame.nbytes <= bytes_max for frame in frames)
         for one, two in pairwise(frames):
@@ -141,7 +141,7 @@ class TestDictionaries:
         schema = pa.schema([("colour", pa.dictionary(pa.int32(), pa.string()))])
         column = pa.array([f"{index:0100}" for index in range(50)]).dictionary_encode()
         batch = pa.record_batch([column], schema=schema)
-        frames = frames_of(batch, config_of(schema, 1000))
+        frames = RowFitter(config_of(schema, 1000)).frames_of(batch)
         assert [value for each in frames for value in each["colour"].to_pylist()] == [
             f"{index:0100}" for index in range(50)
         ]
