@@ -143,8 +143,9 @@ class Recovery:
         who dies in here takes nothing away.
         """
         control = self.control
-        # Of another boot they may be, or not: also a recovery after a new start may have failed.
-        if not (control.sync_failed or control.sync_under_way):
+        if not (control.sync_failed or control.sync_under_way) or not control.is_of_this_boot():
+            # In a new boot all that is read came from the disk, and nothing was written yet. What
+            # the control file knows of durable rows is old: they are not to be touched.
             return
         durable = control.durable()
         start = 0
