@@ -68,6 +68,26 @@ def try_messages(
     """
     header_end = header_position + frame_header_size(layout.column_count, layout.dictionary_count)
     places = [_place(view, position, header_position, header_end)]
+    if layout.dictionary_count:
+        damage = _add_later_messages(places, view, layout, position, header_position)
+        if damage is not None:
+            return damage
+    last = places[-1]
+    agree = last.end == position + header.frame_size
+    agree &= last.fields.row_count == header.row_count and not last.fields.is_dictionary
+    for place, following in pairwise(places):
+        agree &= place.end == following.position and place.fields.is_dictionary
+    return places if agree else Damage("its header and its messages do not agree")
+
+
+def _add_later_messages(
+    places: list[MessagePlace],
+    view: memoryview,
+    layout: ColumnLayout,
+    position: int,
+    header_position: int,
+) -> Damage | None:
+    """Add to the first message of a frame those behind it; or return what is wrong."""
     for later in later_messages(
         view, header_position, layout.column_count, layout.dictionary_count
     ):
@@ -76,12 +96,7 @@ def try_messages(
         if crc32c(view[start:body]) != later.checksum:
             return Damage("the checksum of a message in it does not hold")
         places.append(_place(view, start, body, body))
-    last = places[-1]
-    agree = last.end == position + header.frame_size
-    agree &= last.fields.row_count == header.row_count and not last.fields.is_dictionary
-    for place, following in pairwise(places):
-        agree &= place.end == following.position and place.fields.is_dictionary
-    return places if agree else Damage("its header and its messages do not agree")
+    return None
 
 
 def _place(view: memoryview, position: int, metadata_end: int, body: int) -> MessagePlace:
@@ -115,7 +130,9 @@ def try_size(
     view: memoryview, layout: ColumnLayout, places: list[MessagePlace], indices: Sequence[int]
 ) -> Damage | None:
     """Return why columns must not be decompressed: what they say of their size; or `None`."""
-    if not any(place.fields.is_compressed for place in places):
+    if not places[-1].fields.is_compressed and not any(
+        place.fields.is_compressed for place in places[:-1]
+    ):
         return None
     total = 0
     for column, place in zip(layout.dictionary_columns, places, strict=False):
@@ -153,7 +170,7 @@ def read_columns(
     if not indices:  # to Arrow's stream reader, no columns are all columns
         rows = pa.nulls(batch.fields.row_count)
         return pa.RecordBatch.from_arrays([rows], names=["rows"]).select([])
-    everything = len(indices) == layout.column_count and list(indices) == list(range(len(indices)))
+    everything = len(indices) == layout.column_count and [*indices] == [*range(len(indices))]
     if layout.dictionary_count and not {*layout.dictionary_columns}.isdisjoint(indices):
         is_plain = False
     else:

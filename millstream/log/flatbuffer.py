@@ -16,20 +16,19 @@ BUFFER_SIZE = 16
 """Bytes of a struct Buffer { offset: i64; length: i64 }."""
 
 _U16 = struct.Struct("<H")
+_FOUR = struct.Struct("<4H")  # fields of a vtable
 _I32 = struct.Struct("<i")
 _U32 = struct.Struct("<I")
 _I64 = struct.Struct("<q")
 _BUFFER = struct.Struct("<qq")
 
-_MESSAGE_HEADER_TYPE = 1
+# Field numbers. Message: 1 header type, 2 header, 3 body length. RecordBatch: 0 length,
+# 2 buffers, 3 compression.
 _MESSAGE_HEADER = 2
 _MESSAGE_BODY_LENGTH = 3
+_SCHEMA_METADATA = 2
 _DICTIONARY_BATCH = 2  # of enum MessageHeader
 _DICTIONARY_DATA = 1
-_BATCH_LENGTH = 0
-_BATCH_BUFFERS = 2
-_BATCH_COMPRESSION = 3
-_SCHEMA_METADATA = 2
 
 
 class MessageFields(NamedTuple):
@@ -59,18 +58,18 @@ class MessageFields(NamedTuple):
 def read_message(metadata: memoryview) -> MessageFields:
     """Return the fields of the message whose flatbuffer `metadata` starts with."""
     message = _follow(metadata, 0)
-    kind = _field(metadata, message, _MESSAGE_HEADER_TYPE)
-    batch = _follow(metadata, _field(metadata, message, _MESSAGE_HEADER))
-    is_dictionary = bool(kind) and metadata[kind] == _DICTIONARY_BATCH
+    _, kind, header, length = _fields(metadata, message)
+    batch = _follow(metadata, message + header)
+    is_dictionary = kind != 0 and metadata[message + kind] == _DICTIONARY_BATCH
     if is_dictionary:
         batch = _follow(metadata, _field(metadata, batch, _DICTIONARY_DATA))
-    buffers = _field(metadata, batch, _BATCH_BUFFERS)
+    rows, _, buffers, compression = _fields(metadata, batch)
     return MessageFields(
-        _integer(metadata, _field(metadata, message, _MESSAGE_BODY_LENGTH)),
-        _integer(metadata, _field(metadata, batch, _BATCH_LENGTH)),
-        _follow(metadata, buffers) + 4 if buffers else 0,
+        _I64.unpack_from(metadata, message + length)[0] if length else 0,
+        _I64.unpack_from(metadata, batch + rows)[0] if rows else 0,
+        _follow(metadata, batch + buffers) + 4 if buffers else 0,
         is_dictionary,
-        _field(metadata, batch, _BATCH_COMPRESSION) != 0,
+        compression != 0,
     )
 
 
@@ -121,10 +120,16 @@ def _field(metadata: memoryview, table: int, field: int) -> int:
     return table + distance if distance else 0
 
 
+def _fields(metadata: memoryview, table: int) -> tuple[int, ...]:
+    """Return where in a table its first four fields are, each 0 where it is left out."""
+    vtable = table - _I32.unpack_from(metadata, table)[0]
+    size: int = _U16.unpack_from(metadata, vtable)[0]
+    if size >= 4 + _FOUR.size:
+        return _FOUR.unpack_from(metadata, vtable + 4)
+    count = (size - 4) // 2
+    return (*struct.unpack_from(f"<{count}H", metadata, vtable + 4), *(4 - count) * (0,))
+
+
 def _follow(metadata: memoryview, position: int) -> int:
     """Return what the reference at `position` refers to."""
     return position + int(_U32.unpack_from(metadata, position)[0])
-
-
-def _integer(metadata: memoryview, position: int) -> int:
-    return int(_I64.unpack_from(metadata, position)[0]) if position else 0
