@@ -10,7 +10,7 @@ from tests.log.simulation import Simulation
 
 SEEDS = range(200)
 STEPS = 30
-SEEDS_THAT_FAILED = ((2039, 50), (1031, 50), (1012, 50), (1065, 50))
+SEEDS_THAT_FAILED = ((2039, 50), (1031, 50), (1012, 50), (1065, 50), (1070, 40), (1194, 40))
 """Seeds that once found a bug, and how long they ran, are run again for ever."""
 
 
