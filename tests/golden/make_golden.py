@@ -258,6 +258,13 @@ def write_log(folder: Path) -> Log:
         transaction.append("orders", orders(14, 5))
         transaction.delete("stock", pa.table({"item": ["nut"]}))
         transaction.abort()
+    # Of a named producer: each append once, though it is made again, and in a later life.
+    for again in (False, True):
+        with log.producer("orders", name="shop") as named:
+            named.append(orders(35, 4), sequence=1)
+            if again:
+                named.append(orders(39, 3), sequence=5)
+                named.append(orders(39, 3), sequence=5)
     # Of a job: one aborted by a later epoch though it was prepared, one committed with a manifest.
     transactions = log.transactions
     old = transactions.writer("job late")
@@ -336,7 +343,7 @@ if __name__ == "__main__":
     if not FOLDER.exists():
         write_all(FOLDER)
     if not LOG_FOLDER.exists():
-        write_log(LOG_FOLDER)
+        write_log(LOG_FOLDER)  # log-1.json is what `tests/log/plain_reader.py` reads of it
     if not COMPACTED_FOLDER.exists():
         write_compacted(COMPACTED_FOLDER)
     for each in (path for folder in folders for path in folder.rglob("*")):

@@ -207,7 +207,7 @@ def read_frame(
     frame = PlainFrame(batch, *fields)
     check(batch.num_rows == frame.row_count, "row count")
     check((frame.row_count == 0) == bool(frame.flags & 1), "control marker")
-    check(frame.flags < 4 and (frame.flags & 2 == 0 or "_offset" in schema.names), "flags")
+    check(frame.flags < 8 and (frame.flags & 2 == 0 or "_offset" in schema.names), "flags")
     return frame, frame_size
 
 
@@ -260,6 +260,33 @@ def read_index(path: Path) -> PlainIndex:
     return PlainIndex(entries, statistics)
 
 
+def read_producers(path: Path) -> dict[int, tuple[int, int]]:
+    """By owner id: the sequence of its last sequenced frame before a segment, and its end."""
+    content = path.read_bytes()
+    magic, version, base, count = struct.unpack_from("<4sIqq", content)
+    check((magic, version, base) == (b"MSpr", 1, int(path.stem)), "producers' header")
+    check(len(content) == 24 + 24 * count + 4, "producers' length")
+    check(crc(content[:-4]) == struct.unpack_from("<I", content, len(content) - 4)[0], "CRC")
+    entries = list(struct.iter_unpack("<qqq", content[24:-4]))
+    check(entries == sorted(entries), "producers' order")
+    return {owner_id: (sequence, end) for owner_id, sequence, end in entries}
+
+
+def check_producers(folder: Path, frames: list[PlainFrame]) -> None:
+    """Sequences only grow, and the files say what they are; `frames` are all that ever were."""
+    sequenced = [each for each in frames if each.flags & 4]
+    files = {int(path.stem): read_producers(path) for path in folder.glob("*.producers")}
+    for base, stored in files.items():
+        before = [each for each in sequenced if each.base_offset < base]
+        check(
+            stored == {each.owner_id: (each.sequence, each.end_offset) for each in before}, "last"
+        )
+    last: dict[int, int] = {}
+    for each in sequenced:
+        check(each.sequence > last.get(each.owner_id, 0), "sequence")
+        last[each.owner_id] = each.sequence
+
+
 def read_partition(folder: Path) -> list[PlainFrame]:
     paths = sorted(folder.glob("*.arrows"))
     frames: list[PlainFrame] = []
@@ -272,6 +299,8 @@ def read_partition(folder: Path) -> list[PlainFrame]:
         check(reached in {None, int(path.stem)}, "gap")
         found, reached = read_segment(path, path == paths[-1])
         frames += found
+    if frames and frames[0].base_offset == 0 and not any(each.flags & 2 for each in frames):
+        check_producers(folder, frames)
     return frames
 
 

@@ -163,8 +163,21 @@ class TestTheLog:
         }
         assert json.loads(json.dumps(found, default=str)) == self.expected()
         control = plain_reader.read_control(LOG_FOLDER)
-        assert control.owners == {1: "billing", 2: "job late"}
-        assert control.manifests == {2: {"checkpoint": 4}}
+        assert control.owners == {1: "billing", 2: "shop", 3: "job late"}
+        assert control.manifests == {3: {"checkpoint": 4}}
+
+    def test_a_reader_made_from_the_description_finds_each_named_append_once(self) -> None:
+        topic = plain_reader.read_topics(LOG_FOLDER)["orders"]
+        named = [each for index in range(2) for each in topic.frames(index) if each.flags & 4]
+        assert {(each.owner_id, each.epoch, each.sequence >> 16) for each in named} == {
+            (2, 1, 1),
+            (2, 2, 5),
+        }
+        rows = [row["n"] for each in named for _, row in each.rows()]
+        assert sorted(rows) == list(range(35, 42))
+        files = list((LOG_FOLDER / "topics" / topic.config["id"]).rglob("*.producers"))
+        said = [plain_reader.read_producers(path) for path in files]
+        assert {2} in [set(each) for each in said]
 
     def test_todays_code_reads_it(self, tmp_path: Path) -> None:
         shutil.copytree(LOG_FOLDER, tmp_path / "log")
