@@ -3,7 +3,8 @@
 Started as `python -m tests.log.append_process FOLDER OWNER MODE COUNT`. It says `ready`,
 waits for a line, appends COUNT frames and says `acked N` when its frames up to sequence N
 are durable. MODE: `finish`; `half` dies inside the last write; `unpublished` dies between
-the last write and the publication of the written end.
+the last write and the publication of the written end; `stopped` is stopped inside the last
+write, and writes the rest of it when it is continued.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class DyingFile:
     """Passes everything on to `file`, and dies in the append that the class attribute says."""
 
     appends_left = -1
-    half = True
+    mode = "half"
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -44,8 +45,11 @@ class DyingFile:
             self._file.append(chunks)
             return
         content = b"".join(bytes(chunk) for chunk in chunks)
-        self._file.append([content[: len(content) // 2] if DyingFile.half else content])
-        os.kill(os.getpid(), signal.SIGKILL)
+        middle = len(content) if DyingFile.mode == "unpublished" else len(content) // 2
+        self._file.append([content[:middle]])
+        is_stopped = DyingFile.mode == "stopped"
+        os.kill(os.getpid(), signal.SIGSTOP if is_stopped else signal.SIGKILL)
+        self._file.append([content[middle:]])
 
 
 class DyingStorage(LocalStorage):
@@ -77,7 +81,7 @@ def main(folder: str, owner: int, mode: str, count: int) -> None:
         settings=LiveSettings(TopicSettings(segment_bytes=SEGMENT_BYTES)),
         name="shared/0",
     )
-    DyingFile.half = mode == "half"
+    DyingFile.mode = mode
     say("ready")
     sys.stdin.readline()
     for sequence in range(count):

@@ -3,13 +3,17 @@
 Started as `python -m tests.log.log_process LOG TASK COUNT`. It says `ready`, waits for a line,
 and says `acked N` when row N is durable. TASK: `append:FIRST` appends to topic `a` the rows
 FIRST, FIRST + 1, …; `clean` cleans again and again and says `cleaned`; `transact` commits row N
-to topics `a` and `b`, and aborts every third.
+to topics `a` and `b`, and aborts every third; `undecided:FIRST` commits FIRST, FIRST + 1, … so,
+and is killed between the preparation and the decision of the last one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
+from typing import Any
 
 from millstream.log import Log
 from tests.log.log_kit import rows
@@ -46,6 +50,22 @@ def transact(log: Log, count: int) -> None:
             say(f"acked {each}")
 
 
+def die_undecided(log: Log, first: int, count: int) -> None:
+    decide = log.transactions.decide
+
+    def decide_or_die(*arguments: Any) -> None:
+        if each == first + count - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        decide(*arguments)
+
+    log.transactions.decide = decide_or_die  # type: ignore[method-assign, assignment]
+    for each in range(first, first + count):
+        with log.transaction("writer") as transaction:
+            transaction.append("a", rows(each))
+            transaction.append("b", rows(each))
+        say(f"acked {each}")
+
+
 def clean(log: Log, count: int) -> None:
     for _ in range(count):
         log.clean()
@@ -58,6 +78,8 @@ def main(path: str, task: str, count: int) -> None:
     sys.stdin.readline()
     if task.startswith("append:"):
         append(log, int(task.removeprefix("append:")), count)
+    elif task.startswith("undecided:"):
+        die_undecided(log, int(task.removeprefix("undecided:")), count)
     elif task == "clean":
         clean(log, count)
     else:

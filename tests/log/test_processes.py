@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -131,6 +133,46 @@ def test_a_plain_reader_reads_what_many_wrote(tmp_path: Path) -> None:
     tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in paths]
     partition = open_partition(tmp_path / "0", append_process.SCHEMA)
     assert pa.concat_tables(tables).equals(read_all(partition))
+
+
+class Impatient(LocalStorage):
+    """A disk whose locks are waited for only shortly."""
+
+    def lock(
+        self,
+        path: str,
+        timeout_us: int = 100_000,
+        unless: Callable[[], bool] | None = None,
+    ) -> AbstractContextManager[bool]:
+        return super().lock(path, min(timeout_us, 100_000), unless)
+
+
+def test_a_process_that_is_stopped_inside_an_append_holds_others_up_and_harms_nobody(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "0"
+    with running(folder, [("stopped", 9)]) as processes:
+        stopped = processes[0]
+        assert [stopped.read_line(), stopped.read_line()] == ["acked 3", "acked 7"]
+        pid = stopped.process.pid
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)  # it has written half of its ninth frame
+        waiting = open_partition(
+            folder, append_process.SCHEMA, storage=Impatient(), segment_bytes=200_000
+        )
+        said = f"append.lock was not free within 0.1 s; process {pid} holds it.*stopped"
+        with pytest.raises(LockTimeoutError, match=said):
+            waiting.append(append_process.frame(1, 0), owner_id=1)
+        waiting.sync()
+        whole = sum(append_process.frame(0, each).num_rows for each in range(8))
+        assert read_all(waiting).num_rows == whole  # of what is half, and refused, there is nothing
+        os.kill(pid, signal.SIGCONT)
+        assert stopped.finish() == 0
+        waiting.append(append_process.frame(1, 0), owner_id=1)
+    assert stopped.acked == 8
+    partition = check(folder, processes)
+    own = append_process.frame(1, 0).num_rows + append_process.frame(99, 0).num_rows
+    assert read_all(partition).num_rows == whole + append_process.frame(0, 8).num_rows + own
 
 
 def test_a_stopped_holder_of_the_lock_is_named(tmp_path: Path) -> None:
