@@ -20,7 +20,7 @@ from millstream.log.segment import MOVED_SUFFIX, Segment, segment_bases, segment
 from millstream.log.segment import SUFFIX as SEGMENT_SUFFIX
 from millstream.log.segments import Segments
 from millstream.log.sequences import SUFFIX as SEQUENCES_SUFFIX
-from millstream.log.sequences import sequences_file_name
+from millstream.log.sequences import keep_sequences, sequences_file_name
 from millstream.log.skipping import store_statistics
 from millstream.log.tier.mover import move_out, remove_moved
 from millstream.storage import AppendFile
@@ -83,6 +83,8 @@ class SealedSegments:
 
         Each is durably gone before the next one goes: there is never a gap.
         """
+        if segments:
+            keep_sequences(self._segments, self.end_offset(segments[-1]))
         for segment in segments:
             self.remove_moved(segment.head.base_offset)
             self._storage.remove(f"{self._directory}/{segment_file_name(segment.head.base_offset)}")
@@ -101,6 +103,7 @@ class SealedSegments:
         path = segments.path(base)
         temporary = path.removesuffix(SEGMENT_SUFFIX) + TEMPORARY_SUFFIX
         try:
+            keep_sequences(segments, self.end_offset(sources[-1]))
             storage.remove(temporary)
             file = storage.open_append(temporary)
             try:

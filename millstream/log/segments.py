@@ -18,7 +18,7 @@ from millstream.log.index import SegmentIndex, index_file_name
 from millstream.log.links import refuse_link
 from millstream.log.segment import Segment, segment_bases, segment_file_name
 from millstream.log.tier.cache import SegmentCache
-from millstream.log.tier.moved_segment import moved_path, read_moved
+from millstream.log.tier.moved_segment import MovedSegment, moved_path, read_moved
 from millstream.storage import Storage
 
 Durability = Literal["fsync", "os"]
@@ -188,11 +188,21 @@ class Segments:
             self.layouts,
             base,
             moved.size,
-            partial(self._cache.map, self.name, moved),
+            partial(self._fetch, base, moved),
         )
         if isinstance(segment, Damage):
             raise self.corrupt(base, 0, base, segment)
         return segment
+
+    def _fetch(self, base: int, moved: MovedSegment) -> pa.Buffer:
+        """Return the bytes of a moved segment; `SegmentRemovedError` where it is one no more."""
+        assert self._cache is not None
+        try:
+            return self._cache.map(self.name, moved)
+        except CorruptSegmentError as error:
+            if read_moved(self.storage, self.directory, base) == moved:
+                raise
+            raise self._removed(base) from error
 
     def _is_there(self, base: int) -> bool:
         """Return `True` iff the segment `base` is here, or known to be elsewhere."""

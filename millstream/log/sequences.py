@@ -18,7 +18,7 @@ from crc32c import crc32c
 
 from millstream.log.control_file import LogEnd
 from millstream.log.frame_header import FLAG_SEQUENCED, Damage, FrameHeader
-from millstream.log.segments import Segments
+from millstream.log.segments import SegmentRemovedError, Segments
 
 VERSION = 1
 SUFFIX = ".producers"
@@ -123,28 +123,60 @@ def write_sequences(sequences: Sequences, segments: Segments) -> None:
         segments.storage.write_file(path, sequences.encode())
 
 
+def keep_sequences(segments: Segments, base: int) -> None:
+    """See to it that what lies before the segment `base` need not be walked any more.
+
+    Called before frames there are removed or rewritten: then they do not say it any more. The
+    file that the roll wrote may be missing, for the disk refused it, or be damaged.
+
+    Raises
+    ------
+    OSError
+        Where the disk refuses it now.
+    """
+    if segments.control.sequenced and _read(segments, base) is None:
+        path = f"{segments.directory}/{sequences_file_name(base)}"
+        found = _begun(segments, LogEnd(base, 0, base))
+        segments.storage.write_file(path, found.encode())
+
+
 def _begun(segments: Segments, end: LogEnd) -> Sequences:
     """Return the sequences before the active segment: from its file, or from those before it."""
-    found = _read(segments, end.segment_base)
-    if found is not None:
-        return found
-    bases = [base for base in segments.bases(end) if base < end.segment_base]
-    start = 0
-    for index in reversed(range(len(bases))):
-        found = _read(segments, bases[index])
-        if found is not None:
-            start = index
+    while True:
+        found, bases = _nearest(segments, end)
+        first = bases[0] if bases else end.segment_base
+        sequences = found or Sequences(first, 0, first)
+        start = sequences.segment_base
+        try:
+            for base in bases:
+                sequences.segment_base, sequences.position, sequences.offset = base, 0, base
+                _walk(sequences, segments, base, end)
+        except SegmentRemovedError:
+            segments.relist()
+            continue
+        # A cleaner that takes frames away first writes a file of what they say.
+        again, _ = _nearest(segments, end)
+        if again is None or again.segment_base == start:
             break
-    first = bases[0] if bases else end.segment_base
-    sequences = found or Sequences(first, 0, first)
-    for base in bases[start:]:
-        sequences.segment_base, sequences.position, sequences.offset = base, 0, base
-        _walk(sequences, segments, base, end)
     base = end.segment_base
     sequences.segment_base, sequences.position, sequences.offset = base, 0, base
     if bases:
         write_sequences(sequences, segments)
     return sequences
+
+
+def _nearest(segments: Segments, end: LogEnd) -> tuple[Sequences | None, list[int]]:
+    """Return what the last file says that is of use, and the segments from its place to `end`."""
+    bases = segments.bases(end)
+    found = _read(segments, end.segment_base)
+    if found is not None:
+        return found, []
+    bases = [base for base in bases if base < end.segment_base]
+    for index in reversed(range(len(bases))):
+        found = _read(segments, bases[index])
+        if found is not None:
+            return found, bases[index:]
+    return None, bases
 
 
 def _walk(sequences: Sequences, segments: Segments, base: int, end: LogEnd) -> None:

@@ -266,3 +266,24 @@ def test_the_first_numbered_append_is_known_though_it_starts_a_segment() -> None
     again.append(rows(*range(1, 20)), sequence=1)
     again.flush()
     assert all_ids(log) == list(range(60))
+
+
+@pytest.mark.parametrize("policy", ["compact", "delete"])
+def test_what_a_cleaner_takes_away_is_written_down_first(policy: str) -> None:
+    log = memory_log()
+    config = {"segment.bytes": 1_000, "cleanup.policy": policy, "retention.bytes": 0}
+    log.create_topic("a", SCHEMA, key=["id"], config=config)
+    named = log.producer("a", name="p")
+    named.append(rows(1), sequence=1)
+    error = OSError(28, "No space left on device")
+    for _ in range(3):  # the file of the roll, and statistics
+        memory(log).fail("write_file", error)
+    log.producer("a").append(rows(*range(2, 30)))
+    log.topic("a").partition(0).sync()
+    (cleaned,) = log.clean()
+    assert cleaned.segments_removed or cleaned.compacted.segments_after
+    again = another(log).producer("a", name="p")
+    assert again.sequence == 1
+    again.append(rows(1), sequence=1)
+    again.flush()
+    assert all_ids(log).count(1) == (policy == "compact")

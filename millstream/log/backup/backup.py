@@ -14,7 +14,7 @@ from millstream.log.backup.picture import (
     Picture,
     SegmentPicture,
     other_files,
-    take_picture,
+    with_picture,
 )
 from millstream.log.backup.vault import Manifest, SavedFile, Vault, starts_with
 from millstream.log.log import Log
@@ -84,14 +84,22 @@ def back_up(log: Log, place: str, *, full: bool = False, keep: int | None = None
     vault = Vault(open_objects(_absolute(place, log.path), log.storage))
     numbers = vault.numbers()
     known = {}
-    if numbers and not full:
-        known = {file.path: file for file in vault.manifest().files}
+    if numbers:
+        newest = vault.manifest()
+        vault.trust(newest)
+        if not full:
+            known = {file.path: file for file in newest.files}
     # What jobs keep is stored before and after the moment: the state that the moment's manifests
     # name was there at it, and is found by one of the two.
     others = _store_others(log, vault)
-    picture = take_picture(log)
-    others |= _store_others(log, vault)
-    files = [_store_segment(vault, each, known) for each in _segments(picture)]
+
+    def store(picture: Picture) -> tuple[Picture, dict[str, SavedFile], list[SavedFile]]:
+        after = _store_others(log, vault)
+        segments = [_store_segment(vault, each, known) for each in _segments(picture)]
+        return picture, after, segments
+
+    picture, after, files = with_picture(log, store)
+    others |= after
     manifest = Manifest(
         number=(numbers[-1] if numbers else 0) + 1,
         taken_us=log.clock.now_us(),

@@ -14,9 +14,10 @@ from millstream.errors import OptionError
 from millstream.log.appender import LOCK_NAME as APPEND_LOCK
 from millstream.log.backup.picture import (
     PartitionPicture,
+    Picture,
     SegmentPicture,
     other_files,
-    take_picture,
+    with_picture,
 )
 from millstream.log.control_file import ControlFile
 from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK
@@ -102,7 +103,10 @@ class Mirror:
     def step(self) -> MirrorStep:
         """Bring the mirror up to what the source is now."""
         done = MirrorStep()
-        picture = take_picture(self._source)
+        with_picture(self._source, lambda picture: self._copy(picture, done))
+        return done
+
+    def _copy(self, picture: Picture, done: MirrorStep) -> None:
         self._copy_others()
         wanted = {each.directory for each in picture.partitions}
         for partition in picture.partitions:
@@ -111,7 +115,6 @@ class Mirror:
             wanted.add(picture.control.directory)
             self._copy_partition(picture.control, done)
         self._remove_others()
-        return done
 
     def _copy_partition(self, picture: PartitionPicture, done: MirrorStep) -> None:
         directory = f"{self._directory}/{picture.directory}"

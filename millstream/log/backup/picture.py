@@ -7,8 +7,10 @@ was not is undecided in the picture, wherever its frames lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -18,8 +20,11 @@ from millstream.log.control_topic import ControlTopic, control_directory
 from millstream.log.log import MIRROR_FILE, Log
 from millstream.log.partition import Partition
 from millstream.log.segment import Segment
+from millstream.log.segments import SegmentRemovedError
 from millstream.storage import Storage
 from millstream.storage_objects import files_below
+
+Result = TypeVar("Result")
 
 TRIES_MAX = 20
 
@@ -117,6 +122,26 @@ def take_picture(log: Log) -> Picture:
             return Picture(control, partitions, topics)
     message = (
         f"the segments of {log.path} were replaced {TRIES_MAX} times while they were looked at; "
+        "try again when cleaning is done"
+    )
+    raise LogError(message)
+
+
+def with_picture(log: Log, work: Callable[[Picture], Result]) -> Result:
+    """Return what `work` makes of a picture of `log`; of another one where a segment is gone.
+
+    Of a segment that was moved away the bytes are fetched when they are asked for.
+
+    Raises
+    ------
+    LogError
+        Where that happens again and again.
+    """
+    for _ in range(TRIES_MAX):
+        with suppress(SegmentRemovedError):
+            return work(take_picture(log))
+    message = (
+        f"moved segments of {log.path} were removed {TRIES_MAX} times while they were fetched; "
         "try again when cleaning is done"
     )
     raise LogError(message)

@@ -56,11 +56,19 @@ class Vault:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._durable: set[str] = set()
         self.bytes_stored = 0
         """Bytes of pieces that were not there before."""
 
     def __str__(self) -> str:
         return str(self._objects)
+
+    def trust(self, manifest: Manifest) -> None:
+        """Take the pieces of a finished backup for durable.
+
+        One that is there and in none may have been left by a process that died before it was.
+        """
+        self._durable |= {_piece_name(piece) for file in manifest.files for piece in file.pieces}
 
     def store(self, content: pa.Buffer) -> list[Piece]:
         """Store `content` in pieces, and return them; what is there already is not sent again."""
@@ -68,8 +76,10 @@ class Vault:
         for begin in range(0, content.size, PIECE_BYTES):
             part = content.slice(begin, min(PIECE_BYTES, content.size - begin))
             piece = piece_of(part)
-            if not self._objects.exists(_piece_name(piece)):
-                self._objects.put(_piece_name(piece), part)
+            name = _piece_name(piece)
+            if name not in self._durable or not self._objects.exists(name):
+                self._objects.put(name, part)
+                self._durable.add(name)
                 self.bytes_stored += part.size
             pieces.append(piece)
         return pieces

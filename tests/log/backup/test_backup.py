@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from millstream.log import Log
 from millstream.log.backup import back_up, backups, restore
 from millstream.storage_memory import SimulatedCrash
 from millstream.storage_objects import FolderObjects
-from tests.log.log_kit import SCHEMA, another, memory, memory_log, put, read
+from tests.log.log_kit import SCHEMA, another, log_on, memory, memory_log, put, read
 
 PLACE = "/spare"
 
@@ -185,3 +186,19 @@ def test_a_file_system_of_pyarrow_holds_backups_too(tmp_path: Path) -> None:
     assert [each.number for each in backups(place, log.storage)] == [2]
     restore(place, str(tmp_path / "copy"), log.storage)
     assert read(Log(tmp_path / "copy").topic("a")) == list(range(12))
+
+
+def test_a_piece_whose_storer_died_is_stored_anew() -> None:
+    """It may be there and yet not be durable."""
+    for seed in range(60):
+        log = memory_log(seed)
+        log.create_topic("a", SCHEMA)
+        put(log, "a", range(10))
+        first = another(log)
+        memory(first).crash_after(20 + seed % 10)
+        with suppress(SimulatedCrash):
+            back_up(first, PLACE)
+        number = back_up(another(log), PLACE).number
+        memory(log).disk.power_cut()
+        after = log_on(memory(log).disk.storage("after"))
+        assert read(restored(after, number=number).topic("a")) == list(range(10))
