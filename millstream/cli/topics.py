@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from millstream.cli.columns import parse_column
 from millstream.cli.console import (
     bytes_text,
     duration_text,
@@ -18,6 +19,7 @@ from millstream.cli.console import (
     time_text,
 )
 from millstream.cli.options import LogOption, config_of, open_log
+from millstream.cli.topic_changes import create_topic, delete_topic
 from millstream.errors import OptionError
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
     from millstream.log.topic import Topic
 
-app = typer.Typer(help="List, describe and alter topics.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, describe, alter and delete topics.", no_args_is_help=True)
+app.command("create")(create_topic)
+app.command("delete")(delete_topic)
 
 
 @app.command("list")
@@ -91,15 +95,27 @@ def alter_topic(
         list[str] | None,
         typer.Option(metavar="NAME", help="A setting that takes its default again."),
     ] = None,
+    add_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME TYPE'", help="A further column, null in the rows there are; repeatable."
+        ),
+    ] = None,
     log: LogOption = None,
 ) -> None:
-    """Change settings of a topic; who has it open follows at the next segment."""
+    """Change settings of a topic, or give it columns; who has it open follows."""
     changes: dict[str, str | None] = {**config_of(config or [])}
     changes.update(dict.fromkeys(delete_config or []))
-    if not changes:
-        message = "nothing to change; use --config NAME=VALUE or --delete-config NAME"
+    columns = [parse_column(each) for each in add_column or []]
+    if not changes and not columns:
+        message = (
+            "nothing to change; use --config NAME=VALUE, --delete-config NAME or "
+            "--add-column 'NAME TYPE'"
+        )
         raise OptionError(message)
-    altered = open_log(log).alter_topic(topic, config=changes)
+    altered = open_log(log).alter_topic(topic, config=changes, add_columns=columns)
+    for each in columns:
+        out.print(f"{each.name}: {each.type}", markup=False, highlight=False)
     for name, value in altered.config.config.items():
         out.print(f"{name} = {value}", markup=False, highlight=False)
 
