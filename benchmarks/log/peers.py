@@ -2,7 +2,7 @@
 
 Each with and without a sync to the disk per batch. The raw file and the Arrow IPC stream promise
 nothing but their bytes; SQLite (write-ahead log, `synchronous` FULL or OFF) and LMDB (`sync` on or
-off) keep one batch as a value, SQLite also each record as a row.
+off) and RocksDB keep one batch as a value, SQLite also each record as a row.
 """
 
 from __future__ import annotations
@@ -171,6 +171,23 @@ def lmdb_values(directory: Path, synced: bool) -> Iterator[Append]:
     environment.close()
 
 
+@contextmanager
+def rocksdb_values(directory: Path, synced: bool) -> Iterator[Append]:
+    """Put a batch as a value into RocksDB, write-ahead log on."""
+    rocksdict: Any = importlib.import_module("rocksdict")
+    database = rocksdict.Rdict(str(directory / "rocksdb"), rocksdict.Options(raw_mode=True))
+    options = rocksdict.WriteOptions()
+    options.sync = synced
+    content = b"".join(records())
+    number = iter(range(1 << 60))
+
+    def append() -> None:
+        database.put(next(number).to_bytes(8, "big"), content, write_opt=options)
+
+    yield append
+    database.close()
+
+
 PEERS: dict[str, Any] = {
     "millstream": millstream,
     "raw_file": raw_file,
@@ -178,4 +195,5 @@ PEERS: dict[str, Any] = {
     "sqlite_blobs": sqlite_blobs,
     "sqlite_rows": sqlite_rows,
     "lmdb": lmdb_values,
+    "rocksdb": rocksdb_values,
 }
