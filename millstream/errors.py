@@ -111,6 +111,13 @@ class OffsetOutOfRangeError(LogError, ValueError):
     """Raised when a read starts before the first or beyond the last readable offset."""
 
 
+class PartitionClosedError(LogError):
+    """Raised when rows are appended to a partition of a generation that was closed.
+
+    Producers refresh their topic and split the rows anew; they raise it where that did not help.
+    """
+
+
 class BackupError(LogError, UserError):
     """Raised when a backup is missing, damaged or of a newer version."""
 

@@ -96,15 +96,22 @@ def _shown(text: str) -> list[str]:
 
 
 def _start(consumer: Consumer, source: Topic, start: str, partitions: str) -> None:
-    """Go where reading starts, in the partitions that are wanted."""
+    """Go where reading starts, in the partitions that are wanted.
+
+    Partitions and offsets are those of the topic's present generation.
+    """
     wanted = _partitions(partitions, source)
+    if wanted or start.isdecimal():
+        index = wanted[0] if wanted else 0
+        first = source.partition(index).first_offset
+        consumer.seek(index, first, generation=source.config.generation)
     others = [each.partition for each in consumer.partitions if each.partition not in wanted]
-    if others:
+    if wanted and others:
         consumer.pause(*others)
     if start == "end":
         consumer.seek_end(*wanted)
     elif start.isdecimal():
-        for index in wanted:
+        for index in wanted or range(source.partitions):
             first, end = source.partition(index).first_offset, source.stable_end(index)
             consumer.seek(index, min(max(int(start), first), end))
     elif start != "beginning":
@@ -113,8 +120,6 @@ def _start(consumer: Consumer, source: Topic, start: str, partitions: str) -> No
 
 def _partitions(text: str, source: Topic) -> list[int]:
     names = names_of(text)
-    if not names:
-        return list(range(source.partitions))
     for name in names:
         if not name.isdecimal():
             message = f"--partition takes numbers, separated by commas; got {name!r}"

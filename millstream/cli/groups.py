@@ -125,9 +125,11 @@ def reset_group(
     table.add_column("topic", no_wrap=True)
     for heading in ("partition", "from", "to", "rows"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for (name, partition), before, after in changes:
+    several = any(each.generation for each in changes)
+    for (name, partition), before, after, generation in changes:
         moved = "–" if before is None else f"{after - before:+,}"
-        table.add_row(name, f"{partition}", _number(before), f"{after:,}", moved)
+        place = _numbered(generation, partition, several)
+        table.add_row(name, place, _number(before), f"{after:,}", moved)
     print_table(table)
     if dry_run:
         notes.print("nothing was changed; leave out --dry-run to do it")
@@ -191,8 +193,14 @@ def _summary(described: GroupDescription) -> dict[str, Any]:
 
 
 def _change(change: OffsetChange) -> dict[str, Any]:
-    (topic, partition), before, after = change
-    return {"topic": topic, "partition": partition, "from": before, "to": after}
+    (topic, partition), before, after, generation = change
+    return {
+        "topic": topic,
+        "generation": generation,
+        "partition": partition,
+        "from": before,
+        "to": after,
+    }
 
 
 def _members(described: GroupDescription) -> Table:
@@ -222,6 +230,7 @@ def _partitions(described: GroupDescription, now_us: int) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("when", "member"):
         table.add_column(heading, no_wrap=True)
+    several = any(each["generation"] for each in described["partitions"])
     for each in described["partitions"]:
         when_us = each["committed_us"]
         when = "–"
@@ -229,7 +238,7 @@ def _partitions(described: GroupDescription, now_us: int) -> Table:
             when = f"{time_text(when_us)} ({duration_text(now_us - when_us)} ago)"
         table.add_row(
             each["topic"],
-            f"{each['partition']}",
+            _numbered(each["generation"], each["partition"], several),
             _number(each["committed"]),
             f"{each['end']:,}",
             _number(each["lag"]),
@@ -237,6 +246,11 @@ def _partitions(described: GroupDescription, now_us: int) -> Table:
             each["member"] or "–",
         )
     return table
+
+
+def _numbered(generation: int, partition: int, several: bool) -> str:
+    """Return a partition's number, with its generation where the topics have several."""
+    return f"{generation}:{partition}" if several else f"{partition}"
 
 
 def _number(value: int | None, separator: str = ",") -> str:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from millstream.log.topic import Topic
 
-app = typer.Typer(help="Create, list, describe, alter and delete topics.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create, list, describe, alter, repartition and delete topics.", no_args_is_help=True
+)
 app.command("create")(create_topic)
 app.command("delete")(delete_topic)
 
@@ -80,6 +82,10 @@ def describe_topic(
     print_table(_columns(found.schema, description))
     out.print()
     print_table(_partitions(partitions))
+    for older in description["older"]:
+        out.print(f"\nBefore, in generation {older['generation']}:\n", markup=False)
+        print_table(_partitions(older["partitions"]))
+        partitions = [*older["partitions"], *partitions]
     for line in _open_transactions(partitions, opened.clock.now_us()):
         out.print(f"\n{line}", markup=False)
 
@@ -120,10 +126,30 @@ def alter_topic(
         out.print(f"{name} = {value}", markup=False, highlight=False)
 
 
+@app.command("repartition")
+def repartition_topic(
+    topic: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    partitions: Annotated[int, typer.Argument(help="How many.", metavar="N")],
+    log: LogOption = None,
+) -> None:
+    """Give a topic another number of partitions; the rows of each key stay in their order."""
+    opened = open_log(log)
+    before = opened.topic(topic).partitions
+    altered = opened.repartition(topic, partitions)
+    out.print(
+        f"{topic}: {before} → {altered.partitions} partitions, generation "
+        f"{altered.config.generation}",
+        markup=False,
+        highlight=False,
+    )
+
+
 def row_count(topic: Topic) -> int:
     """Return how many offsets of the topic a read-committed reader can see."""
-    ends = topic.stable_ends()
-    return sum(end - topic.partition(index).first_offset for index, end in enumerate(ends))
+    return sum(
+        topic.stable_end(index, generation) - topic.partition(index, generation).first_offset
+        for generation, index in topic.places()
+    )
 
 
 def _options(description: dict[str, Any]) -> str:

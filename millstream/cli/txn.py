@@ -92,8 +92,8 @@ def undecided(log: Log) -> list[Undecided]:
         )  # fmt: skip
     for name in log.topic_names():
         topic = log.topic(name)
-        for index in range(topic.partitions):
-            header = topic.blocking_header(index)
+        for generation, index in topic.places():
+            header = topic.blocking_header(index, generation)
             if header is None:
                 continue
             owner = log.transactions.owner(header.owner_id)
@@ -103,8 +103,9 @@ def undecided(log: Log) -> list[Undecided]:
                     owner, header.owner_id, header.epoch, header.transaction, "open",
                     header.appended_us, [],
                 )  # fmt: skip
-            if f"{name}/{index}" not in found[key].places:
-                found[key].places.append(f"{name}/{index}")
+            place = f"{name}/{index}"
+            if place not in found[key].places:
+                found[key].places.append(place)
     return sorted(found.values())
 
 

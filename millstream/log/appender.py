@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from millstream.clock import Clock
-from millstream.errors import LogError, SequenceError
+from millstream.errors import LogError, PartitionClosedError, SequenceError
 from millstream.log.control_file import LogEnd
 from millstream.log.draft import Draft
 from millstream.log.encoding import EncodedBatch
@@ -142,6 +142,9 @@ class Appender:
                     stored = self._stored(end, sequenced)
                     if stored is not None:
                         return stored
+                if self._control.closed:
+                    message = f"partition {self._segments.name} is closed; open the topic anew"
+                    raise PartitionClosedError(message)
                 end, encoded = self._make_room(end, draft)
                 if sequenced is not None and not self._control.sequenced:
                     self._control.sequenced = True  # a roll just now saw none
@@ -226,6 +229,23 @@ class Appender:
             end = self._ready_end()
             if end.offset > end.segment_base:
                 self._seal(end)
+
+    def close(self) -> int:
+        """Seal the active segment, refuse appends from now on, and return the offset of the end."""
+        with self._segments.storage.lock(self._lock_path):
+            end = self._ready_end()
+            if end.offset > end.segment_base:
+                end = self._seal(end)
+            self._control.closed = True
+        if self._sealed is not None:
+            sealed, self._sealed = self._sealed, None
+            store_statistics(self._segments, *sealed)
+        return end.offset
+
+    def reopen(self) -> None:
+        """Allow appends again."""
+        with self._segments.storage.lock(self._lock_path):
+            self._control.closed = False
 
     def recover_if_needed(self) -> None:
         """Recover after a power cut or a failed sync, unless somebody else did already."""

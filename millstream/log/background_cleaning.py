@@ -14,18 +14,25 @@ from functools import partial
 from millstream.clock import Clock
 from millstream.errors import LockTimeoutError, UnknownTopicError
 from millstream.log.compaction import CleaningStoppedError
+from millstream.log.generations import partition_name
 from millstream.log.settings import TopicSettings
 from millstream.storage import Storage
 
 
 def clean_later(
-    storage: Storage, clock: Clock, path: str, topic: str, index: int, settings: TopicSettings
+    storage: Storage,
+    clock: Clock,
+    path: str,
+    topic: str,
+    index: int,
+    generation: int,
+    settings: TopicSettings,
 ) -> None:
-    """Clean partition `index` of a topic of the log in `path` soon, if there may be something."""
+    """Clean a partition of a topic of the log in `path` soon, if there may be something."""
     removes = settings.deletes and (settings.retention_ms >= 0 or settings.retention_bytes >= 0)
     if removes or settings.compacts or settings.remote_storage_place:
-        work = partial(_clean, storage, clock, path, topic, index)
-        storage.run_later(f"cleaning of {topic}/{index} in {path}", work)
+        work = partial(_clean, storage, clock, path, topic, index, generation)
+        storage.run_later(f"cleaning of {partition_name(topic, generation, index)} in {path}", work)
 
 
 def _clean(
@@ -34,11 +41,13 @@ def _clean(
     path: str,
     topic: str,
     index: int,
+    generation: int,
     stopping: Callable[[], bool],
 ) -> None:
     from millstream.log.log import Log
 
     try:
-        Log(path, storage=storage, clock=clock).topic(topic).clean_if_due(index, stopping)
+        log = Log(path, storage=storage, clock=clock)
+        log.topic(topic).cleaning.clean_if_due(index, generation, stopping)
     except (CleaningStoppedError, LockTimeoutError, UnknownTopicError):
         return  # the next cleaning goes on; another process is at it; nothing is left to clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, takewhile
 
 from millstream.clock import Clock
@@ -14,6 +14,8 @@ from millstream.log.retention import SegmentAge, count_expired
 from millstream.log.segment import Segment
 
 US_PER_MS = 1000
+MS_MAX = 2**53
+"""Longer than any clock runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Cleaner:
         What is decided.
     stopping
         Asked now and then; `True` stops the cleaning by `CleaningStoppedError`.
+    keeps_tombstones
+        Whether they stay however old they are.
     """
 
     def __init__(
@@ -81,8 +85,11 @@ class Cleaner:
         clock: Clock,
         committed: Committed,
         stopping: Callable[[], bool] = bool,
+        *,
+        keeps_tombstones: bool = False,
     ) -> None:
         self._partition = partition
+        self._keeps_tombstones = keeps_tombstones
         self._sealed = partition.sealed
         self._key = key
         self._clock = clock
@@ -110,7 +117,9 @@ class Cleaner:
             segments,
             key=self._key,
             time_column=self._partition.time_column,
-            settings=settings,
+            settings=replace(settings, delete_retention_ms=MS_MAX)
+            if self._keeps_tombstones
+            else settings,
             is_aborted=self._committed.is_aborted,
             now_us=self._clock.now_us(),
             stopping=self._stopping,
@@ -162,6 +171,24 @@ class Cleaner:
         )
         sealed.remove_first(segments[:count])
         return count, sum(segment.limit for segment in segments[:count])
+
+    def is_expired(self, closed_us: int) -> bool:
+        """Return `True` iff no row of a partition that was closed at that time may be kept."""
+        sealed = self._sealed
+        if sealed.active() is not None:
+            self._partition.roll()  # a power cut undid the roll
+        ages = [
+            SegmentAge(sealed.end_offset(each), each.limit, sealed.newest_us(each), closed_us)
+            for each in sealed.list()
+        ]
+        count = count_expired(
+            ages,
+            self._partition.settings.known,
+            size_bytes=sum(each.size_bytes for each in ages),
+            stable_end=self._committed.stable_end(),
+            now_us=self._clock.now_us(),
+        )
+        return count == len(ages)
 
     def move_out(self) -> tuple[int, int]:
         """Move what need not stay on this disk; return how many segments, and their bytes.

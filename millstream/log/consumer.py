@@ -65,9 +65,7 @@ class Consumer:
             message = f"start is 'beginning' or 'end'; got {start!r}"
             raise OptionError(message)
         for topic in topics:
-            for index in range(topic.partitions):
-                place = TopicPartition(topic.name, index)
-                self._readers[place] = self._reader(place, topic.partition(index).first_offset)
+            self._begin(topic, topic.config.generations[0])
         if start == "end":
             self.seek_end()
 
@@ -88,6 +86,7 @@ class Consumer:
         self._where = where
         self._turn = 0
         self._readers: dict[TopicPartition, PartitionReader] = {}
+        self._generations: dict[str, int] = {}
         self._paused: set[TopicPartition] = set()
         self.source: TopicPartition | None = None
         """Where the batch is from that `poll` returned last."""
@@ -103,6 +102,15 @@ class Consumer:
         return {place: self._readers[place].position for place in self.partitions}
 
     @property
+    def generations(self) -> dict[str, int]:
+        """Which generation of each topic is read, and positions are in.
+
+        A topic that was given another number of partitions is read to the seam, and then on in
+        the new ones: rows of one key come in their order.
+        """
+        return dict(self._generations)
+
+    @property
     def paused(self) -> list[TopicPartition]:
         """Partitions that `poll` passes over, sorted."""
         return sorted(self._paused)
@@ -115,22 +123,58 @@ class Consumer:
         """Read partitions (without any: all) again from where they were paused."""
         self._paused.difference_update(self._places(partitions))
 
-    def seek(self, partition: Place, offset: int) -> None:
-        """Go to an offset of one partition; raises `OffsetOutOfRangeError`."""
-        self._readers[self._place(partition)].seek(offset)
+    def seek(self, partition: Place, offset: int, generation: int | None = None) -> None:
+        """Go to an offset of one partition.
+
+        In another generation than the one that is read, the topic's other partitions are read
+        from its beginning.
+
+        Raises
+        ------
+        OffsetOutOfRangeError
+            Where there is no such offset, or generation.
+        """
+        place = self._place(partition, generation)
+        topic = self._topics[place.topic]
+        if generation is not None and generation != self._generations[place.topic]:
+            topic.refresh()
+            topic.partition(place.partition, generation)  # raises where there is none
+            self._go_to(topic, generation)
+        self._readers[place].seek(offset)
 
     def seek_time(self, timestamp_us: int, *partitions: Place) -> None:
-        """Go to the first row of that time or later, in each partition or in those named."""
+        """Go to the first row of that time or later, in each partition or in those named.
+
+        Where that is before the generation that is read, or behind it, all of a topic that has
+        no partition named goes to the first generation with such a row.
+        """
+        if not partitions:
+            for topic in self._topics.values():
+                self._go_to(topic, _generation_at(topic, timestamp_us))
         for place in self._places(partitions):
             self._readers[place].seek_time(timestamp_us)
 
     def seek_beginning(self, *partitions: Place) -> None:
-        """Go to the first row of each partition, or of those named."""
+        """Go to the first row of each partition, or of those named.
+
+        Without any named, that is in the oldest generation of each topic; else in the one read.
+        """
+        if not partitions:
+            for topic in self._topics.values():
+                topic.refresh()
+                self._go_to(topic, topic.config.generations[0])
         for place in self._places(partitions):
             self._readers[place].seek(self._first_offset(place))
 
     def seek_end(self, *partitions: Place) -> None:
-        """Go behind the last committed row of each partition, or of those named."""
+        """Go behind the last committed row of each partition, or of those named.
+
+        Without any named, that is in the present generation of each topic; else in the one read.
+        """
+        if not partitions:
+            for topic in self._topics.values():
+                topic.refresh()
+                self._go_to(topic, topic.config.generation)
         for place in self._places(partitions):
             self._readers[place].seek(self._stable_end(place))
 
@@ -164,6 +208,12 @@ class Consumer:
             yield batch
 
     def _read(self, rows_max: int) -> pa.RecordBatch | None:
+        batch = self._read_some(rows_max)
+        while batch is None and self._pass_seams():
+            batch = self._read_some(rows_max)
+        return batch
+
+    def _read_some(self, rows_max: int) -> pa.RecordBatch | None:
         places = list(self._readers)
         for _ in places:
             place = places[self._turn % len(places)]
@@ -175,10 +225,41 @@ class Consumer:
                     return batch
         return None
 
+    def _pass_seams(self) -> bool:
+        """Go on in the next generation of topics that were read to the seam of one."""
+        passed = False
+        for name, topic in self._topics.items():
+            generation = self._generations[name]
+            if topic.is_older(generation):
+                readers = {
+                    place.partition: reader
+                    for place, reader in self._readers.items()
+                    if place.topic == name
+                }
+                if topic.is_read(generation, readers):
+                    self._begin(topic, topic.config.following(generation))
+                    passed = True
+        return passed
+
+    def _go_to(self, topic: Topic, generation: int) -> None:
+        """Read a generation of a topic, from its beginning where it is not read already."""
+        if self._generations[topic.name] != generation:
+            self._begin(topic, generation)
+
+    def _begin(self, topic: Topic, generation: int) -> None:
+        """Read a generation of a topic from its beginning."""
+        for place in [each for each in self._readers if each.topic == topic.name]:
+            del self._readers[place]
+            self._paused.discard(place)
+        self._generations[topic.name] = generation
+        for index in range(topic.config.partitions_of(generation)):
+            place = TopicPartition(topic.name, index)
+            self._readers[place] = self._reader(place, self._first_offset(place))
+
     def _listen(self) -> list[int]:
         """Ask to be woken for the partitions that are read, and return their bells."""
         bells = [
-            self._topics[place.topic].bell(place.partition)
+            self._topics[place.topic].bell(place.partition, self._generations[place.topic])
             for place in self._readers
             if place not in self._paused
         ]
@@ -196,6 +277,7 @@ class Consumer:
             where = where.get(place.topic)
         return self._topics[place.topic].reader(
             place.partition,
+            generation=self._generations[place.topic],
             offset=offset,
             columns=columns,
             isolation=self._isolation,
@@ -203,16 +285,21 @@ class Consumer:
         )
 
     def _first_offset(self, place: TopicPartition) -> int:
-        return self._topics[place.topic].partition(place.partition).first_offset
+        generation = self._generations[place.topic]
+        return self._topics[place.topic].partition(place.partition, generation).first_offset
 
     def _stable_end(self, place: TopicPartition) -> int:
-        return self._topics[place.topic].stable_end(place.partition)
+        generation = self._generations[place.topic]
+        return self._topics[place.topic].stable_end(place.partition, generation)
 
     def _places(self, partitions: Sequence[Place]) -> list[TopicPartition]:
         return [self._place(each) for each in partitions] if partitions else self.partitions
 
-    def _place(self, partition: Place) -> TopicPartition:
-        """Return the partition that is meant; raises `OptionError` where it is not read here."""
+    def _place(self, partition: Place, generation: int | None = None) -> TopicPartition:
+        """Return the partition that is meant; raises `OptionError` where it is not read here.
+
+        That of another `generation` than the one that is read need not be read.
+        """
         if isinstance(partition, int):
             if len(self._topics) != 1:
                 message = (
@@ -223,8 +310,21 @@ class Consumer:
             place = TopicPartition(next(iter(self._topics)), partition)
         else:
             place = TopicPartition(*partition)
+        present = self._generations.get(place.topic)
+        if None not in {generation, present} and generation != present:
+            return place
         if place not in self._readers:
             shown = [tuple(each) for each in self.partitions]
             message = f"the consumer does not read {tuple(place)}; it reads {shown}"
             raise OptionError(message)
         return place
+
+
+def _generation_at(topic: Topic, timestamp_us: int) -> int:
+    """Return the first generation that has a row of that time or later, else the present one."""
+    topic.refresh()
+    for each in topic.config.older:
+        for index, end in enumerate(each.ends):
+            if topic.offset_at_time(index, timestamp_us, each.number) < end:
+                return each.number
+    return topic.config.generation

@@ -30,6 +30,7 @@ _SYNC_UNDER_WAY = 328
 _CUTS = 336
 _SETTLED = 344
 _SEQUENCED = 352
+_CLOSED = 384
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
 
@@ -124,6 +125,18 @@ class ControlFile:
     @sequenced.setter
     def sequenced(self, sequenced: bool) -> None:
         self._cells.write_word(_SEQUENCED, int(sequenced))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the partition's generation may be an older one, so that nobody may append.
+
+        `topic.json` says whether it is. Changed under the append lock only.
+        """
+        return self._cells.read_word(_CLOSED) != 0
+
+    @closed.setter
+    def closed(self, closed: bool) -> None:
+        self._cells.write_word(_CLOSED, int(closed))
 
     def written(self) -> LogEnd | None:
         """Return the written end; `None`: there is none (a new or damaged file)."""

@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import (
-    InvalidTopicError,
     LogError,
     MirrorError,
     OptionError,
@@ -31,10 +30,12 @@ from millstream.log.groups.group import Group
 from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
 from millstream.log.groups.member import GroupMember
 from millstream.log.links import refuse_links
+from millstream.log.log_file import read_log_file
 from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
+from millstream.log.repartition import repartition
 from millstream.log.sender import Gathering
 from millstream.log.settings import altered_config, parse_config
 from millstream.log.tier.mover import remove_all_moved
@@ -47,16 +48,8 @@ from millstream.storage import Storage
 if TYPE_CHECKING:
     from millstream.log.hosts.asynchronous import AsyncProducer
 
-FORMAT_VERSION = 1
 MIRROR_FILE = "mirror.json"
 """In a log that follows another one; it takes no writers."""
-
-
-class _LogFile(msgspec.Struct):
-    """`log.json`: the format, and the number of the next topic."""
-
-    format: int = FORMAT_VERSION
-    next_topic: int = 1
 
 
 class Log:
@@ -201,7 +194,7 @@ class Log:
                     return self.topic(name)
                 message = f"topic {name!r} exists already in {self.path}; choose another name"
                 raise TopicExistsError(message)
-            file = self._log_file()
+            file = read_log_file(self.storage, self.path)
             topic_id = f"{file.next_topic:08d}"
             # The number is used up first: it is never given to another topic.
             file.next_topic += 1
@@ -229,7 +222,7 @@ class Log:
         found = self._topics.get(config.id)
         if found is None:
             found = self._topics[config.id] = self._open_topic(config)
-            found.refresh()  # what is known of it by its name may be old
+        found.refresh()  # what is known of it by its name may be old
         return found
 
     def alter_topic(
@@ -268,6 +261,26 @@ class Log:
             )
             self.storage.write_file(path, altered.to_json())
         topic.refresh()
+        return topic
+
+    def repartition(self, name: str, partitions: int) -> Topic:
+        """Give a topic another number of partitions, more or fewer, and return it.
+
+        A new generation begins; the rows of each key stay in their order: producers split by the
+        new number at once, and who reads, reads the old partitions first. Nothing is copied.
+
+        Raises
+        ------
+        UnknownTopicError
+            Where there is no such topic.
+        InvalidTopicError
+            Where it cannot have so many.
+        LogError
+            Where the disk refuses, or an append does not end; the topic stays as it is.
+        """
+        self.refuse_mirror()
+        topic = self.topic(name)
+        repartition(topic, partitions, self.path, self.storage, self.clock)
         return topic
 
     def configs(self) -> list[TopicConfig]:
@@ -360,19 +373,16 @@ class Log:
         """
         self.refuse_mirror()
         found = self.topic(topic)
-        partitions = [found.partition(index) for index in range(found.partitions)]
         if name is not None:
             if writer is not None:
                 message = f"a producer has a name or a writer; got {name!r} and {writer.owner!r}"
                 raise OptionError(message)
             writer = self.transactions.writer(name)
         return Producer(
-            found.config,
-            partitions,
+            found,
             self.clock,
             writer,
             None if writer is None else partial(self.transactions.check, writer),
-            found.refreshed,
             is_named=name is not None,
             **gathering,
         )
@@ -457,10 +467,18 @@ class Log:
         )
 
     def member(
-        self, topics: Sequence[str], group: str, member: str | None, session_timeout_us: int
+        self,
+        topics: Sequence[str],
+        group: str,
+        member: str | None,
+        session_timeout_us: int,
+        *,
+        from_beginning: bool = True,
     ) -> GroupMember:
         """Return what `consumer` joins a group by, for a server that does so for a client."""
-        return self._groups.member(topics, group, member, session_timeout_us)
+        return self._groups.member(
+            topics, group, member, session_timeout_us, from_beginning=from_beginning
+        )
 
     def groups(self) -> list[str]:
         """Return the names of all groups, sorted."""
@@ -542,7 +560,9 @@ class Log:
         if topic.startswith(PARTICIPANT_PREFIX):
             self._groups.sync(topic)
             return
-        self.topic(topic).partition(partition).sync()
+        # The topic as it is now: it is no older than the participant.
+        if (found := self.topic(topic).participant(partition)) is not None:
+            found.sync()
 
     def _names(self) -> dict[str, TopicConfig]:
         """Return the configurations of all topics by name, as they are on disk now."""
@@ -575,22 +595,6 @@ class Log:
             self._names,
             self.refuse_mirror,
         )
-
-    def _log_file(self) -> _LogFile:
-        path = f"{self.path}/log.json"
-        try:
-            content = self.storage.read_file(path)
-        except FileNotFoundError:
-            return _LogFile()
-        try:
-            file = msgspec.json.decode(content, type=_LogFile)
-        except msgspec.DecodeError as error:
-            message = f"{path} is damaged: {error}; restore it from a copy"
-            raise InvalidTopicError(message) from error
-        if file.format > FORMAT_VERSION:
-            message = f"{path} is of format {file.format}; update Millstream to read it"
-            raise InvalidTopicError(message)
-        return file
 
     def _directory(self, topic_id: str) -> str:
         return f"{self.path}/topics/{topic_id}"

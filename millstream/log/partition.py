@@ -160,6 +160,8 @@ class Partition:
             Where the batch has other columns.
         SequenceError
             Where the owner's append `follows` is not there.
+        PartitionClosedError
+            Where the topic has, or is being given, another number of partitions.
         LogError
             Where the disk refused this append, or an earlier one or a sync: see `verify`.
         """
@@ -245,6 +247,22 @@ class Partition:
         """Make all that was written so far durable, whatever the partition's durability."""
         while not self._commit.try_sync():
             self._appender.recover_dead_sync()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no rows for now: `topic.json` says whether that is for good."""
+        return self._control.closed
+
+    def close(self) -> int:
+        """Refuse rows from now on; return the end, before which everything is durable."""
+        end = self._appender.close()
+        while not self._commit.try_sync():
+            self._appender.recover_dead_sync()
+        return end
+
+    def reopen(self) -> None:
+        """Take rows again: its generation is still the present one."""
+        self._appender.reopen()
 
     @property
     def first_offset(self) -> int:

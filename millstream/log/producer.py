@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import (
     MillstreamError,
     OptionError,
+    PartitionClosedError,
     SchemaMismatchError,
     UnknownColumnError,
 )
@@ -23,11 +25,11 @@ from millstream.log.dictionaries import compacted
 from millstream.log.fitting import RowFitter
 from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
 from millstream.log.numbering import Numbering
-from millstream.log.partition import Partition
 from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
 from millstream.log.sender import Gathering, Sender, fail, succeed
-from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
+from millstream.log.topic import Topic
+from millstream.log.topic_config import APPEND, TOMBSTONE
 from millstream.log.transactions import Writer
 
 
@@ -39,18 +41,14 @@ class Producer:
 
     Parameters
     ----------
-    config
-        Of the topic.
-    partitions
-        The topic's, in order.
+    topic
+        Where to.
     clock
         Of the log.
     writer
         Whose rows these are; `None`: nobody's, outside of any transaction.
     fence
         Raises when the writer was superseded; called inside every append.
-    refresh
-        Returns the configuration as it is now; `None`: it does not change.
     is_named
         Number the appends of the writer, so that each is stored once.
     gathering
@@ -65,20 +63,19 @@ class Producer:
 
     def __init__(
         self,
-        config: TopicConfig,
-        partitions: list[Partition],
+        topic: Topic,
         clock: Clock,
         writer: Writer | None = None,
         fence: Callable[[], None] | None = None,
-        refresh: Callable[[], TopicConfig] | None = None,
         *,
         is_named: bool = False,
         **gathering: Unpack[Gathering],
     ) -> None:
-        self._config = config
-        self._fitter = RowFitter(config)
-        self._refresh = refresh or (lambda: config)
-        self._partitions = partitions
+        self._topic = topic
+        self._config = topic.config
+        self._fitter = RowFitter(topic.config)
+        self._generation = topic.config.generation
+        self._partitions = topic.partitions_of(self._generation)
         self._writer = writer
         self._fence = fence
         self._sequence = 0
@@ -87,8 +84,9 @@ class Producer:
         self._numbering: Numbering | None = None
         if is_named:
             assert writer is not None, "a named producer has a writer"
-            self._numbering = Numbering(writer.owner_id, partitions)
-        self._sender = Sender(config, clock, self._append_sent, self._sync_touched, **gathering)
+            self._numbering = Numbering(writer.owner_id, topic)
+        append, sync = self._append_sent, self._sync_touched
+        self._sender = Sender(topic.config, clock, append, sync, **gathering)
         self.rows_appended = 0
         """Rows given to the log by this producer."""
 
@@ -357,12 +355,47 @@ class Producer:
         if transaction:
             message = "a named producer appends outside of transactions; use log.transaction(…)"
             raise OptionError(message)
-        self._turn = numbering.begin(rows, sequence)  # again, it goes to the same partition
+        # Again, it goes to the same partitions, be they closed since: they say what they have.
+        self._turn, generation = numbering.begin(rows, sequence)
+        if generation is not None:
+            self._go_to(generation)
         for batch in batches:
             self._append(batch, partition, 0)
         numbering.done()
 
     def _append(self, batch: pa.RecordBatch, partition: int | None, transaction: int) -> None:
+        """Write rows to their partitions.
+
+        Where the topic got another number of them meanwhile, those that were not written yet are
+        split anew: what was is before the seam, and the rows of a key go together.
+        """
+        rest: pa.RecordBatch | None = batch
+        while rest is not None:
+            rest = self._try_append(rest, partition, transaction)
+        self._turn += 1
+
+    def _try_append(
+        self, batch: pa.RecordBatch, partition: int | None, transaction: int
+    ) -> pa.RecordBatch | None:
+        """Write rows; return those, in their order, that a closed partition did not take."""
+        pieces = self._split(batch, partition)
+        for done, (index, rows) in enumerate(pieces):
+            whole = rows is None or len(rows) == batch.num_rows
+            piece = batch if whole else compacted(batch.take(pa.array(rows)))
+            try:
+                self._write(index, piece, transaction)
+            except PartitionClosedError:
+                self._follow()
+                if whole:
+                    return batch
+                left = np.concatenate([each for _, each in pieces[done:] if each is not None])
+                return batch.take(pa.array(np.sort(left)))
+        return None
+
+    def _split(
+        self, batch: pa.RecordBatch, partition: int | None
+    ) -> list[tuple[int, npt.NDArray[np.int64] | None]]:
+        """Return which rows go where; `None`: all of them."""
         count = len(self._partitions)
         if partition is not None:
             if not 0 <= partition < count:
@@ -370,27 +403,37 @@ class Producer:
                     f"topic {self._config.name!r} has partitions 0 to {count - 1}; got {partition}"
                 )
                 raise OptionError(message)
-            self._write(partition, batch, transaction)
-        elif count == 1:
-            self._write(0, batch, transaction)
-        elif self._config.key:
-            groups = key_groups([batch.column(name) for name in self._config.key])
-            rows = split_rows(groups.astype(np.int64) * count // KEY_GROUPS, count)
-            for index, each in enumerate(rows):
-                if len(each):
-                    whole = len(each) == batch.num_rows
-                    piece = batch if whole else compacted(batch.take(pa.array(each)))
-                    self._write(index, piece, transaction)
-        else:
-            self._write(self._turn % count, batch, transaction)
-            self._turn += 1
+            return [(partition, None)]
+        if count == 1:
+            return [(0, None)]
+        if not self._config.key:
+            return [(self._turn % count, None)]
+        groups = key_groups([batch.column(name) for name in self._config.key])
+        rows = split_rows(groups.astype(np.int64) * count // KEY_GROUPS, count)
+        return [(index, each) for index, each in enumerate(rows) if len(each)]
+
+    def _follow(self) -> None:
+        """Go on in the next generation, once a partition of this one was found closed."""
+        generation = self._generation
+        if generation == self._topic.config.generation:
+            self._topic.follow(generation)
+        if generation != self._topic.config.generation:
+            self._go_to(self._topic.config.following(generation))
+
+    def _go_to(self, generation: int) -> None:
+        """Append to a generation's partitions from now on."""
+        if generation != self._generation:
+            self._sync_touched()  # what was closed is durable: this tells of rows that were lost
+            self._touched.clear()
+            self._generation = generation
+            self._partitions = self._topic.partitions_of(generation)
 
     def _write(self, index: int, batch: pa.RecordBatch, transaction: int) -> None:
         writer = self._writer
         follows = None
         self._sequence += 1
         if self._numbering is not None:
-            self._sequence, follows = self._numbering.next_frame(index)
+            self._sequence, follows = self._numbering.next_frame((self._generation, index))
         self._partitions[index].append(
             batch,
             owner_id=0 if writer is None else writer.owner_id,
@@ -401,7 +444,7 @@ class Producer:
             follows=follows,
         )
         if self._numbering is not None:
-            self._numbering.stored_frame(index, self._sequence)
+            self._numbering.stored_frame((self._generation, index), self._sequence)
         self._touched.add(index)
         self.rows_appended += batch.num_rows
 
@@ -424,7 +467,7 @@ class Producer:
 
     def _find_columns(self) -> bool:
         """Return whether somebody added columns, which are known from now on."""
-        known, self._config = self._config, self._refresh()
+        known, self._config = self._config, self._topic.refreshed()
         self._fitter = RowFitter(self._config)
         return not self._config.schema.equals(known.schema)
 

@@ -63,6 +63,8 @@ class Recovery:
         self.control.settled = 0  # in durability `os` there may be other rows now
         self.control.sync_under_way = False
         self.control.sync_failed = False
+        if not self.control.is_of_this_boot():
+            self.control.closed = False  # whoever appends in this boot has read topic.json in it
         self.control.stamp_boot()
         return end
 

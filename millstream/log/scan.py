@@ -41,6 +41,9 @@ class Scan:
         Which; `None` for all.
     isolation
         As for `PartitionReader`.
+
+    Offsets and partitions are those of the topic's present generation: where they are named,
+    nothing is read of older ones.
     """
 
     columns: Sequence[str] | None = None
@@ -61,23 +64,42 @@ class Scan:
 
     def _batches(self, topic: Topic, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         condition = self._condition(topic)
-        indices = range(topic.partitions) if self.partitions is None else self.partitions
         return (
-            batch for index in indices for batch in self._batches_of(topic, index, names, condition)
+            batch
+            for place in self._places(topic)
+            for batch in self._batches_of(topic, place, names, condition)
         )
 
+    def _places(self, topic: Topic) -> list[tuple[int, int]]:
+        """Return what is read, as (generation, partition)."""
+        if self.partitions is not None:
+            return [(topic.config.generation, index) for index in self.partitions]
+        if isinstance(self.start, int) or isinstance(self.end, int):
+            return [(topic.config.generation, index) for index in range(topic.partitions)]
+        return topic.places()
+
     def _batches_of(
-        self, topic: Topic, index: int, names: Sequence[str], condition: Condition | None
+        self,
+        topic: Topic,
+        place: tuple[int, int],
+        names: Sequence[str],
+        condition: Condition | None,
     ) -> Iterator[pa.RecordBatch]:
-        partition = topic.partition(index)
+        generation, index = place
+        partition = topic.partition(index, generation)
         first, end = partition.first_offset, partition.durable_end
-        start = _offset(topic, index, self.start)
+        start = _offset(topic, generation, index, self.start)
         # Rows behind the first that reaches a time may be earlier than it: the condition decides.
         until = None if isinstance(self.end, datetime) else self.end
         if start is not None and start > first:
             first = min(start, end)
         reader = topic.reader(
-            index, offset=first, columns=names, isolation=self.isolation, where=condition
+            index,
+            generation=generation,
+            offset=first,
+            columns=names,
+            isolation=self.isolation,
+            where=condition,
         )
         while (batch := reader.read(until=until)) is not None:
             yield batch
@@ -99,9 +121,9 @@ class Scan:
         return condition.also(times) if parts else condition
 
 
-def _offset(topic: Topic, index: int, bound: Bound | None) -> int | None:
+def _offset(topic: Topic, generation: int, index: int, bound: Bound | None) -> int | None:
     if isinstance(bound, datetime):
-        return topic.offset_at_time(index, _timestamp_us(bound))
+        return topic.offset_at_time(index, _timestamp_us(bound), generation)
     return bound
 
 

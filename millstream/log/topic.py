@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,23 +11,25 @@ import numpy as np
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import LogError, OffsetOutOfRangeError, OptionError
+from millstream.errors import OffsetOutOfRangeError, OptionError
 from millstream.log.background_cleaning import clean_later
 from millstream.log.bells import Bells, bell_of
-from millstream.log.cleaner import Cleaner, Cleaning, Committed
+from millstream.log.cleaner import Cleaning
 from millstream.log.columns import OPERATION_COLUMN
-from millstream.log.erasure import EraseJournal, Eraser, Erasure, fitted_keys
+from millstream.log.erasure import Erasure
 from millstream.log.extras import import_extra
 from millstream.log.frame_header import FrameHeader
+from millstream.log.generations import partition_name
 from millstream.log.latest_rows import one_form
 from millstream.log.links import refuse_links
 from millstream.log.partition import Partition
 from millstream.log.projection import READABLE_FIELDS, readable_schema
 from millstream.log.reader import Isolation, PartitionReader, StableFrames
 from millstream.log.scan import Bound, Scan
-from millstream.log.settings import LiveSettings, TopicSettings
+from millstream.log.settings import LiveSettings
 from millstream.log.tier.cache import SegmentCache
 from millstream.log.topic_card import topic_html
+from millstream.log.topic_cleaning import TopicCleaning
 from millstream.log.topic_config import TOMBSTONE, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
@@ -60,17 +62,20 @@ class Topic:
         clock: Clock,
         transactions: Transactions,
     ) -> None:
-        self.config = config
+        self.config = self._latest_config = config
+        self._content = b""
         self.directory = directory
-        self.settings = LiveSettings(config.settings, self._read_settings)
+        self.settings = LiveSettings(config.settings, lambda: self._read_config().settings)
         self._storage = storage
         self._clock = clock
         self._transactions = transactions
         self._bells: Bells | None = None
-        path = directory.rpartition("/topics/")[0]
-        self._cache = SegmentCache(storage, path, lambda: self.settings.known.remote_cache_bytes)
-        self._partitions: dict[int, Partition] = {}
-        self._stable: dict[int, StableFrames] = {}
+        self.log_path = directory.rpartition("/topics/")[0]
+        self._cache = SegmentCache(
+            storage, self.log_path, lambda: self.settings.known.remote_cache_bytes
+        )
+        self._partitions: dict[tuple[int, int], Partition] = {}
+        self._stable: dict[tuple[int, int], StableFrames] = {}
 
     def reopened(self) -> Topic:
         """Return another object of the same topic, to be read in another thread."""
@@ -96,28 +101,55 @@ class Topic:
     def bells(self) -> Bells:
         """What is rung when there is more to read."""
         if self._bells is None:
-            path = self.directory.rpartition("/topics/")[0]
-            self._bells = Bells(path, self._storage, self._clock)
+            self._bells = Bells(self.log_path, self._storage, self._clock)
         return self._bells
 
-    def bell(self, partition: int) -> int:
-        """Return the number of a partition's bell."""
+    def bell(self, partition: int, generation: int | None = None) -> int:
+        """Return the number of a partition's bell, which is the same in all generations."""
+        del generation
         return bell_of(self.config.id, partition)
 
-    def partition(self, index: int) -> Partition:
-        """Return partition `index`, from 0; raises `OptionError` where there is none."""
-        if not 0 <= index < self.partitions:
-            message = f"topic {self.name!r} has partitions 0 to {self.partitions - 1}; got {index}"
+    def partition(self, index: int, generation: int | None = None) -> Partition:
+        """Return partition `index`, from 0, of a generation; by default of the present one.
+
+        Raises
+        ------
+        OptionError
+            Where it has no such partition.
+        OffsetOutOfRangeError
+            Where there is no such generation, or not any more.
+        """
+        if generation is not None and generation > self.config.generation:
+            self.refresh()  # others know of it already
+        config = self.config
+        generation = config.generation if generation is None else generation
+        count = config.partitions_of(generation)
+        if not 0 <= index < count:
+            message = f"topic {self.name!r} has partitions 0 to {count - 1}; got {index}"
             raise OptionError(message)
-        found = self._partitions.get(index)
+        found = self._partitions.get((generation, index))
         if found is None:
-            found = self._partitions[index] = self._open_partition(index)
+            found = self._partitions[generation, index] = self._open_partition(generation, index)
         return found
+
+    def partitions_of(self, generation: int) -> list[Partition]:
+        """Return all partitions of a generation, in order."""
+        count = self.config.partitions_of(generation)
+        return [self.partition(index, generation) for index in range(count)]
+
+    def participant(self, index: int) -> Partition | None:
+        """Return the partition that a participant of a transaction is; `None`: a closed one.
+
+        All rows of that are durable. Raises `OptionError` where there never was one.
+        """
+        was_there = any(index < each.partitions for each in self.config.older)
+        return None if was_there and index >= self.partitions else self.partition(index)
 
     def reader(
         self,
         partition: int,
         *,
+        generation: int | None = None,
         offset: int | None = None,
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
@@ -128,9 +160,10 @@ class Topic:
     ) -> PartitionReader:
         """Return a reader of one partition from `offset` on; see `PartitionReader`.
 
-        By default it starts with the first row that is kept.
+        By default it starts with the first row that is kept of the present generation.
         """
-        found = self.partition(partition)
+        generation = self.config.generation if generation is None else generation
+        found = self.partition(partition, generation)
         if offset is None:
             offset = found.first_offset
         if not set(columns or ()).issubset([*self.schema.names, *READABLE_FIELDS]):
@@ -143,7 +176,7 @@ class Topic:
             offset=offset,
             columns=columns,
             isolation=isolation,
-            stable_end=lambda: self.stable_end(partition),
+            stable_end=lambda: self.stable_end(partition, generation),
             verify=verify,
             where=where,
             skips_only=skips_only,
@@ -152,19 +185,62 @@ class Topic:
 
     def stable_ends(self) -> list[int]:
         """Return each partition's last stable offset: where read-committed readers stop."""
-        return [self._stable_frames(index).offset for index in range(self.partitions)]
+        return [self.stable_end(index) for index in range(self.partitions)]
 
-    def stable_end(self, partition: int) -> int:
+    def stable_end(self, partition: int, generation: int | None = None) -> int:
         """Return the last stable offset of one partition."""
-        return self._stable_frames(partition).offset
+        generation = self.config.generation if generation is None else generation
+        return self._stable_frames(partition, generation).offset
 
     def durable_ends(self) -> list[int]:
         """Return for each partition the offset behind its last durable row."""
         return [self.partition(index).durable_end for index in range(self.partitions)]
 
-    def offset_at_time(self, partition: int, timestamp_us: int) -> int:
+    def offset_at_time(
+        self, partition: int, timestamp_us: int, generation: int | None = None
+    ) -> int:
         """Return the offset of a partition's first row of that time or later, else its end."""
-        return self.partition(partition).offset_at_time(timestamp_us)
+        return self.partition(partition, generation).offset_at_time(timestamp_us)
+
+    def is_older(self, generation: int) -> bool:
+        """Return `True` iff another generation has begun since; mostly one look at memory."""
+        if generation == self.config.generation and self.partition(0, generation).is_closed:
+            self.refresh()
+        return generation != self.config.generation
+
+    def is_read(self, generation: int, readers: Mapping[int, PartitionReader]) -> bool:
+        """Return `True` iff readers of partitions of an older generation are at their seams.
+
+        The transactions before must be decided, too.
+        """
+        ends = self.config.ends_of(generation)
+        assert ends is not None, "the present generation has no seam"
+        return all(
+            reader.at_end()
+            and not reader.is_held_back
+            and self.partition(index, generation).durable_end >= ends[index]
+            for index, reader in readers.items()
+        )
+
+    def follow(self, generation: int) -> None:
+        """Take note of a new generation, once a producer found `generation` closed.
+
+        A repartition that is under way is waited for. One that died is taken back: partitions of
+        the generation that is still the present one take rows again.
+        """
+        with self._storage.lock(f"{self.log_path}/topics.lock"):
+            self.refresh()
+            if self.config.generation == generation:
+                self.reopen()
+
+    def close(self) -> list[int]:
+        """Refuse rows from now on, and return each partition's end; see `Log.repartition`."""
+        return [self.partition(index).close() for index in range(self.partitions)]
+
+    def reopen(self) -> None:
+        """Take rows again. Its caller holds `topics.lock`."""
+        for index in range(self.partitions):
+            self.partition(index).reopen()
 
     def read(
         self,
@@ -172,6 +248,7 @@ class Topic:
         start: int,
         end: int,
         *,
+        generation: int | None = None,
         columns: Sequence[str] | None = None,
         isolation: Isolation = "read_committed",
     ) -> pa.Table:
@@ -184,7 +261,9 @@ class Topic:
         OffsetOutOfRangeError
             Where `start` is before the first row or beyond the readable end.
         """
-        reader = self.reader(partition, offset=start, columns=columns, isolation=isolation)
+        reader = self.reader(
+            partition, generation=generation, offset=start, columns=columns, isolation=isolation
+        )
         batches = []
         while (batch := reader.read(until=end)) is not None:
             batches.append(batch)
@@ -207,6 +286,8 @@ class Topic:
         isolation: Isolation = "read_committed",
     ) -> pa.RecordBatchReader:
         """Return a stream of rows, partition after partition: any size, and hardly any memory.
+
+        Older generations come first.
 
         Of a table topic these are the rows as they were appended, without tombstones;
         `latest` returns what holds now.
@@ -284,14 +365,27 @@ class Topic:
             message = f"topic {self.name!r} is a stream; only a table has latest rows"
             raise OptionError(message)
         parts = []
-        for index in range(self.partitions):
-            reader = self.reader(index, offset=self.partition(index).first_offset)
+        for generation, index in self.places():
+            reader = self.reader(index, generation=generation)
             batches = []
             while (batch := reader.read_table()) is not None:
                 batches.append(batch)
             if batches:
                 parts.append(self._latest_of(pa.Table.from_batches(batches)))
-        return pa.concat_tables([self.schema.empty_table(), *parts])
+        if self.config.older and parts:
+            parts = [self._latest_of(pa.concat_tables(parts))]
+        rows = pa.concat_tables([self.config.stored_schema.empty_table(), *parts])
+        kept = rows.column(OPERATION_COLUMN).to_numpy() != TOMBSTONE
+        return rows.filter(pa.array(kept)).select(self.schema.names)
+
+    def places(self) -> list[tuple[int, int]]:
+        """Return all partitions of all generations, as (generation, partition), oldest first."""
+        config = self.config
+        return [
+            (generation, index)
+            for generation in config.generations
+            for index in range(config.partitions_of(generation))
+        ]
 
     def clean(self, timeout_us: int = CLEANER_TIMEOUT_US) -> list[Cleaning]:
         """Remove and compact what the settings say, and return what was done to each partition.
@@ -299,94 +393,24 @@ class Topic:
         Readers and writers go on beside it. Raises `LockTimeoutError` where another cleaner is
         at work for longer than `timeout_us`.
         """
-        if EraseJournal(self._storage, self.directory).read() is not None:
-            self.erase(None, timeout_us)
-        return [self._clean(index, timeout_us) for index in range(self.partitions)]
-
-    def _clean(self, index: int, timeout_us: int) -> Cleaning:
-        partition = self.partition(index)
-        with partition.sealed.exclusive(timeout_us):
-            cleaner = self._cleaner(index)
-            partition.sealed.tidy()
-            cleaner.roll_if_old()
-            partition.sync_all()  # what was sealed just now is among the sealed ones then
-            removed = cleaner.remove_expired()
-            compacted = cleaner.compact()
-            return Cleaning(self.name, index, *removed, *cleaner.move_out(), compacted)
+        return self.cleaning.clean(timeout_us)
 
     def erase(
         self, keys: pa.RecordBatch | pa.Table | None, timeout_us: int = CLEANER_TIMEOUT_US
     ) -> Erasure:
         """Remove all rows of `keys`, and of an erasure that was not done; see `Log.erase`."""
-        if not self.config.key:
-            message = f"topic {self.name!r} has no key columns; rows are erased by their keys"
-            raise OptionError(message)
-        schema = pa.schema([self.schema.field(name) for name in self.config.key])
-        journal = EraseJournal(self._storage, self.directory)
-        with self._storage.lock(f"{self.directory}/erase.lock", timeout_us):
-            wanted = schema.empty_table() if keys is None else keys
-            unfinished = journal.read()
-            fitted = fitted_keys(wanted, schema, self.name)
-            if unfinished is not None:
-                both = pa.concat_tables([fitted, unfinished])
-                fitted = fitted_keys(both, schema, self.name)
-            rows = segments = 0
-            if fitted.num_rows:
-                journal.write(fitted)
-                for index in range(self.partitions):
-                    done = self._erase(index, fitted, timeout_us)
-                    rows, segments = rows + done[0], segments + done[1]
-                journal.remove()
-        return Erasure(self.name, fitted.num_rows, rows, segments)
+        return self.cleaning.erase(keys, timeout_us)
 
-    def _erase(self, index: int, keys: pa.Table, timeout_us: int) -> tuple[int, int]:
-        partition = self.partition(index)
-        with partition.sealed.exclusive(timeout_us):
-            partition.sealed.tidy()
-            compression = self.settings.refresh().compression_type
-            return Eraser(partition, keys, compression, self._clock).run()
+    @property
+    def cleaning(self) -> TopicCleaning:
+        """What removes rows."""
+        return TopicCleaning(self, self._storage, self._clock, self._transactions)
 
-    def clean_if_due(self, index: int, stopping: Callable[[], bool] = bool) -> None:
-        """Clean one partition where that is worth its while, unless somebody is at it already.
-
-        Raises
-        ------
-        LockTimeoutError
-            Where another cleaner is at work.
-        CleaningStoppedError
-            Where `stopping`, asked now and then, said so.
-        """
-        partition = self.partition(index)
-        with partition.sealed.exclusive(0):
-            cleaner = self._cleaner(index, stopping)
-            partition.sealed.tidy()
-            partition.sync_all()
-            cleaner.remove_expired()
-            cleaner.compact(if_worthwhile=True)
-            cleaner.move_out()
-
-    def _cleaner(self, index: int, stopping: Callable[[], bool] = bool) -> Cleaner:
-        committed = Committed(partial(self.stable_end, index), self._is_aborted)
-        partition = self.partition(index)
-        return Cleaner(partition, self.config.key, self._clock, committed, stopping)
-
-    def _is_aborted(self, header: FrameHeader) -> bool:
-        """Return whether the rows of a frame before the last stable offset were taken back."""
-        if not header.transaction:
-            return False
-        owner = header.owner_id, header.epoch, header.transaction
-        known = self._transactions.decision(*owner)
-        if known == "undecided":
-            # That all before the last stable offset is decided may be another process's finding.
-            self._transactions.refresh()
-            known = self._transactions.decision(*owner)
-        if known == "undecided":
-            message = (
-                f"partition of topic {self.name!r}: transaction {owner} of a row at offset "
-                f"{header.base_offset} is not decided; it is not cleaned"
-            )
-            raise LogError(message)
-        return known == "aborted"
+    def forget(self, generation: int) -> None:
+        """Close what is open of a generation that was removed."""
+        for place in [each for each in self._partitions if each[0] == generation]:
+            self._partitions.pop(place)
+            self._stable.pop(place, None)
 
     def describe(self) -> dict[str, object]:
         """Return what there is to know: configuration, and the state of each partition.
@@ -406,7 +430,21 @@ class Topic:
             "config": dict(config.config),
             "settings": config.settings.by_name(),
             "directory": self.directory,
-            "partitions": [self._describe_partition(index) for index in range(self.partitions)],
+            "generation": config.generation,
+            "partitions": [
+                self._describe_partition(index, config.generation)
+                for index in range(config.partitions)
+            ],
+            "older": [
+                {
+                    "generation": each.number,
+                    "partitions": [
+                        self._describe_partition(index, each.number)
+                        for index in range(each.partitions)
+                    ],
+                }
+                for each in config.older
+            ],
         }
 
     def refreshed(self) -> TopicConfig:
@@ -415,24 +453,26 @@ class Topic:
         return self.config
 
     def refresh(self) -> None:
-        """Take note of what others altered."""
-        self.settings.refresh()
+        """Take note of what others altered, and of other generations."""
+        schema = self.config.schema
+        self.config = self._read_config()
+        self.settings.known = self.config.settings
+        if not self.config.schema.equals(schema):
+            for partition in self._partitions.values():
+                partition.adopt(self.config.stored_schema)
 
-    def _read_settings(self) -> TopicSettings:
-        """Return the settings as `topic.json` has them now."""
+    def _read_config(self) -> TopicConfig:
+        """Return what `topic.json` says now."""
         path = f"{self.directory}/topic.json"
         with suppress(FileNotFoundError):  # deleted: the next append says so
-            self._adopt(TopicConfig.from_json(self._storage.read_file(path), path))
-        return self.config.settings
-
-    def _adopt(self, config: TopicConfig) -> None:
-        """Go by `config` from now on, the open partitions too."""
-        self.config = config
-        for partition in self._partitions.values():
-            partition.adopt(config.stored_schema)
+            content = self._storage.read_file(path)
+            if content != self._content:
+                self._latest_config = TopicConfig.from_json(content, path)
+                self._content = content
+        return self._latest_config
 
     def _latest_of(self, rows: pa.Table) -> pa.Table:
-        """Return the latest rows of one partition; a key lies in one partition only."""
+        """Return the latest of these rows of each key, tombstones among them."""
         keys = {name: one_form(rows.column(name)) for name in self.config.key}
         numbered = pa.table({**keys, "_row": np.arange(rows.num_rows)})
         grouped = numbered.group_by(list(self.config.key), use_threads=False)
@@ -440,12 +480,11 @@ class Topic:
         # A mask, chunk by chunk: the dictionaries of several frames may not fit into one.
         mask = np.zeros(rows.num_rows, np.bool_)
         mask[last.to_numpy()] = True
-        mask &= rows.column(OPERATION_COLUMN).to_numpy() != TOMBSTONE
-        return rows.filter(pa.array(mask)).select(self.schema.names)
+        return rows.filter(pa.array(mask))
 
-    def _open_partition(self, index: int) -> Partition:
+    def _open_partition(self, generation: int, index: int) -> Partition:
         config = self.config
-        directory = f"{self.directory}/{config.generation}/{index}"
+        directory = f"{self.directory}/{generation}/{index}"
         refuse_links(self._storage, self.directory, directory)
         return Partition(
             directory,
@@ -454,25 +493,27 @@ class Topic:
             clock=self._clock,
             durability=config.durability,
             settings=self.settings,
-            name=f"{self.name}/{index}",
+            name=partition_name(self.name, generation, index),
             time_column=config.time,
             ring=partial(self.bells.ring, self.bell(index)),
             cache=self._cache,
-            on_sealed=partial(self._clean_later, index),
+            on_sealed=partial(self._clean_later, index, generation),
         )
 
-    def _clean_later(self, index: int) -> None:
-        path = self.directory.removesuffix(f"/topics/{self.config.id}")
-        clean_later(self._storage, self._clock, path, self.name, index, self.settings.known)
+    def _clean_later(self, index: int, generation: int) -> None:
+        path = self.log_path
+        settings = self.settings.known
+        clean_later(self._storage, self._clock, path, self.name, index, generation, settings)
 
-    def _stable_frames(self, index: int) -> StableFrames:
+    def _stable_frames(self, index: int, generation: int) -> StableFrames:
         """Return the frames of a partition, gone through up to the last stable offset."""
+        place = generation, index
         while True:
-            frames = self._stable.get(index)
+            frames = self._stable.get(place)
             if frames is None:
-                partition = self.partition(index)
+                partition = self.partition(index, generation)
                 first = partition.settled_end
-                frames = self._stable[index] = StableFrames(
+                frames = self._stable[place] = StableFrames(
                     partition, self._transactions, first, "read_committed", partial(int, first)
                 )
             try:
@@ -480,18 +521,19 @@ class Topic:
                     pass
             except OffsetOutOfRangeError:
                 # Rows that it had not seen yet were removed: they were decided, then.
-                del self._stable[index]
+                del self._stable[place]
             else:
                 return frames
 
-    def blocking_header(self, partition: int) -> FrameHeader | None:
+    def blocking_header(self, partition: int, generation: int | None = None) -> FrameHeader | None:
         """Return the first frame of the undecided transaction that stops readers; `None`: none."""
-        blocking = self._stable_frames(partition).blocking()
+        generation = self.config.generation if generation is None else generation
+        blocking = self._stable_frames(partition, generation).blocking()
         return None if blocking is None else blocking.header
 
-    def _describe_partition(self, index: int) -> dict[str, object]:
-        partition = self.partition(index)
-        frames = self._stable_frames(index)
+    def _describe_partition(self, index: int, generation: int) -> dict[str, object]:
+        partition = self.partition(index, generation)
+        frames = self._stable_frames(index, generation)
         segments = partition.segments()
         described: dict[str, object] = {
             "partition": index,

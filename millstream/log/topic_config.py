@@ -12,8 +12,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.types as pat
 
-from millstream.errors import InvalidTopicError, UnknownColumnError, nearest
+from millstream.errors import (
+    InvalidTopicError,
+    OffsetOutOfRangeError,
+    UnknownColumnError,
+    nearest,
+)
 from millstream.log.columns import OPERATION_FIELD
+from millstream.log.generations import ClosedGeneration
 from millstream.log.key_hash import KEY_GROUPS, is_key_type
 from millstream.log.metadata import ColumnLayout
 from millstream.log.settings import TopicSettings, Value, parse_config
@@ -54,6 +60,8 @@ class TopicConfig:
         Counts changes of the partition count.
     config
         The settings that were set, by name; see `millstream.log.settings`.
+    older
+        The generations before the present one that still have rows, the oldest first.
     """
 
     id: str
@@ -67,6 +75,7 @@ class TopicConfig:
     created_us: int
     generation: int = 0
     config: Mapping[str, Value] = field(default_factory=dict)
+    older: tuple[ClosedGeneration, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -120,6 +129,46 @@ class TopicConfig:
                 raise InvalidTopicError(message)
         return replace(self, schema=pa.schema([*self.schema, *added]))
 
+    @property
+    def generations(self) -> list[int]:
+        """The generations that have rows, the oldest first, and the present one."""
+        return [*(each.number for each in self.older), self.generation]
+
+    def ends_of(self, generation: int) -> tuple[int, ...] | None:
+        """Return at which offsets the partitions of a generation were closed; `None`: not yet.
+
+        Raises `OffsetOutOfRangeError` where there is no such generation, or not any more.
+        """
+        if generation == self.generation:
+            return None
+        for each in self.older:
+            if each.number == generation:
+                return each.ends
+        message = (
+            f"topic {self.name!r} has the generations {self.generations}; got {generation}; the "
+            "rows of older ones were removed"
+        )
+        raise OffsetOutOfRangeError(message)
+
+    def partitions_of(self, generation: int) -> int:
+        """Return how many partitions a generation has; raises as `ends_of`."""
+        ends = self.ends_of(generation)
+        return self.partitions if ends is None else len(ends)
+
+    def following(self, generation: int) -> int:
+        """Return the generation that is read after an older one."""
+        return next(each for each in self.generations if each > generation)
+
+    def repartitioned(self, partitions: int, ends: Sequence[int], now_us: int) -> TopicConfig:
+        """Return this topic with a new generation; the present one was closed now at `ends`."""
+        closed = ClosedGeneration(self.generation, tuple(ends), now_us)
+        return replace(
+            self,
+            partitions=partitions,
+            generation=self.generation + 1,
+            older=(*self.older, closed),
+        )
+
     def to_json(self) -> bytes:
         """Return the content of `topic.json`."""
         stored = _StoredConfig(
@@ -134,6 +183,9 @@ class TopicConfig:
             durability=self.durability,
             created_us=self.created_us,
             generation=self.generation,
+            older=tuple(
+                _StoredGeneration(each.number, each.ends, each.closed_us) for each in self.older
+            ),
             config=dict(self.config),
         )
         return msgspec.json.format(msgspec.json.encode(stored), indent=2)
@@ -156,6 +208,10 @@ class TopicConfig:
         return TopicConfig(
             stored.id, stored.name, schema, stored.partitions, stored.key, stored.time,
             stored.table, stored.durability, stored.created_us, stored.generation, stored.config,
+            tuple(
+                ClosedGeneration(each.generation, each.ends, each.closed_us)
+                for each in stored.older
+            ),
         )  # fmt: skip
 
     def _check_columns(self) -> None:
@@ -197,6 +253,14 @@ class TopicConfig:
             raise InvalidTopicError(message)
 
 
+class _StoredGeneration(msgspec.Struct, forbid_unknown_fields=True):
+    """An older generation: at which offset each of its partitions was closed."""
+
+    generation: int
+    ends: tuple[int, ...]
+    closed_us: int
+
+
 class _StoredConfig(msgspec.Struct, forbid_unknown_fields=True):
     """The fields of `topic.json`. `columns` is for people; `schema` is what counts."""
 
@@ -211,6 +275,7 @@ class _StoredConfig(msgspec.Struct, forbid_unknown_fields=True):
     durability: Durability
     created_us: int
     generation: int
+    older: tuple[_StoredGeneration, ...]
     config: dict[str, Value]
 
 

@@ -83,7 +83,9 @@ def test_a_reset_shows_what_it_does(
     assert list(group.committed().values()) == [5]
     code, out, error = millstream("groups", "reset", "billing", *options, "--json")
     assert (code, error) == (0, "")
-    assert json.loads(out) == [{"topic": "clicks", "partition": 0, "from": 5, "to": after}]
+    assert json.loads(out) == [
+        {"topic": "clicks", "generation": 0, "partition": 0, "from": 5, "to": after}
+    ]
     assert list(group.committed().values()) == [after]
 
 

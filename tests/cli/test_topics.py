@@ -133,3 +133,45 @@ def test_mistakes_in_settings(
     assert (code, out) == (2, "")
     assert message in " ".join(error.split())
     assert " set" not in millstream("topics", "describe", "clicks")[1]
+
+
+@pytest.mark.usefixtures("clicks")
+def test_a_topic_gets_other_partitions(millstream: Command, log_directory: Path) -> None:
+    code, out, error = millstream("topics", "repartition", "clicks", "3")
+    assert (code, out, error) == (0, "clicks: 1 → 3 partitions, generation 1\n", "")
+    log = Log(log_directory)
+    with log.producer("clicks") as producer:
+        producer.append(pa.table({"user": ["z"], "n": [8]}), partition=2)
+    _, out, _ = millstream("topics", "list")
+    assert ["clicks", "stream", "3", "9", "time"] in [line.split() for line in out.splitlines()]
+    _, out, _ = millstream("topics", "describe", "clicks")
+    assert out.startswith("clicks, a stream of 3 partitions\n")
+    before, after = out.split("Before, in generation 0:")
+    assert ["2", "0", "1", "1", "1"] in [line.split()[:5] for line in before.splitlines()]
+    assert ["0", "0", "8", "8", "1"] in [line.split()[:5] for line in after.splitlines()]
+    for options, found in (
+        ((), list(range(9))),
+        (("--partition", "2"), [8]),
+        (("--from", "0"), [8]),
+        (("--from", "end"), []),
+    ):
+        _, out, _ = millstream("consume", "clicks", "--format", "jsonl", *options)
+        assert [json.loads(line)["n"] for line in out.splitlines()] == found
+
+
+@pytest.mark.usefixtures("clicks")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("clicks", "0"), "needs 1 to 4096 partitions; got 0"),
+        (("clicks", "5000"), "needs 1 to 4096 partitions; got 5000"),
+        (("clickz", "2"), "did you mean 'clicks'"),
+        (("clicks", "many"), "Invalid value for 'N'"),
+    ],
+)
+def test_mistakes_in_repartitions(
+    millstream: Command, arguments: tuple[str, str], message: str
+) -> None:
+    code, out, error = millstream("topics", "repartition", *arguments)
+    assert (code, out) == (2, "")
+    assert message in error

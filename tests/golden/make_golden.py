@@ -328,6 +328,36 @@ def write_compacted(folder: Path) -> Log:
     return log
 
 
+REPARTITIONED_FOLDER = HERE / "repartitioned-1"
+
+
+def write_repartitioned(folder: Path) -> Log:
+    """Write a log with a stream and a table that had other partition counts before."""
+    clock = ManualClock(START_US)
+    log = Log(str(folder), storage=LocalStorage(), clock=clock)
+    log.create_topic("orders", ORDERS, partitions=2, key=["customer"], time="at")
+    log.create_topic("stock", STOCK, partitions=3, key=["item"], table=True)
+    with log.producer("stock") as producer:
+        producer.append(stock(nut=1, bolt=2, axle=3))
+    with log.transaction("billing") as transaction:
+        transaction.append("orders", orders(0, 9))
+        clock.sleep_us(1_000)
+        log.repartition("orders", 5)
+        transaction.append("orders", orders(9, 4))
+    with log.transaction("billing") as transaction:
+        transaction.append("orders", orders(13, 9))
+        log.repartition("orders", 1)
+        transaction.abort()
+    with log.producer("orders") as producer:
+        producer.append(orders(22, 3))
+    clock.sleep_us(1_000)
+    log.repartition("stock", 1)
+    with log.producer("stock") as producer:
+        producer.append(stock(nut=10))
+        producer.delete(pa.table({"item": ["bolt"]}))
+    return log
+
+
 def write_all(folder: Path) -> None:
     """Write every golden partition and what is in it."""
     for name in SCHEMAS:
@@ -337,7 +367,7 @@ def write_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    folders = FOLDER, LOG_FOLDER, COMPACTED_FOLDER
+    folders = FOLDER, LOG_FOLDER, COMPACTED_FOLDER, REPARTITIONED_FOLDER
     if all(folder.exists() for folder in folders):
         sys.exit(f"{HERE} has all folders; remove them if the format's version changed")
     if not FOLDER.exists():
@@ -346,6 +376,8 @@ if __name__ == "__main__":
         write_log(LOG_FOLDER)  # log-1.json is what `tests/log/plain_reader.py` reads of it
     if not COMPACTED_FOLDER.exists():
         write_compacted(COMPACTED_FOLDER)
+    if not REPARTITIONED_FOLDER.exists():
+        write_repartitioned(REPARTITIONED_FOLDER)
     for each in (path for folder in folders for path in folder.rglob("*")):
         # As of one boot, and of one process: not part of the format's golden bytes.
         if each.is_file() and (each.suffix == ".lock" or each.name in {"bells", "control", "epochs"}):

@@ -361,25 +361,43 @@ class PlainTopic:
     def schema(self) -> pa.Schema:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.config["schema"])))
 
-    def frames(self, partition: int) -> list[PlainFrame]:
-        config = self.config
-        folder = self.log / "topics" / config["id"] / str(config["generation"]) / str(partition)
-        return read_partition(folder)
+    def places(self) -> list[tuple[int, int]]:
+        """(generation, partition) in the order in which they are read."""
+        older = [
+            (each["generation"], partition)
+            for each in self.config["older"]
+            for partition in range(len(each["ends"]))
+        ]
+        present = self.config["generation"]
+        return older + [(present, each) for each in range(self.config["partitions"])]
 
-    def stable_end(self, partition: int) -> int:
+    def frames(self, partition: int, generation: int | None = None) -> list[PlainFrame]:
+        config = self.config
+        generation = config["generation"] if generation is None else generation
+        folder = self.log / "topics" / config["id"] / str(generation) / str(partition)
+        frames = read_partition(folder)
+        for each in config["older"]:
+            if each["generation"] == generation:
+                end = frames[-1].end_offset if frames else 0
+                check(end == each["ends"][partition], "seam")
+        return frames
+
+    def stable_end(self, partition: int, generation: int | None = None) -> int:
         control = read_control(self.log)
         end = 0
-        for frame in self.frames(partition):
+        for frame in self.frames(partition, generation):
             if control.state(frame) == "undecided":
                 break
             end = frame.end_offset
         return end
 
-    def committed(self, partition: int) -> list[tuple[int, dict[str, Any]]]:
+    def committed(
+        self, partition: int, generation: int | None = None
+    ) -> list[tuple[int, dict[str, Any]]]:
         """(offset, row) of all rows that a read-committed reader sees, `_op` included."""
         control = read_control(self.log)
         rows = []
-        for frame in self.frames(partition):
+        for frame in self.frames(partition, generation):
             state = control.state(frame)
             if state == "undecided":
                 break
@@ -390,8 +408,8 @@ class PlainTopic:
     def latest(self) -> list[dict[str, Any]]:
         """What a table holds now."""
         rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for partition in range(self.config["partitions"]):
-            for _, row in self.committed(partition):
+        for generation, partition in self.places():
+            for _, row in self.committed(partition, generation):
                 key = tuple(row[name] for name in self.config["key"])
                 operation = row.pop("_op")
                 rows.pop(key, None)

@@ -371,7 +371,7 @@ class TestByItself:
             put(log, [0] * 6, start)
         answers = iter([False] * 30)
         with pytest.raises(CleaningStoppedError):
-            topic.clean_if_due(0, lambda: next(answers, True))
+            topic.cleaning.clean_if_due(0, 0, lambda: next(answers, True))
         rows = topic.latest()
         log.clean()
         assert topic.latest() == rows

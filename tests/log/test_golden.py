@@ -138,6 +138,33 @@ class TestTheCompactedLog:
         assert latest == topics["stock"].latest()
 
 
+class TestTheRepartitionedLog:
+    """A log with topics that had other partition counts before."""
+
+    folder = GOLDEN / "repartitioned-1"
+
+    def test_todays_code_writes_the_golden_bytes(self, tmp_path: Path) -> None:
+        make_golden.write_repartitioned(tmp_path)
+        assert files_of(tmp_path) == files_of(self.folder)
+
+    def test_a_reader_made_from_the_description_reads_what_ours_does(self, tmp_path: Path) -> None:
+        shutil.copytree(self.folder, tmp_path / "log")
+        log = Log(tmp_path / "log")
+        topics = plain_reader.read_topics(self.folder)
+        orders = topics["orders"]
+        assert [each["generation"] for each in orders.config["older"]] == [0, 1]
+        plain = [
+            row for generation, index in orders.places()
+            for _, row in orders.committed(index, generation)
+        ]  # fmt: skip
+        assert plain == log.topic("orders").to_arrow().to_pylist()
+        assert [row["n"] for row in plain[-3:]] == [22, 23, 24]
+        assert len(plain) == 16
+        latest = log.topic("stock").latest().to_pylist()
+        assert latest == topics["stock"].latest()
+        assert {row["item"]: row["count"] for row in latest} == {"nut": 10, "axle": 3}
+
+
 class TestTheLog:
     """A log with a stream, a table, and transactions of every fate."""
 

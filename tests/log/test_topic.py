@@ -144,6 +144,8 @@ def test_describe_says_what_there_is_to_know(log: Log) -> None:
         "config": {"segment.bytes": 1_000},
         "settings": topic.settings.known.by_name(),
         "directory": "/log/topics/00000001",
+        "generation": 0,
+        "older": [],
     }
     assert isinstance(partitions, list)
     empty, full = partitions

@@ -42,7 +42,7 @@ def repair(
 
 
 def _text(each: Repair, *, dry_run: bool) -> str:
-    name = f"{each.topic}/{each.partition}"
+    name = each.name
     word = "would be" if dry_run else "was"
     if not each.lost:
         text = f"{name}: {each.path} {word} put right, all its rows are there"

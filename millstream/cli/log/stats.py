@@ -28,24 +28,32 @@ def stats(
         table.add_column(heading, no_wrap=True)
     for name in opened.topic_names() if topic is None else [topic]:
         found = opened.topic(name)
-        partitions: Any = found.describe()["partitions"]
-        for each in partitions:
+        described: Any = found.describe()
+        older = [
+            (older["generation"], each)
+            for older in described["older"]
+            for each in older["partitions"]
+        ]
+        present = [(described["generation"], each) for each in described["partitions"]]
+        for generation, each in [*older, *present]:
+            number = each["partition"]
             first, end = each["first_offset"], each["stable_end"]
             table.add_row(
                 escape(name),
-                f"{each['partition']}",
+                f"{generation}:{number}" if older else f"{number}",
                 f"{end - first:,}",
                 f"{each['segments']:,}",
                 bytes_text(each["bytes"]),
-                time_text(_time_us(found, each["partition"], first)),
-                time_text(_time_us(found, each["partition"], max(end - 1, first))),
+                time_text(_time_us(found, generation, number, first)),
+                time_text(_time_us(found, generation, number, max(end - 1, first))),
             )
     print_table(table)
 
 
-def _time_us(topic: Topic, partition: int, offset: int) -> int | None:
+def _time_us(topic: Topic, generation: int, partition: int, offset: int) -> int | None:
     """Return the time of the first committed row from an offset on, `None`: there is none."""
-    reader = topic.reader(partition, offset=offset, columns=["_timestamp"])
+    columns = ["_timestamp"]
+    reader = topic.reader(partition, generation=generation, offset=offset, columns=columns)
     batch = reader.read(rows_max=1)
     if batch is None or not batch.column(0)[0].is_valid:
         return None

@@ -31,7 +31,7 @@ def verify(
         for line in findings_text(verdict):
             out.print(line, markup=False, soft_wrap=True)
         if verdict.is_damaged:
-            damaged.append(f"{verdict.topic}/{verdict.partition}")
+            damaged.append(verdict.name)
     notes.print(f"checked {rows:,} rows, {bytes_text(size)}", markup=False)
     if damaged:
         message = (
@@ -44,8 +44,7 @@ def verify(
 
 def findings_text(verdict: Verdict) -> list[str]:
     """Return a line for each finding of a partition."""
-    name = f"{verdict.topic}/{verdict.partition}"
-    return [f"{name}: {_text(each)}" for each in verdict.findings]
+    return [f"{verdict.name}: {_text(each)}" for each in verdict.findings]
 
 
 def _text(finding: Finding) -> str:

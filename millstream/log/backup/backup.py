@@ -100,11 +100,15 @@ def back_up(log: Log, place: str, *, full: bool = False, keep: int | None = None
 
     picture, after, files = with_picture(log, store)
     others |= after
+    # As of the moment: its generations are those that the segments are of.
+    for name, description in picture.descriptions.items():
+        content = pa.py_buffer(description)
+        others[name] = SavedFile(name, content.size, "", vault.store(content))
     manifest = Manifest(
         number=(numbers[-1] if numbers else 0) + 1,
         taken_us=log.clock.now_us(),
         log=log.path,
-        topics=picture.topics,
+        topics=[each.name for each in picture.topics],
         files=[*others.values(), *files],
     )
     vault.finish(manifest)

@@ -25,6 +25,7 @@ from millstream.log.index import index_file_name
 from millstream.log.log import MIRROR_FILE, Log
 from millstream.log.segment import segment_bases, segment_file_name
 from millstream.log.sequences import sequences_file_name
+from millstream.log.topic_config import TopicConfig
 from millstream.storage import Storage
 
 _LOCK = "mirror.lock"
@@ -108,13 +109,14 @@ class Mirror:
 
     def _copy(self, picture: Picture, done: MirrorStep) -> None:
         self._copy_others()
-        wanted = {each.directory for each in picture.partitions}
         for partition in picture.partitions:
             self._copy_partition(partition, done)
         if picture.control is not None:
-            wanted.add(picture.control.directory)
             self._copy_partition(picture.control, done)
-        self._remove_others()
+        # At last: who reads a generation to its seam finds all its rows.
+        for name, description in picture.descriptions.items():
+            self._write_changed(name, description)
+        self._remove_others(picture.topics)
 
     def _copy_partition(self, picture: PartitionPicture, done: MirrorStep) -> None:
         directory = f"{self._directory}/{picture.directory}"
@@ -182,12 +184,11 @@ class Mirror:
         for name in other_files(source.storage, source.path):
             with suppress(FileNotFoundError):  # removed since it was listed
                 content = source.storage.read_file(f"{source.path}/{name}")
-                path = f"{self._directory}/{name}"
-                if not self._storage.exists(path) or self._storage.read_file(path) != content:
-                    self._write(name, content)
+                if not name.endswith("/topic.json"):
+                    self._write_changed(name, content)
 
-    def _remove_others(self) -> None:
-        """Remove what the source has no more: topics and groups, states of jobs."""
+    def _remove_others(self, topics: list[TopicConfig]) -> None:
+        """Remove what the source has no more: topics, generations and groups, states of jobs."""
         kept = set(other_files(self._source.storage, self._source.path))
         for name in list(other_files(self._storage, self._directory)):
             if name not in kept:
@@ -197,6 +198,17 @@ class Mirror:
             for name in self._storage.list_directory(f"{self._directory}/{folder}"):
                 if name not in names:
                     self._storage.remove(f"{self._directory}/{folder}/{name}")
+        for topic in topics:
+            directory = f"{self._directory}/topics/{topic.id}"
+            generations = {f"{each}" for each in topic.generations}
+            for name in self._storage.list_directory(directory):
+                if name.isdigit() and name not in generations:
+                    self._storage.remove(f"{directory}/{name}")
+
+    def _write_changed(self, name: str, content: bytes) -> None:
+        path = f"{self._directory}/{name}"
+        if not self._storage.exists(path) or self._storage.read_file(path) != content:
+            self._write(name, content)
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._directory}/{name}"

@@ -21,6 +21,7 @@ from millstream.log.log import MIRROR_FILE, Log
 from millstream.log.partition import Partition
 from millstream.log.segment import Segment
 from millstream.log.segments import SegmentRemovedError
+from millstream.log.topic_config import TopicConfig
 from millstream.storage import Storage
 from millstream.storage_objects import files_below
 
@@ -89,12 +90,17 @@ class Picture:
     partitions
         Of all topics, and of what groups have committed.
     topics
-        Names of the topics.
+        What the topics are.
     """
 
     control: PartitionPicture | None
     partitions: list[PartitionPicture]
-    topics: list[str]
+    topics: list[TopicConfig]
+
+    @property
+    def descriptions(self) -> dict[str, bytes]:
+        """The `topic.json` of each topic, by its path below the log's folder."""
+        return {f"topics/{each.id}/topic.json": each.to_json() for each in self.topics}
 
 
 def take_picture(log: Log) -> Picture:
@@ -111,14 +117,16 @@ def take_picture(log: Log) -> Picture:
         before = _sealed_marks(log)
         control = _control_picture(log)
         try:
-            topics = log.topic_names()
-            partitions = [_picture(log, each) for each in _partitions(log, topics)]
+            topics = log.configs()
+            names = [each.name for each in topics]
+            partitions = [_picture(log, each) for each in _partitions(log, names)]
         except (CorruptSegmentError, UnknownTopicError):
             if _sealed_marks(log) == before:
                 raise
             continue
         marks = {each.path: each.mark for picture in partitions for each in picture.segments}
-        if all(marks.get(path) == mark for path, mark in before.items()):
+        unchanged = _generations(log.configs()).items() >= _generations(topics).items()
+        if unchanged and all(marks.get(path) == mark for path, mark in before.items()):
             return Picture(control, partitions, topics)
     message = (
         f"the segments of {log.path} were replaced {TRIES_MAX} times while they were looked at; "
@@ -159,8 +167,14 @@ def other_files(storage: Storage, path: str) -> Iterator[str]:
 def _partitions(log: Log, names: Iterable[str]) -> list[Partition]:
     """Return the partitions of topics, and those of the offsets that groups have committed."""
     topics = [log.topic(name) for name in names]
-    partitions = [each.partition(index) for each in topics for index in range(each.partitions)]
+    partitions = [
+        each.partition(index, generation) for each in topics for generation, index in each.places()
+    ]
     return partitions + log.group_partitions()
+
+
+def _generations(topics: list[TopicConfig]) -> dict[str, tuple[int, ...]]:
+    return {each.id: tuple(each.generations) for each in topics}
 
 
 def _control_picture(log: Log) -> PartitionPicture | None:

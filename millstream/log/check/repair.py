@@ -21,6 +21,7 @@ from millstream.log.check.salvage import Hole, salvage
 from millstream.log.check.verify import readable_end, topic_segments
 from millstream.log.control_file import LogEnd
 from millstream.log.frame import Frame
+from millstream.log.generations import partition_name
 from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK
 from millstream.log.index import index_file_name
 from millstream.log.log import Log
@@ -43,7 +44,7 @@ class Repair:
 
     Attributes
     ----------
-    topic, partition
+    topic, generation, partition
         Of what.
     path
         The segment.
@@ -57,11 +58,17 @@ class Repair:
     """
 
     topic: str
+    generation: int
     partition: int
     path: str
     lost: list[tuple[int, int]]
     rows_kept: int
     saved_as: str
+
+    @property
+    def name(self) -> str:
+        """What the partition is called in messages."""
+        return partition_name(self.topic, self.generation, self.partition)
 
 
 def repair(
@@ -92,12 +99,17 @@ def repair(
     """
     log.refuse_mirror()
     config = log.topic(topic).config
-    wanted = range(config.partitions) if partition is None else [partition]
+    wanted = [
+        (generation, index)
+        for generation in config.generations
+        for index in range(config.partitions_of(generation))
+        if partition in {None, index}
+    ]
     vault = None if place is None else Vault(open_objects(place, log.storage))
     return [
         each
-        for index in wanted
-        for each in _PartitionRepair(log, config, index, vault, dry_run=dry_run).run()
+        for place in wanted
+        for each in _PartitionRepair(log, config, place, vault, dry_run=dry_run).run()
     ]
 
 
@@ -105,16 +117,22 @@ class _PartitionRepair:
     """The repair of one partition."""
 
     def __init__(
-        self, log: Log, config: TopicConfig, index: int, vault: Vault | None, *, dry_run: bool
+        self,
+        log: Log,
+        config: TopicConfig,
+        place: tuple[int, int],
+        vault: Vault | None,
+        *,
+        dry_run: bool,
     ) -> None:
         self._log = log
         self._storage = log.storage
         self._config = config
-        self._index = index
+        self._generation, self._index = place
         self._vault = vault
         self._manifest: Manifest | None = None if vault is None else vault.manifest()
         self._dry_run = dry_run
-        self._segments: Segments = topic_segments(log, config, index)
+        self._segments: Segments = topic_segments(log, config, self._index, self._generation)
 
     def run(self) -> list[Repair]:
         """Repair one segment after another, with nobody else at work."""
@@ -138,7 +156,7 @@ class _PartitionRepair:
             self._publish(end.offset)
         path = self._segments.path(end.segment_base)
         lost = [(end.segment_base, end.offset)]
-        return Repair(self._config.name, self._index, path, lost, 0, "")
+        return self._report(path, lost, 0, "")
 
     def _look_at(self, base: int, following: int | None, end: LogEnd) -> list[Repair]:
         """Repair the segment `base`, which the segment `following`, if any, comes after."""
@@ -168,10 +186,10 @@ class _PartitionRepair:
             self._rewrite(segment, frames, until)
             if following is None:
                 self._publish(until)
-        report = Repair(
-            self._config.name, self._index, self._segments.path(base), lost, kept, saved_as
-        )
-        return [report]
+        return [self._report(self._segments.path(base), lost, kept, saved_as)]
+
+    def _report(self, path: str, lost: list[tuple[int, int]], kept: int, saved_as: str) -> Repair:
+        return Repair(self._config.name, self._generation, self._index, path, lost, kept, saved_as)
 
     def _fits(self, segment: Segment, end: LogEnd) -> bool:
         """Return `True` iff the last file is as long as the control file says."""

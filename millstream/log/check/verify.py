@@ -14,6 +14,7 @@ from millstream.log.control_topic import SCHEMA as CONTROL_SCHEMA
 from millstream.log.control_topic import control_directory
 from millstream.log.frame import Frame
 from millstream.log.frame_header import Damage
+from millstream.log.generations import partition_name
 from millstream.log.index import SegmentIndex, index_file_name
 from millstream.log.log import Log
 from millstream.log.segment import Segment
@@ -65,7 +66,7 @@ class Verdict:
 
     Attributes
     ----------
-    topic, partition
+    topic, generation, partition
         Which.
     segments, rows, bytes
         How much was checked; rows that are whole.
@@ -74,11 +75,17 @@ class Verdict:
     """
 
     topic: str
+    generation: int
     partition: int
     segments: int
     rows: int
     bytes: int
     findings: list[Finding]
+
+    @property
+    def name(self) -> str:
+        """What the partition is called in messages."""
+        return partition_name(self.topic, self.generation, self.partition)
 
     @property
     def is_damaged(self) -> bool:
@@ -98,25 +105,27 @@ def verify(log: Log, topic: str | None = None) -> Iterator[Verdict]:
     """
     configs = [log.topic(topic).config] if topic is not None else log.configs()
     for config in configs:
-        for index in range(config.partitions):
-            yield _Check(f"{config.name}/{index}", topic_segments(log, config, index)).run()
+        for generation in config.generations:
+            for index in range(config.partitions_of(generation)):
+                segments = topic_segments(log, config, index, generation)
+                yield _Check(segments).run(config.name, index, generation)
     storage = log.storage
     if topic is None and storage.exists(control_directory(log.path)):
         directory = control_directory(log.path)
         layouts = SegmentLayouts(CONTROL_SCHEMA)
         control = ControlFile(storage, directory)
         segments = Segments(storage, directory, CONTROL, layouts, control, "fsync")
-        yield _Check(f"{CONTROL}/0", segments).run()
+        yield _Check(segments).run(CONTROL, 0, 0)
 
 
-def topic_segments(log: Log, config: TopicConfig, index: int) -> Segments:
+def topic_segments(log: Log, config: TopicConfig, index: int, generation: int) -> Segments:
     """Return the segments of a partition as they are, whether they can be recovered or not."""
-    directory = f"{log.path}/topics/{config.id}/{config.generation}/{index}"
+    directory = f"{log.path}/topics/{config.id}/{generation}/{index}"
     log.storage.make_directory(directory)
     return Segments(
         log.storage,
         directory,
-        f"{config.name}/{index}",
+        partition_name(config.name, generation, index),
         SegmentLayouts(config.stored_schema),
         ControlFile(log.storage, directory),
         config.durability,
@@ -127,15 +136,14 @@ def topic_segments(log: Log, config: TopicConfig, index: int) -> Segments:
 class _Check:
     """A check of one partition under way."""
 
-    def __init__(self, name: str, segments: Segments) -> None:
-        self._name = name
+    def __init__(self, segments: Segments) -> None:
         self._segments = segments
         self._end = readable_end(segments)
         self._findings: list[Finding] = []
         self._rows = self._bytes = self._count = 0
         self._expected: int | None = None  # offset of the next row, where it is known
 
-    def run(self) -> Verdict:
+    def run(self, topic: str, partition: int, generation: int) -> Verdict:
         """Check everything."""
         end = self._end
         for base in self._segments.bases(end):
@@ -149,8 +157,15 @@ class _Check:
         if self._expected is not None and self._expected < end.offset and not self._findings:
             reason = f"the rows up to {end.offset} were durable"
             self._lost(self._segments.path(end.segment_base), self._expected, end.offset, reason)
-        topic, _, partition = self._name.rpartition("/")
-        return Verdict(topic, int(partition), self._count, self._rows, self._bytes, self._findings)
+        return Verdict(
+            topic,
+            generation,
+            partition,
+            self._count,
+            self._rows,
+            self._bytes,
+            self._findings,
+        )
 
     def _check(self, segment: Segment) -> None:
         base, expected = segment.head.base_offset, self._expected

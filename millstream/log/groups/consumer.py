@@ -122,6 +122,8 @@ class GroupConsumer(Consumer):
         self._ids: dict[TopicPartition, PartitionId] = {}
         """What is read: a topic that is created anew under its name is another."""
         self._committed: dict[TopicPartition, int] = {}
+        self._rows_end: dict[TopicPartition, int] = {}
+        """Behind the last row that was polled of each partition."""
         self._commit_at_us = 0
         # Partitions whose rows were polled and not committed, and those of them given up since.
         self._polled: set[TopicPartition] = set()
@@ -157,6 +159,7 @@ class GroupConsumer(Consumer):
         batch = super().poll(timeout_us, rows_max)
         if batch is not None and self.source is not None:
             self._polled.add(self.source)
+            self._rows_end[self.source] = self._readers[self.source].position
         return batch
 
     def heartbeat(self) -> None:
@@ -229,7 +232,9 @@ class GroupConsumer(Consumer):
             found = self._member.committed(list(self._ids.values()))
             for place, each in list(self._ids.items()):
                 if each in found:
-                    self._readers[place].seek(self._start(place, found[each]))
+                    start = self._start(place, found[each], each)
+                    self._readers[place].seek(start)
+                    self._rows_end[place] = start
                 else:
                     self._drop([place])
                     self._is_waiting = True
@@ -270,6 +275,37 @@ class GroupConsumer(Consumer):
         others = [bell_of_group(self.group), *([DECISIONS] if self._is_waiting else [])]
         self._bells.listen(others)
         return super()._listen() + others
+
+    def _pass_seams(self) -> bool:
+        """Commit at the seams that were read to; the group goes on when all its members have."""
+        for name in {place.topic for place in self._readers}:
+            topic, generation = self._topics[name], self._generations[name]
+            if not topic.is_older(generation):
+                continue
+            for place in [each for each in self.partitions if each.topic == name]:
+                if topic.is_read(generation, {place.partition: self._readers[place]}):
+                    self._commit_seam(place)
+            self._member.at_seam()
+        return False
+
+    def _commit_seam(self, place: TopicPartition) -> None:
+        """Commit the end of a closed partition; of one whose last rows were committed already.
+
+        Behind them may be rows that were taken back, which nobody polls.
+        """
+        position = self._readers[place].position
+        if self._committed.get(place) == position:
+            return
+        if self.auto_commit:
+            self._commit_silently()
+            return
+        with suppress(FencedMemberError):
+            found = self._member.committed([self._ids[place]])
+            if found and (found[self._ids[place]] or 0) >= self._rows_end[place]:
+                self.commit({place: position})
+
+    def _go_to(self, topic: Topic, generation: int) -> None:
+        """Do nothing: a member goes to places in the generation that its group reads."""
 
     def _follow(self) -> None:
         """Do what the group's state asks of this member; nearly nothing where it did not change."""
@@ -337,8 +373,10 @@ class GroupConsumer(Consumer):
         opened = []
         for each, committed in self._member.committed(partitions).items():
             place = self._place_of(each)
-            start = self._start(place, committed)
+            self._generations[place.topic] = each.generation
+            start = self._start(place, committed, each)
             reader = self._reader(place, start)
+            self._rows_end[place] = start
             if start != committed and self.options.start == "end":
                 # Else whoever gets it next would begin at an end that has moved since.
                 self._member.commit({each: start})
@@ -350,13 +388,17 @@ class GroupConsumer(Consumer):
         if opened and self.options.on_assigned is not None:
             self.options.on_assigned(sorted(opened))
 
-    def _start(self, place: TopicPartition, committed: int | None) -> int:
+    def _start(
+        self, place: TopicPartition, committed: int | None, partition_id: PartitionId
+    ) -> int:
         """Return where to begin; raises where there is no such place and none is to be chosen."""
         topic = self._topics[place.topic]
-        partition = topic.partition(place.partition)
+        partition = topic.partition(place.partition, partition_id.generation)
         first, end = partition.first_offset, partition.durable_end
         if committed is not None and first <= committed <= end:
             return committed
+        if committed is None and self._member.has_begun_before(partition_id):
+            return first  # it has read the generation before to its seam
         if self.options.start == "error":
             where = f"group {self.group!r} in partition {place.partition} of {place.topic!r}"
             if committed is None:
@@ -389,6 +431,7 @@ class GroupConsumer(Consumer):
             self._readers.pop(place, None)
             self._ids.pop(place, None)
             self._committed.pop(place, None)
+            self._rows_end.pop(place, None)
             self._paused.discard(place)
             if place in self._polled:
                 self._polled.remove(place)

@@ -39,6 +39,7 @@ class PartitionDescription(TypedDict):
     """How far a group is in a partition; `None` where nothing is committed."""
 
     topic: str
+    generation: int
     partition: int
     committed: int | None
     end: int
@@ -90,6 +91,8 @@ class Group:
     def committed(self) -> dict[TopicPartition, int]:
         """Return the committed offsets: the next row of each partition.
 
+        They are of the generation that the group reads of each topic; see `Group.generations`.
+
         Raises
         ------
         UnknownGroupError
@@ -99,11 +102,21 @@ class Group:
         return {place: each.offset for place, each in found.items() if each.offset is not None}
 
     def lag(self) -> dict[TopicPartition, int]:
-        """Return how many offsets are behind each committed one; raises `UnknownGroupError`."""
-        return {
-            place: self._lag(self._find_topic(place.topic), place.partition, offset)
-            for place, offset in self.committed().items()
-        }
+        """Return how many offsets are behind each committed one; raises `UnknownGroupError`.
+
+        What is in later generations of a topic counts for the partitions of the same numbers.
+        """
+        lags: dict[TopicPartition, int] = {}
+        state = self._existing()
+        for each in self._describe_partitions(state, self._names()):
+            if each["lag"] is not None:
+                place = TopicPartition(each["topic"], each["partition"])
+                lags[place] = lags.get(place, 0) + each["lag"]
+        return lags
+
+    def generations(self) -> dict[str, int]:
+        """Return which generation the group reads of each topic: the oldest not read to its end."""
+        return {name: each.generation for name, each in self._catalog(None).items()}
 
     def describe(self) -> GroupDescription:
         """Return who is in the group and how far it is; raises `UnknownGroupError`."""
@@ -141,8 +154,20 @@ class Group:
         offsets: Mapping[tuple[str, int], int] | Mapping[TopicPartition, int],
         writer: Writer | None = None,
         transaction: int = 0,
+        *,
+        generations: Mapping[str, int] | None = None,
     ) -> None:
         """Commit offsets of a group without members, for who shares partitions out by itself.
+
+        Parameters
+        ----------
+        offsets
+            Of the next rows.
+        writer, transaction
+            Whose transaction they are to be a part of.
+        generations
+            What the partitions are in, by topic, as `Consumer.generations` says; by default
+            what the group reads.
 
         Raises
         ------
@@ -150,10 +175,12 @@ class Group:
             Where the group has members.
         """
         ids = {}
+        known = self.generations() if generations is None else generations
         for place, offset in offsets.items():
             topic = self._find_topic(place[0])
-            topic.partition(place[1])  # raises where there is none
-            ids[_id(topic, place[1])] = offset
+            generation = known.get(place[0], topic.config.generation)
+            topic.partition(place[1], generation)  # raises where there is none
+            ids[PartitionId(topic.config.id, generation, place[1])] = offset
         state = self._folder.read()
         if state is None:
             with self._folder.exclusive() as found:
@@ -205,8 +232,10 @@ class Group:
             changes = self._changes(before or state, topics, target, partitions)
             if changes:
                 offsets = {
-                    _id(self._find_topic(place.topic), place.partition): after
-                    for place, _, after in changes
+                    PartitionId(
+                        self._find_topic(place.topic).config.id, generation, place.partition
+                    ): after
+                    for place, _, after, generation in changes
                 }
                 self._open_offsets(state).commit(offsets, NOBODY, lambda: None)
         return changes
@@ -260,28 +289,46 @@ class Group:
         target: ResetTarget,
         partitions: Sequence[tuple[str, int]] | None,
     ) -> list[OffsetChange]:
-        committed = {} if state is None else self._committed(state)
+        committed = {} if state is None else self._committed_ids(state)
+        reads = self._catalog(None)
         if partitions is not None:
-            places = [TopicPartition(*each) for each in partitions]
-            places = [each for each in places if topics is None or each.topic in topics]
+            places = [
+                (reads[each[0]].generation, TopicPartition(*each))
+                if each[0] in reads
+                else (0, TopicPartition(*each))
+                for each in partitions
+                if topics is None or each[0] in topics
+            ]
         else:
             subscribed = set() if state is None else _subscriptions(state)
-            known = subscribed & set(self._catalog(None)) | {each.topic for each in committed}
+            begun = {each.topic_id for each in committed}
+            known = [
+                name for name, each in reads.items() if name in subscribed or each.topic_id in begun
+            ]
             places = [
-                TopicPartition(name, index)
+                (generation, TopicPartition(name, index))
                 for name in (sorted(known) if topics is None else topics)
-                for index in range(self._find_topic(name).partitions)
+                for generation in self._generations(name, target)
+                for index in range(self._find_topic(name).config.partitions_of(generation))
             ]
         if not places:
             message = f"group {self.name!r} has committed nothing; name the topics to reset"
             raise OptionError(message)
         changes = []
-        for place in places:
+        for generation, place in places:
             topic = self._find_topic(place.topic)
-            found = committed.get(place)
+            found = committed.get(PartitionId(topic.config.id, generation, place.partition))
             before = None if found is None else found.offset
-            changes.append(OffsetChange(place, before, target.of(topic, place.partition, before)))
+            after = target.of(topic, generation, place.partition, before)
+            changes.append(OffsetChange(place, before, after, generation))
         return changes
+
+    def _generations(self, topic: str, target: ResetTarget) -> list[int]:
+        """Return the generations of a topic in which a reset commits."""
+        if target.is_of_all_generations:
+            return self._find_topic(topic).config.generations
+        reads = self._catalog({topic})
+        return [reads[topic].generation] if topic in reads else [0]
 
     def _existing(self) -> GroupState:
         state = self._folder.read()
@@ -290,61 +337,73 @@ class Group:
             raise UnknownGroupError(message)
         return state
 
-    def _committed(self, state: GroupState) -> dict[TopicPartition, Committed]:
-        """Return what is committed in topics that exist, in their present generation."""
+    def _committed_ids(self, state: GroupState) -> Mapping[PartitionId, Committed]:
+        """Return all that is committed, in all generations."""
         offsets = self._open_offsets(state)
         offsets.refresh()
+        return offsets.committed()
+
+    def _committed(self, state: GroupState) -> dict[TopicPartition, Committed]:
+        """Return what is committed in topics that exist, in the generations that are read."""
         names = self._names()
         return {
             TopicPartition(names[each.topic_id, each.generation], each.partition): found
-            for each, found in sorted(offsets.committed().items())
+            for each, found in sorted(self._committed_ids(state).items())
             if (each.topic_id, each.generation) in names
         }
 
     def _names(self) -> dict[tuple[str, int], str]:
-        """Return the names of topics by id and generation."""
+        """Return the names of topics by id and the generation that is read."""
         catalog = self._catalog(None)
         return {(each.topic_id, each.generation): name for name, each in catalog.items()}
 
     def _describe_partitions(
         self, state: GroupState, names: Mapping[tuple[str, int], str]
     ) -> list[PartitionDescription]:
-        committed = self._committed(state)
-        catalog = self._catalog(None)
-        topics = _subscriptions(state) & set(catalog) | {each.topic for each in committed}
+        committed = self._committed_ids(state)
+        begun = {each.topic_id for each in committed}
+        subscribed = _subscriptions(state)
         owners = {
             place: name
             for name, member in state.members.items()
             for place in _places(member.owned, names)
         }
         described: list[PartitionDescription] = []
-        for name in sorted(topics):
+        for name, shape in sorted(self._catalog(None).items()):
+            if name not in subscribed and shape.topic_id not in begun:
+                continue
             topic = self._find_topic(name)
-            for index in range(topic.partitions):
-                place = TopicPartition(name, index)
-                found = committed.get(place)
-                offset = None if found is None else found.offset
-                described.append(
-                    {
-                        "topic": name,
-                        "partition": index,
-                        "committed": offset,
-                        "end": topic.stable_end(index),
-                        "lag": None if offset is None else self._lag(topic, index, offset),
-                        "member": owners.get(place),
-                        "committed_us": None if found is None else found.committed_us,
-                    }
-                )
+            for generation in topic.config.generations:
+                if generation < shape.generation:
+                    continue
+                for index in range(topic.config.partitions_of(generation)):
+                    found = committed.get(PartitionId(shape.topic_id, generation, index))
+                    offset = None if found is None else found.offset
+                    if offset is None and generation > shape.generation:
+                        offset = topic.partition(index, generation).first_offset
+                    is_read = generation == shape.generation
+                    owner = owners.get(TopicPartition(name, index)) if is_read else None
+                    described.append(
+                        {
+                            "topic": name,
+                            "generation": generation,
+                            "partition": index,
+                            "committed": None if found is None else found.offset,
+                            "end": topic.stable_end(index, generation),
+                            "lag": _lag(topic, generation, index, offset),
+                            "member": owner,
+                            "committed_us": None if found is None else found.committed_us,
+                        }
+                    )
         return described
 
-    @staticmethod
-    def _lag(topic: Topic, partition: int, committed: int) -> int:
-        first = topic.partition(partition).first_offset
-        return max(topic.stable_end(partition) - max(committed, first), 0)
 
-
-def _id(topic: Topic, partition: int) -> PartitionId:
-    return PartitionId(topic.config.id, topic.config.generation, partition)
+def _lag(topic: Topic, generation: int, partition: int, committed: int | None) -> int | None:
+    """Return how many offsets are behind a committed one; `None`: nothing is committed."""
+    if committed is None:
+        return None
+    first = topic.partition(partition, generation).first_offset
+    return max(topic.stable_end(partition, generation) - max(committed, first), 0)
 
 
 def _subscriptions(state: GroupState) -> set[str]:

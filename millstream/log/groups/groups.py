@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypedDict
 
 from millstream.clock import Clock
@@ -13,8 +13,9 @@ from millstream.log.groups.folder import GroupFolder, groups_directory
 from millstream.log.groups.group import Group
 from millstream.log.groups.member import GroupMember
 from millstream.log.groups.membership import GroupState
-from millstream.log.groups.offsets import CommittedOffsets
-from millstream.log.groups.partition_id import Catalog, TopicShape
+from millstream.log.groups.offsets import Committed, CommittedOffsets
+from millstream.log.groups.partition_id import Catalog, PartitionId, TopicShape
+from millstream.log.groups.seams import generation_to_read
 from millstream.log.partition import Partition
 from millstream.log.reader import Isolation
 from millstream.log.topic import Topic
@@ -90,7 +91,10 @@ class Groups:
         """Return a group, which need not exist yet; raises `InvalidGroupError`."""
         folder = self._folder(name)
         return Group(
-            folder, lambda state: self._open(folder, state), self._find_topic, self._catalog
+            folder,
+            lambda state: self._open(folder, state),
+            self._find_topic,
+            lambda names: self._catalog(folder, names, from_beginning=True),
         )
 
     def consumer(
@@ -104,7 +108,13 @@ class Groups:
         where: object,
     ) -> GroupConsumer:
         """Return a consumer that is a member of a group once it polls."""
-        joining = self.member(topics, group, member, options.session_timeout_ms * 1_000)
+        joining = self.member(
+            topics,
+            group,
+            member,
+            options.session_timeout_ms * 1_000,
+            from_beginning=options.start == "beginning",
+        )
         return GroupConsumer(
             self._find_topic,
             topics,
@@ -118,9 +128,19 @@ class Groups:
         )
 
     def member(
-        self, topics: Sequence[str], group: str, member: str | None, session_timeout_us: int
+        self,
+        topics: Sequence[str],
+        group: str,
+        member: str | None,
+        session_timeout_us: int,
+        *,
+        from_beginning: bool = True,
     ) -> GroupMember:
-        """Return a member that has not joined yet; raises `InvalidGroupError`."""
+        """Return a member that has not joined yet; raises `InvalidGroupError`.
+
+        `from_beginning`: of a topic of which the group has committed nothing, it reads the oldest
+        generation first.
+        """
         folder = self._folder(group)
         if member is not None:
             check_group_name(member, "member")
@@ -129,7 +149,7 @@ class Groups:
             lambda state: self._open(folder, state),
             self._clock,
             self._transactions(),
-            self._catalog,
+            lambda names: self._catalog(folder, names, from_beginning=from_beginning),
             member,
             tuple(topics),
             session_timeout_us,
@@ -159,13 +179,33 @@ class Groups:
             )
         return found
 
-    def _catalog(self, names: Collection[str] | None) -> Catalog:
-        configs = self._configs()
-        return {
-            name: TopicShape(config.id, config.generation, config.partitions)
-            for name, config in configs.items()
-            if names is None or name in names
-        }
+    def _catalog(
+        self, folder: GroupFolder, names: Collection[str] | None, *, from_beginning: bool
+    ) -> Catalog:
+        """Return topics, each with the partitions of the generation that the group reads."""
+        shapes = {}
+        committed: Mapping[PartitionId, Committed] | None = None
+        for name in sorted(self._configs()):
+            if names is not None and name not in names:
+                continue
+            topic = self._find_topic(name)
+            generation = topic.config.generation
+            if topic.config.older:
+                if committed is None:
+                    committed = self._committed(folder)
+                generation = generation_to_read(topic, committed, from_beginning=from_beginning)
+            shapes[name] = TopicShape(
+                topic.config.id, generation, topic.config.partitions_of(generation)
+            )
+        return shapes
+
+    def _committed(self, folder: GroupFolder) -> Mapping[PartitionId, Committed]:
+        state = folder.read()
+        if state is None:
+            return {}
+        offsets = self._open(folder, state)
+        offsets.refresh()
+        return offsets.committed()
 
 
 def check_group_name(name: str, what: str) -> None:

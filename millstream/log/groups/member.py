@@ -12,6 +12,7 @@ from millstream.log.groups.folder import GroupFolder
 from millstream.log.groups.membership import GroupState, Member
 from millstream.log.groups.offsets import CommittedOffsets, Committer, Undecided
 from millstream.log.groups.partition_id import Catalog, PartitionId
+from millstream.log.groups.seams import has_begun_before
 from millstream.log.transactions import Transactions, Writer
 
 WATCH_INTERVAL_US = 100_000
@@ -19,6 +20,9 @@ WATCH_INTERVAL_US = 100_000
 
 CATALOG_INTERVAL_US = 1_000_000
 """How often a member looks whether its topics are still what they were."""
+
+SEAM_INTERVAL_US = 20_000
+"""The same, where it has read a generation of a topic to its end."""
 
 NOT_IN = (
     "it was expelled, or another life of it began, or it has not polled yet: it was silent for too "
@@ -138,6 +142,15 @@ class GroupMember:
         self.epoch = 0
         self._settled.clear()
         self._offsets = None
+
+    def has_begun_before(self, partition: PartitionId) -> bool:
+        """Return `True` iff the group has committed in an earlier generation of its topic."""
+        return has_begun_before(partition, self._committed_offsets().committed())
+
+    def at_seam(self) -> None:
+        """Look soon whether the group can go on in the next generation of a topic."""
+        soon_us = self._clock.monotonic_us() + SEAM_INTERVAL_US
+        self._catalog_at_us = min(self._catalog_at_us, soon_us)
 
     def beat(self) -> None:
         """Be heard, and now and then look after the others: costs two accesses to memory."""

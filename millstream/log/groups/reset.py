@@ -20,11 +20,14 @@ class OffsetChange(NamedTuple):
         Of which topic.
     before, after
         Committed offsets; `None` before: there was none.
+    generation
+        Of the topic: the partition is one of those that it has, or had, in it.
     """
 
     partition: TopicPartition
     before: int | None
     after: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,12 @@ class ResetTarget:
             message = f"{self.time_us} has no time zone; give one, e.g. datetime.UTC"
             raise OptionError(message)
 
-    def of(self, topic: Topic, partition: int, committed: int | None) -> int:
+    @property
+    def is_of_all_generations(self) -> bool:
+        """Whether it says where to go in every generation of a topic, not in one of them."""
+        return self.to is not None or self.time_us is not None
+
+    def of(self, topic: Topic, generation: int, partition: int, committed: int | None) -> int:
         """Return the offset in a partition, moved into the range of those that there are.
 
         Raises
@@ -69,15 +77,15 @@ class ResetTarget:
         NoCommittedOffsetError
             Where it is to be shifted and there is none yet.
         """
-        first = topic.partition(partition).first_offset
-        end = topic.stable_end(partition)
+        first = topic.partition(partition, generation).first_offset
+        end = topic.stable_end(partition, generation)
         if self.offset is not None:
             wanted = self.offset
         elif self.time_us is not None:
             time_us = self.time_us
             if isinstance(time_us, datetime):
                 time_us = round(time_us.timestamp() * 1_000_000)
-            wanted = topic.offset_at_time(partition, time_us)
+            wanted = topic.offset_at_time(partition, time_us, generation)
         elif self.shift is not None:
             if committed is None:
                 message = (

@@ -33,12 +33,21 @@ class JoinGroup(msgspec.Struct, tag=True, frozen=True):
     member: str | None
     topics: tuple[str, ...]
     session_timeout_us: Count
+    from_beginning: bool
 
 
 class BeatInGroup(msgspec.Struct, tag=True, frozen=True):
-    """Asks for `Membership`: the member lives."""
+    """Asks for `Membership`: the member lives, and perhaps has read a generation to its end."""
 
     life: Life
+    at_seam: bool = False
+
+
+class HasBegunBefore(msgspec.Struct, tag=True, frozen=True):
+    """Asks for `GroupFacts`: whether anything is committed in an earlier generation."""
+
+    life: Life
+    partition: PartitionId
 
 
 class LeaveGroup(msgspec.Struct, tag=True, frozen=True):
@@ -86,7 +95,7 @@ class AskGroup(msgspec.Struct, tag=True, frozen=True):
     """Asks for `GroupFacts`: what the method of `Group` returns."""
 
     group: str
-    what: Literal["describe", "committed", "lag"]
+    what: Literal["describe", "committed", "lag", "generations"]
 
 
 class CommitForGroup(msgspec.Struct, tag=True, frozen=True):
@@ -97,6 +106,7 @@ class CommitForGroup(msgspec.Struct, tag=True, frozen=True):
     owner_id: Count = 0
     epoch: Count = 0
     transaction: Count = 0
+    generations: dict[str, Integer] | None = None
 
 
 class ResetGroup(msgspec.Struct, tag=True, frozen=True):
@@ -121,6 +131,7 @@ class DeleteGroup(msgspec.Struct, tag=True, frozen=True):
 GroupRequest = (
     JoinGroup
     | BeatInGroup
+    | HasBegunBefore
     | LeaveGroup
     | ReleasePartitions
     | AcquirePartitions

@@ -61,6 +61,7 @@ class GroupService:
                 return self._join(request)
             case (
                 g.BeatInGroup()
+                | g.HasBegunBefore()
                 | g.LeaveGroup()
                 | g.ReleasePartitions()
                 | g.AcquirePartitions()
@@ -84,7 +85,11 @@ class GroupService:
         self._bury()
         log = self._open_log()
         member = log.member(
-            request.topics, request.group, request.member, request.session_timeout_us
+            request.topics,
+            request.group,
+            request.member,
+            request.session_timeout_us,
+            from_beginning=request.from_beginning,
         )
         life = _Life(member, request.session_timeout_us, log.clock.monotonic_us())
         with life.lock:
@@ -102,6 +107,7 @@ class GroupService:
     def _live(
         self,
         request: g.BeatInGroup
+        | g.HasBegunBefore
         | g.LeaveGroup
         | g.ReleasePartitions
         | g.AcquirePartitions
@@ -125,6 +131,8 @@ class GroupService:
                     return g.Left()
                 case g.FindMembersOffsets(partitions=partitions):
                     return g.MembersOffsets(tuple(member.committed(partitions).items()))
+                case g.HasBegunBefore(partition=partition):
+                    return _facts(member.has_begun_before(partition))
                 case g.CommitAsMember(offsets=offsets):
                     writer = self._find_writer(request.owner_id, request.epoch, request.transaction)
                     member.commit(dict(offsets), writer, request.transaction)
@@ -133,7 +141,9 @@ class GroupService:
                     member.release(kept)
                 case g.AcquirePartitions():
                     member.acquire()
-                case _:
+                case g.BeatInGroup(at_seam=at_seam):
+                    if at_seam:
+                        member.at_seam()
                     if member.state() is not None:
                         member.beat()
             return _membership(member)
@@ -143,7 +153,11 @@ class GroupService:
         match request:
             case g.LeaveGroup():
                 return g.Left()
-            case g.FindMembersOffsets(life=life) | g.CommitAsMember(life=life):
+            case (
+                g.FindMembersOffsets(life=life)
+                | g.CommitAsMember(life=life)
+                | g.HasBegunBefore(life=life)
+            ):
                 message = (
                     f"member {life.name!r} of group {life.group!r} cannot commit: the server was "
                     "started anew, or heard nothing of it for too long; it joins again with its "
@@ -166,6 +180,8 @@ class GroupService:
                 return _facts(log.groups())
             case g.AskGroup(group=name, what="describe"):
                 return _facts(log.group(name).describe())
+            case g.AskGroup(group=name, what="generations"):
+                return _facts(log.group(name).generations())
             case g.AskGroup(group=name, what=what):
                 group = log.group(name)
                 found = group.committed() if what == "committed" else group.lag()
@@ -173,7 +189,9 @@ class GroupService:
             case g.CommitForGroup(group=name, offsets=offsets):
                 chosen = {(topic, partition): offset for topic, partition, offset in offsets}
                 writer = self._find_writer(request.owner_id, request.epoch, request.transaction)
-                log.group(name).commit(chosen, writer, request.transaction)
+                log.group(name).commit(
+                    chosen, writer, request.transaction, generations=request.generations
+                )
             case g.ResetGroup(group=name):
                 changes = log.group(name).reset(
                     request.topics,

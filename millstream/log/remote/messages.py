@@ -36,10 +36,11 @@ WAIT_US_MAX = 30_000_000
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A partition: the topic's id (a later topic of the same name has another), and number."""
+    """A partition: its topic's id (a later topic of that name has another), number, generation."""
 
     topic: str
     partition: Integer
+    generation: Integer = 0
 
 
 class WriterName(msgspec.Struct, frozen=True):
@@ -76,6 +77,23 @@ class AlterTopic(msgspec.Struct, tag=True, frozen=True):
     columns: bytes = b""
 
 
+class Repartition(msgspec.Struct, tag=True, frozen=True):
+    """Asks for `Done`; also where the topic has so many partitions already."""
+
+    topic: str
+    partitions: Integer
+
+
+class Follow(msgspec.Struct, tag=True, frozen=True):
+    """Asks for `Done`, once no repartition is under way: a generation was found closed.
+
+    Where it is still the present one, its partitions take rows again.
+    """
+
+    topic: str
+    generation: Integer
+
+
 class DeleteTopic(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Done`, also where no topic has this name and id any more."""
 
@@ -105,6 +123,7 @@ class FindStableEnds(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Offsets`: the last stable ones of some partitions of a topic."""
 
     topic: str
+    generation: Integer
     partitions: tuple[Integer, ...]
 
 
@@ -197,6 +216,8 @@ Request = (
     ListTopics
     | CreateTopic
     | AlterTopic
+    | Repartition
+    | Follow
     | DeleteTopic
     | CleanTopic
     | DescribeTopic
@@ -246,6 +267,7 @@ class Ends(msgspec.Struct, tag=True, frozen=True):
     durable_end: Integer
     settled_end: Integer
     segments: tuple[tuple[int, int], ...]
+    closed: bool
 
 
 class Offsets(msgspec.Struct, tag=True, frozen=True):

@@ -15,7 +15,7 @@ from millstream.errors import FencedMemberError, LogError
 from millstream.log.consumer import TopicPartition
 from millstream.log.groups.group import Group, GroupDescription
 from millstream.log.groups.groups import Groups, check_group_name
-from millstream.log.groups.member import GroupMember
+from millstream.log.groups.member import SEAM_INTERVAL_US, GroupMember
 from millstream.log.groups.membership import GroupState
 from millstream.log.groups.partition_id import PartitionId
 from millstream.log.groups.reset import OffsetChange, ResetTarget
@@ -56,14 +56,26 @@ class RemoteGroups(Groups):
         return cast("Group", RemoteGroup(self._asker, name))
 
     def member(
-        self, topics: Sequence[str], group: str, member: str | None, session_timeout_us: int
+        self,
+        topics: Sequence[str],
+        group: str,
+        member: str | None,
+        session_timeout_us: int,
+        *,
+        from_beginning: bool = True,
     ) -> GroupMember:
-        """Return a member that has not joined yet; raises `InvalidGroupError`."""
+        """Return a member that has not joined yet; see `Groups.member`."""
         check_group_name(group, "group")
         if member is not None:
             check_group_name(member, "member")
         remote = RemoteMember(
-            self._asker, self._clock, group, member, tuple(topics), session_timeout_us
+            self._asker,
+            self._clock,
+            group,
+            member,
+            tuple(topics),
+            session_timeout_us,
+            from_beginning=from_beginning,
         )
         return cast("GroupMember", remote)
 
@@ -83,6 +95,10 @@ class RemoteGroup:
         """Return how many offsets are behind each committed one; raises `UnknownGroupError`."""
         return self._offsets("lag")
 
+    def generations(self) -> dict[str, int]:
+        """Return which generation the group reads of each topic; see `Group.generations`."""
+        return _facts(self._asker, g.AskGroup(self.name, "generations"), dict[str, int])
+
     def describe(self) -> GroupDescription:
         """Return who is in the group and how far it is; raises `UnknownGroupError`."""
         return _facts(self._asker, g.AskGroup(self.name, "describe"), GroupDescription)
@@ -92,11 +108,14 @@ class RemoteGroup:
         offsets: Mapping[tuple[str, int], int],
         writer: Writer | None = None,
         transaction: int = 0,
+        *,
+        generations: Mapping[str, int] | None = None,
     ) -> None:
-        """Commit offsets of a group without members; raises `GroupActiveError`."""
+        """Commit offsets of a group without members; see `Group.commit`."""
         chosen = tuple((*place, offset) for place, offset in offsets.items())
         owner_id, epoch = (0, 0) if writer is None else (writer.owner_id, writer.epoch)
-        request = g.CommitForGroup(self.name, chosen, owner_id, epoch, transaction)
+        known = None if generations is None else dict(generations)
+        request = g.CommitForGroup(self.name, chosen, owner_id, epoch, transaction, known)
         self._asker.ask(request, g.Left)
 
     def reset(
@@ -146,7 +165,11 @@ class RemoteMember:
         name: str | None,
         topics: tuple[str, ...],
         session_timeout_us: int,
+        *,
+        from_beginning: bool,
     ) -> None:
+        self._from_beginning = from_beginning
+        self._is_at_seam = False
         self._asker = asker
         self._clock = clock
         self._group = group
@@ -166,7 +189,12 @@ class RemoteMember:
         self.forget()
         self._token = secrets.token_hex(16)
         request = g.JoinGroup(
-            self._token, self._group, self._static_name, self._topics, self._session_timeout_us
+            self._token,
+            self._group,
+            self._static_name,
+            self._topics,
+            self._session_timeout_us,
+            self._from_beginning,
         )
         self._take_note(self._asker.ask(request, g.Membership))
 
@@ -185,8 +213,19 @@ class RemoteMember:
     def state(self) -> GroupState | None:
         """Return the group's state, if this life is a part of it, as of not long ago."""
         if self.epoch and self._clock.monotonic_us() >= self._beat_at_us:
-            self._take_note(self._asker.ask(g.BeatInGroup(self._life()), g.Membership))
+            request = g.BeatInGroup(self._life(), self._is_at_seam)
+            self._is_at_seam = False
+            self._take_note(self._asker.ask(request, g.Membership))
         return self._state if self.epoch else None
+
+    def has_begun_before(self, partition: PartitionId) -> bool:
+        """Return `True` iff the group has committed in an earlier generation of its topic."""
+        return _facts(self._asker, g.HasBegunBefore(self._life(), partition), bool)
+
+    def at_seam(self) -> None:
+        """Look soon whether the group can go on in the next generation of a topic."""
+        self._is_at_seam = True
+        self._beat_at_us = min(self._beat_at_us, self._clock.monotonic_us() + SEAM_INTERVAL_US)
 
     def is_replaced(self) -> bool:
         """Return `True` iff another life has this one's name."""

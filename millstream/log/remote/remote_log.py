@@ -13,6 +13,7 @@ from millstream.clock import Clock
 from millstream.errors import OptionError
 from millstream.log.bells import Bells
 from millstream.log.cleaner import Cleaning
+from millstream.log.generations import partition_name
 from millstream.log.groups.groups import Groups
 from millstream.log.log import Log
 from millstream.log.partition import Partition
@@ -24,7 +25,6 @@ from millstream.log.remote.remote_groups import RemoteGroups
 from millstream.log.remote.remote_partition import Asker, RemotePartition
 from millstream.log.remote.remote_transactions import RemoteTransactions
 from millstream.log.remote.token import VARIABLE, check_token
-from millstream.log.settings import TopicSettings
 from millstream.log.topic import CLEANER_TIMEOUT_US, Topic
 from millstream.log.topic_config import TopicConfig
 from millstream.log.transactions import Transactions
@@ -108,6 +108,13 @@ class RemoteLog(Log):
         topic.refresh()
         return topic
 
+    def repartition(self, name: str, partitions: int) -> Topic:
+        """Give a topic another number of partitions; see `Log.repartition`."""
+        topic = self.topic(name)
+        self._asker.ask(m.Repartition(name, partitions), m.Done)
+        topic.refresh()
+        return topic
+
     def delete_topic(self, name: str) -> None:
         """Remove a topic and its rows for good; raises `UnknownTopicError`."""
         topic = self.topic(name)
@@ -157,17 +164,24 @@ class RemoteTopic(Topic):
         """What tells when there is more to read; the server is asked."""
         return self._log.bells
 
-    def bell(self, partition: int) -> int:
+    def bell(self, partition: int, generation: int | None = None) -> int:
         """Return the number of a partition's bell."""
-        return self._log.bells.number(m.Place(self.config.id, partition))
+        generation = self.config.generation if generation is None else generation
+        return self._log.bells.number(m.Place(self.config.id, partition, generation))
 
     def stable_ends(self) -> list[int]:
         """Return each partition's last stable offset: where read-committed readers stop."""
-        return self._stable_ends(range(self.partitions))
+        return self._stable_ends(self.config.generation, range(self.partitions))
 
-    def stable_end(self, partition: int) -> int:
+    def stable_end(self, partition: int, generation: int | None = None) -> int:
         """Return the last stable offset of one partition."""
-        return self._stable_ends([partition])[0]
+        generation = self.config.generation if generation is None else generation
+        return self._stable_ends(generation, [partition])[0]
+
+    def follow(self, generation: int) -> None:
+        """Take note of a new generation; the server waits for one that is under way."""
+        self._asker.ask(m.Follow(self.name, generation), m.Done)
+        self.refresh()
 
     def clean(self, timeout_us: int = CLEANER_TIMEOUT_US) -> list[Cleaning]:
         """Remove and compact what the settings say; see `Topic.clean`. The server does it."""
@@ -179,27 +193,25 @@ class RemoteTopic(Topic):
         answer = self._asker.ask(m.DescribeTopic(self.name), m.Description)
         return msgspec.json.decode(answer.description, type=dict[str, Any])
 
-    def _open_partition(self, index: int) -> Partition:
+    def _open_partition(self, generation: int, index: int) -> Partition:
         config = self.config
         remote = RemotePartition(
             self._asker,
-            m.Place(config.id, index),
+            m.Place(config.id, index, generation),
             config.stored_schema,
-            name=f"{self.name}/{index}",
+            name=partition_name(self.name, generation, index),
             durability=config.durability,
             time_column=config.time,
         )
         return cast("Partition", remote)
 
-    def _stable_ends(self, partitions: Sequence[int]) -> list[int]:
-        request = m.FindStableEnds(self.config.id, tuple(partitions))
+    def _stable_ends(self, generation: int, partitions: Sequence[int]) -> list[int]:
+        request = m.FindStableEnds(self.config.id, generation, tuple(partitions))
         return list(self._asker.ask(request, m.Offsets).offsets)
 
-    def _read_settings(self) -> TopicSettings:
+    def _read_config(self) -> TopicConfig:
         found = [each for each in self._log.configs() if each.id == self.config.id]
-        if found:  # else it was deleted: the next append says so
-            self._adopt(found[0])
-        return self.config.settings
+        return found[0] if found else self.config  # deleted: the next append says so
 
 
 class NoStorage:

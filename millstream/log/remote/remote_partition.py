@@ -189,6 +189,11 @@ class RemotePartition:
         """An offset before which every transaction is known to be decided."""
         return self._ends().settled_end
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no rows for now; see `Partition.is_closed`."""
+        return self._ends().closed
+
     def note_settled(self, offset: int) -> None:
         """Do nothing: the server finds out by itself, and takes nobody's word for it."""
 

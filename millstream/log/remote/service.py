@@ -121,9 +121,9 @@ class LogService:
         match request:
             case m.DescribeTopic(topic=topic):
                 return m.Description(msgspec.Raw(msgspec.json.encode(log.topic(topic).describe())))
-            case m.FindStableEnds(topic=topic_id, partitions=partitions):
+            case m.FindStableEnds(topic=topic_id, generation=generation, partitions=partitions):
                 found = _topic(log, topic_id)
-                return m.Offsets(tuple(found.stable_end(each) for each in partitions))
+                return m.Offsets(tuple(found.stable_end(each, generation) for each in partitions))
 
     def _list_or_change(self, request: m.Request) -> m.Answer:
         log = self._log
@@ -134,6 +134,10 @@ class LogService:
                 _create(log, _config_of(config), if_not_exists)
             case m.AlterTopic(topic=topic, config=changes, columns=columns):
                 log.alter_topic(topic, config=changes, add_columns=_fields_of(columns))
+            case m.Repartition(topic=topic, partitions=partitions):
+                log.repartition(topic, partitions)
+            case m.Follow(topic=topic, generation=generation):
+                log.topic(topic).follow(generation)
             case m.DeleteTopic(topic=name, topic_id=topic_id):
                 if (name, topic_id) in [(each.name, each.id) for each in log.configs()]:
                     log.delete_topic(name)
@@ -251,8 +255,9 @@ class LogService:
                 if topic.startswith(PARTICIPANT_PREFIX):
                     self._log.sync_participant((topic, partition))
                     continue
-                found = self._log.topic(topic).partition(partition)
-            found.sync()
+                found = self._log.topic(topic).participant(partition)
+            if found is not None:
+                found.sync()
 
     def _await_ends(self, request: m.AwaitEnds) -> m.Offsets:
         if len(request.places) != len(request.ends) or not request.places:
@@ -264,17 +269,24 @@ class LogService:
         deadline_us = clock.monotonic_us() + min(request.timeout_us, m.WAIT_US_MAX)
         bells = Bells(self._log.path, self._log.storage, clock)
         numbers = [_bell(place) for place in request.places]
+        closed = [self._is_closed(place) for place in request.places]
         while True:
             bells.listen(numbers)
             ends = tuple(self._end(place) for place in request.places)
             left_us = deadline_us - clock.monotonic_us()
-            if ends != request.ends or left_us <= 0 or self._is_closing():
+            changed = ends != request.ends or closed != [
+                self._is_closed(place) for place in request.places
+            ]
+            if changed or left_us <= 0 or self._is_closing():
                 return m.Offsets(ends)
             bells.wait(numbers, left_us)
 
     def _end(self, place: m.Place) -> int:
         """Return the offset behind the last row that readers may see."""
         return 0 if self._is_missing(place) else self._partition(place).durable_end
+
+    def _is_closed(self, place: m.Place) -> bool:
+        return not self._is_missing(place) and self._partition(place).is_closed
 
     def _is_missing(self, place: m.Place) -> bool:
         """Return `True` iff `place` is the control topic and nobody ever owned anything."""
@@ -294,7 +306,9 @@ class LogService:
                         raise UnknownTopicError(message)
                     found = control
                 else:
-                    found = _topic(self._log, place.topic).partition(place.partition)
+                    found = _topic(self._log, place.topic).partition(
+                        place.partition, place.generation
+                    )
                 self._partitions[place] = found
         return found
 
@@ -348,7 +362,7 @@ def _ends_of(partition: Partition) -> m.Ends:
     # In this order: what is asked for later is never less.
     settled, durable = partition.settled_end, partition.durable_end
     written, segments = partition.written_end, tuple(partition.segments())
-    return m.Ends(partition.first_offset, written, durable, settled, segments)
+    return m.Ends(partition.first_offset, written, durable, settled, segments, partition.is_closed)
 
 
 def _create(log: Log, config: TopicConfig, if_not_exists: bool) -> None:

@@ -51,12 +51,13 @@ class TestDescriptions:
         assert one["owned"] == one["target"] == [("x", 0)]
         assert described["partitions"] == [
             {
-                "topic": "x", "partition": 0, "committed": 2, "end": 5, "lag": 3,
+                "topic": "x", "generation": 0, "partition": 0,
+                "committed": 2, "end": 5, "lag": 3,
                 "member": "one", "committed_us": world.clock.now_us() - 5,
             },
             {
-                "topic": "x", "partition": 1, "committed": None, "end": 2, "lag": None,
-                "member": b.member, "committed_us": None,
+                "topic": "x", "generation": 0, "partition": 1,
+                "committed": None, "end": 2, "lag": None, "member": b.member, "committed_us": None,
             },
         ]  # fmt: skip
         assert world.log.group("g").lag() == {("x", 0): 3}
