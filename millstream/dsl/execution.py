@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from millstream.runtime.options import BATCH_ROWS, RunOptions
 
 if TYPE_CHECKING:
     from millstream.log import Log
+    from millstream.runtime.attempt import Compiler
     from millstream.runtime.control import JobRecord
     from millstream.runtime.handle import JobHandle
     from millstream.runtime.result import RunResult
@@ -37,6 +38,8 @@ class PreparedRun:
         As for `ms.run`.
     placement
         What Ray is asked for.
+    follows_partitions
+        As for `RunOptions`.
     batch_rows
         The most rows that a source reads at once; `None`: as many as is best.
     """
@@ -50,6 +53,7 @@ class PreparedRun:
     checkpoint_interval_us: int
     placement: Placement = field(default_factory=Placement)
     batch_rows: int | None = None
+    follows_partitions: bool = False
 
 
 def checked_host(on: str | None, location: str) -> Host:
@@ -134,13 +138,14 @@ def _options(prepared: PreparedRun) -> RunOptions:
         fresh=prepared.fresh,
         run=uuid.uuid4().hex,
         checkpoint_interval_us=prepared.checkpoint_interval_us,
+        follows_partitions=prepared.follows_partitions,
     )
 
 
-def _compiler(roots: Sequence[nodes.Sink], name: str) -> Callable[[int], JobGraph]:
+def _compiler(roots: Sequence[nodes.Sink], name: str) -> Compiler:
     from millstream.plan.compile import compile_job
 
-    def compile_for(parallelism: int) -> JobGraph:
-        return compile_job(roots, name, parallelism)
+    def compile_for(parallelism: int, partitions: Mapping[str, int]) -> JobGraph:
+        return compile_job(roots, name, parallelism, partitions)
 
     return compile_for

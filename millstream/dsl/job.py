@@ -244,6 +244,7 @@ def _prepared(
         checkpoint_interval_us=interval_us,
         placement=placement,
         batch_rows=overrides.batch_rows,
+        follows_partitions=parallelism is None,
     )
 
 

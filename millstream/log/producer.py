@@ -29,7 +29,7 @@ from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
 from millstream.log.sender import Gathering, Sender, fail, succeed
 from millstream.log.topic import Topic
-from millstream.log.topic_config import APPEND, TOMBSTONE
+from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
 
 

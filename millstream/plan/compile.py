@@ -8,7 +8,7 @@ one stage, batch by batch, by function call.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ from millstream.plan.placement import (
     needs_exchange,
     stamped_sources,
 )
-from millstream.plan.rewrites import sinks_to_physical
+from millstream.plan.rewrites import sinks_to_physical, sources_to_partitions
 from millstream.plan.walk import in_order, source_partitions
 from millstream.runtime.graph import (
     Edge,
@@ -81,7 +81,12 @@ class CompiledJob:
     topic_columns: dict[str, int]
 
 
-def compile_job(sinks: Sequence[Sink], name: str, parallelism: int) -> JobGraph:
+def compile_job(
+    sinks: Sequence[Sink],
+    name: str,
+    parallelism: int,
+    partitions: Mapping[str, int] | None = None,
+) -> JobGraph:
     """Return the job graph of a plan.
 
     Operator names are the same for every parallelism, so that state can move.
@@ -94,7 +99,12 @@ def compile_job(sinks: Sequence[Sink], name: str, parallelism: int) -> JobGraph:
         The job's name.
     parallelism
         How many workers share the rows.
+    partitions
+        How many partitions are read of a topic, by its name, where that is not what it had when
+        the plan was made.
     """
+    if partitions:
+        sinks = sources_to_partitions(sinks, partitions)
     return compile_plan(sinks, name, parallelism).graph
 
 

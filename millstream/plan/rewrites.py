@@ -6,7 +6,7 @@ which they lean on each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -15,7 +15,15 @@ import pyarrow as pa
 from millstream.operators.expression import Column, TypedExpression
 from millstream.plan.columns import identity_outputs
 from millstream.plan.fusion import chains_to_fused
-from millstream.plan.nodes import KeyBy, LateRows, Node, Project, Sink, WindowAggregate
+from millstream.plan.nodes import (
+    KeyBy,
+    LateRows,
+    Node,
+    Project,
+    Sink,
+    StreamSource,
+    WindowAggregate,
+)
 from millstream.plan.pushdown import columns_to_needed
 from millstream.plan.skipping import filters_to_sources
 from millstream.plan.walk import in_order, with_inputs
@@ -29,6 +37,17 @@ def sinks_to_physical(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     plan = columns_to_needed(plan)
     # Pushdown put columns in order with projections of its own, which fuse once more.
     return filters_to_sources(chains_to_fused(plan))
+
+
+def sources_to_partitions(sinks: Sequence[Sink], partitions: Mapping[str, int]) -> tuple[Sink, ...]:
+    """Let the stream sources of the topics in `partitions` have so many partitions."""
+    rebuilt: dict[int, Node] = {}
+    for node in in_order(sinks):
+        if isinstance(node, StreamSource) and node.topic in partitions:
+            rebuilt[id(node)] = replace(node, partitions=partitions[node.topic])
+        else:
+            rebuilt[id(node)] = with_inputs(node, [rebuilt[id(each)] for each in node.inputs])
+    return tuple(cast("Sink", rebuilt[id(each)]) for each in sinks)
 
 
 def key_by_to_nothing(sinks: Sequence[Sink]) -> tuple[Sink, ...]:

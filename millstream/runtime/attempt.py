@@ -6,7 +6,7 @@ epoch taken ─▶ manifest read, files verified ─▶ ends captured ─▶ pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -16,10 +16,11 @@ from millstream.log.transactions import Writer
 from millstream.runtime.graph import JobGraph, SinkNode, SourceNode
 from millstream.runtime.manifest import Manifest, SourceState, decode_manifest
 from millstream.runtime.options import RunOptions
+from millstream.runtime.seams import following_partitions, is_at_seam
 from millstream.runtime.snapshots import epoch_of, state_directory, verify_file
 
-Compiler = Callable[[int], JobGraph]
-"""Compiles a job for a parallelism."""
+Compiler = Callable[[int, Mapping[str, int]], JobGraph]
+"""Compiles a job for a parallelism, and for how many partitions are read of topics, by name."""
 
 NOBODY = Writer("", 0, 0)
 """Who writes in a run that writes nothing."""
@@ -113,21 +114,29 @@ def _check_topic(
             "and created anew, or another one is read; start over with --fresh"
         )
         raise CheckpointError(message)
-    offsets = [0] * topic.partitions
+    if state.generation not in topic.config.generations:
+        message = (
+            f"source {name!r} of job {graph.name!r} stands in generation {state.generation} of "
+            f"topic {state.topic!r}, whose rows were removed since; start over with --fresh"
+        )
+        raise CheckpointError(message)
+    offsets = [0] * topic.config.partitions_of(state.generation)
     for index, each in state.partitions.items():
         offsets[int(index)] = each.offset
-    _check_there(name, node, topic, offsets)
+    _check_there(name, node, topic, offsets, state.generation)
 
 
-def _check_there(name: str, node: SourceNode, topic: Topic, offsets: Sequence[int]) -> None:
+def _check_there(
+    name: str, node: SourceNode, topic: Topic, offsets: Sequence[int], generation: int
+) -> None:
     """Check that no partition ends before its offset: rows that were there would be missed.
 
     Where an end lies beyond, the run would wait for it for ever.
     """
-    for index, (offset, end) in enumerate(zip(offsets, topic.durable_ends(), strict=True)):
-        if offset > end:
+    for offset, partition in zip(offsets, topic.partitions_of(generation), strict=True):
+        if offset > (end := partition.durable_end):
             message = (
-                f"{node.location}: source {name!r} knows {topic.name}/{index} up to offset "
+                f"{node.location}: source {name!r} knows {partition.name} up to offset "
                 f"{offset}, and now it ends at {end}; a power cut took rows back (of a topic of "
                 "durability 'os'), or files were removed; start over with --fresh"
             )
@@ -153,20 +162,43 @@ def captured(
         topic = log.topic(node.topic)
         state = manifest.sources.get(name)
         known = state is not None and not manifest.finished
+        present = topic.config.generation
         if state is None:
-            state = SourceState(node.topic, topic.config.id, None, None, {})
+            oldest = topic.config.generations[0]
+            state = SourceState(node.topic, topic.config.id, None, None, {}, oldest)
         ends, bounds = state.ends, state.bounds
+        ends_in, bounds_in = state.ends_in, state.bounds_in
         if not bounded:
             ends = None
         elif ends is None or not known:
-            ends = tuple(topic.stable_ends())
+            ends, ends_in = tuple(topic.stable_ends()), present
         if node.role == "table" and (bounds is None or bounded):
-            bounds = ends if ends is not None else tuple(topic.stable_ends())
-        for known_ends in (ends, bounds):
-            if known_ends is not None:
-                _check_there(name, node, topic, known_ends)
-        sources[name] = msgspec.structs.replace(state, ends=ends, bounds=bounds)
+            bounds, bounds_in = (ends, ends_in)
+            if bounds is None:
+                bounds, bounds_in = tuple(topic.stable_ends()), present
+        for known_ends, known_in in ((ends, ends_in), (bounds, bounds_in)):
+            if known_ends is not None and known_in in topic.config.generations:
+                _check_there(name, node, topic, known_ends, known_in)
+        state = msgspec.structs.replace(
+            state, ends=ends, ends_in=ends_in, bounds=bounds, bounds_in=bounds_in
+        )
+        sources[name] = _past_seams(state, topic, present if ends is None else ends_in)
     return sources
+
+
+def _past_seams(state: SourceState, topic: Topic, last: int) -> SourceState:
+    """Return a source at a seam as it stands in the next generation, up to the last one."""
+    while state.generation < last:
+        partitions = {int(index): each for index, each in state.partitions.items()}
+        if not is_at_seam(topic, state.generation, partitions):
+            break
+        begun = following_partitions(topic, state.generation, partitions)
+        state = msgspec.structs.replace(
+            state,
+            generation=topic.config.following(state.generation),
+            partitions={str(index): each for index, each in begun.items()},
+        )
+    return state
 
 
 def remove_orphans(log: Log, job: str, manifest: Manifest, epoch: int) -> None:

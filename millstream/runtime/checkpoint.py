@@ -98,12 +98,13 @@ class CheckpointProgress:
 def _moved(
     sources: Mapping[str, SourceState], positions: Mapping[str, dict[str, PartitionState]]
 ) -> dict[str, SourceState]:
-    return {
-        name: msgspec.structs.replace(
-            state, partitions={**state.partitions, **positions.get(name, {})}
-        )
-        for name, state in sources.items()
-    }
+    return {name: _moved_to(state, positions.get(name, {})) for name, state in sources.items()}
+
+
+def _moved_to(state: SourceState, positions: Mapping[str, PartitionState]) -> SourceState:
+    generation = max([each.generation for each in positions.values()], default=state.generation)
+    kept = state.partitions if generation == state.generation else {}
+    return msgspec.structs.replace(state, partitions={**kept, **positions}, generation=generation)
 
 
 def _chain(before: tuple[StateFile, ...], added: list[StateFile]) -> tuple[StateFile, ...]:

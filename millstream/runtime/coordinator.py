@@ -10,12 +10,13 @@ commands that a host carries to the workers.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 
 import msgspec
 
-from millstream.errors import FencedError
+from millstream.errors import FencedError, JobError
 from millstream.log import Log
 from millstream.runtime.attempt import (
     NOBODY,
@@ -28,9 +29,11 @@ from millstream.runtime.attempt import (
     read_manifest,
     remove_orphans,
     sinks_of,
+    sources_of,
 )
 from millstream.runtime.checkpoint import CheckpointProgress
-from millstream.runtime.manifest import Manifest, encode_manifest
+from millstream.runtime.graph import JobGraph
+from millstream.runtime.manifest import Manifest, SourceState, encode_manifest
 from millstream.runtime.messages import (
     CheckpointDone,
     Command,
@@ -38,6 +41,7 @@ from millstream.runtime.messages import (
     Finish,
     Finished,
     Report,
+    SeamReached,
     SourcesDone,
     StartCheckpoint,
 )
@@ -71,13 +75,16 @@ class Coordinator:
     """
 
     def __init__(self, compile_for: Compiler, log: Log, options: RunOptions) -> None:
-        self.graph = compile_for(options.parallelism)
+        self._compile_for = compile_for
+        self.graph = compile_for(options.parallelism, {})
         self.options = options
         self.phase = Phase.RUNNING
         self.checkpoints = 0
         """Completed in this attempt, while it ran."""
         self.restored: int | None = None
         """The checkpoint that the attempt went on from; `None`: from the beginning."""
+        self.moves_on = False
+        """It ends at a seam: another attempt goes on, with the topic's new partitions."""
         self.stopping = False
         self.draining = False
         self._log = log
@@ -88,6 +95,7 @@ class Coordinator:
         self._due_us: int | None = None
         self._sources_told = False
         self._sources_done: set[int] = set()
+        self._at_seam: dict[str, set[int]] = {}
         self._finished: set[int] = set()
         self._manifest: Manifest | None = None
         self._kept: deque[set[str]] = deque(maxlen=MANIFESTS_KEPT)
@@ -157,6 +165,7 @@ class Coordinator:
             check_fits(manifest, graph, log)
             self.restored = manifest.checkpoint
         sources = captured(manifest, graph, log, self.options)
+        graph = self.graph = self._replanned(sources)
         manifest = msgspec.structs.replace(manifest, sources=sources, finished=False)
         if self._durable:
             if manifest != begun:
@@ -193,6 +202,9 @@ class Coordinator:
         match self.phase:
             case Phase.RUNNING if self.stopping:
                 return self._last_checkpoint()
+            case Phase.RUNNING if self._is_at_seam():
+                self.moves_on = True
+                return self._last_checkpoint()
             case Phase.RUNNING if len(self._sources_done) == self.graph.parallelism:
                 self.phase = Phase.FLUSHING
                 return [Finish()]
@@ -218,6 +230,8 @@ class Coordinator:
         match report:
             case SourcesDone(worker=worker):
                 self._sources_done.add(worker)
+            case SeamReached(worker=worker, source=source):
+                self._at_seam.setdefault(source, set()).add(worker)
             case Finished(worker=worker):
                 self._finished.add(worker)
             case CheckpointDone():
@@ -258,6 +272,26 @@ class Coordinator:
             for number in range(first, last + 1):
                 self._log.transactions.decide(self._writer, number, "abort")
 
+    def _replanned(self, sources: Mapping[str, SourceState]) -> JobGraph:
+        """Return the job for the partitions that its streams read now."""
+        log, options = self._log, self.options
+        streams = {
+            node.topic: log.topic(node.topic).config.partitions_of(sources[name].generation)
+            for name, node in sources_of(self.graph).items()
+            if node.role == "stream"
+        }
+        if not any(log.topic(each).config.generation for each in streams):
+            return self.graph  # none of them ever got others
+        parallelism = options.parallelism
+        if options.follows_partitions:
+            parallelism = max(streams.values())
+        return self._compile_for(parallelism, streams)
+
+    def _is_at_seam(self) -> bool:
+        """Return `True` iff all workers have read their shares of a source's generation."""
+        workers = self.graph.parallelism
+        return any(len(each) == workers for each in self._at_seam.values())
+
     def _has_finished(self, found: Manifest) -> bool:
         run = self.options.run
         return found.finished and run != "" and found.finished_run == run
@@ -271,6 +305,12 @@ class Coordinator:
     def _last_checkpoint(self) -> list[Command]:
         self._flushed = self.phase is Phase.FLUSHING
         if not self._durable:
+            if self.moves_on:
+                message = (
+                    f"job {self.graph.name!r} keeps its rows in memory, and a topic that it reads "
+                    "got other partitions meanwhile; run it again"
+                )
+                raise JobError(message)
             self.phase = Phase.DONE
             return []
         self.phase = Phase.LAST_CHECKPOINT

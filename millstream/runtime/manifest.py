@@ -22,10 +22,13 @@ class PartitionState(msgspec.Struct, frozen=True):
         Of the next row.
     greatest_us
         Greatest event time so far, from which the watermark follows.
+    generation
+        Of the topic, that the partition is in.
     """
 
     offset: int
     greatest_us: int
+    generation: int = 0
 
 
 class SourceState(msgspec.Struct, frozen=True):
@@ -41,6 +44,10 @@ class SourceState(msgspec.Struct, frozen=True):
         Of a table: offsets up to which it is read before the first row of a stream.
     partitions
         By partition number (JSON has text keys).
+    generation
+        Of the topic, that is read: all partitions are in it.
+    ends_in, bounds_in
+        The generations that `ends` and `bounds` are offsets in; those before are read whole.
     """
 
     topic: str
@@ -48,6 +55,9 @@ class SourceState(msgspec.Struct, frozen=True):
     ends: tuple[int, ...] | None
     bounds: tuple[int, ...] | None
     partitions: dict[str, PartitionState]
+    generation: int = 0
+    ends_in: int = 0
+    bounds_in: int = 0
 
 
 class StateFile(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
     worker ──── Batch │ Watermark │ Barrier │ End ────▶ worker
     coordinator ──── StartCheckpoint │ EndSources │ Finish ────▶ worker
-    worker ──── SourcesDone │ Finished │ CheckpointTaken │ CheckpointDone ────▶ coordinator
+    worker ──── SourcesDone │ SeamReached │ Finished ────▶ coordinator
+    worker ──── CheckpointTaken │ CheckpointDone ────▶ coordinator
 
 All are plain data, so that any host can carry them.
 """
@@ -126,4 +127,12 @@ class CheckpointDone:
     files: dict[str, StateFile]
 
 
-Report = SourcesDone | Finished | CheckpointDone
+@dataclass(frozen=True, slots=True)
+class SeamReached:
+    """The worker has read its share of a source's generation: the next has other partitions."""
+
+    worker: int
+    source: str
+
+
+Report = SourcesDone | SeamReached | Finished | CheckpointDone

@@ -22,6 +22,9 @@ class RunOptions:
     ----------
     parallelism
         How many workers share the rows.
+    follows_partitions
+        Whether there are as many workers as the largest topic that is read as a stream has
+        partitions, also when it gets others; `parallelism` is what that was when the job was made.
     until
         `"end"`: read to the ends as they are when the run starts, flush, commit, finish.
     fresh
@@ -47,3 +50,4 @@ class RunOptions:
     batch_bytes: int = 8 * 1024 * 1024
     channel_bytes: int = CHANNEL_BYTES
     send_rows: int = SEND_ROWS
+    follows_partitions: bool = False

@@ -6,7 +6,7 @@ partition readers ─▶ the one whose event time is furthest behind ─▶ rows
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from millstream.log.reader import PartitionReader
 from millstream.operators.operator import STAMP_COLUMN
 from millstream.runtime.graph import SourceNode
 from millstream.runtime.manifest import PartitionState
+from millstream.runtime.seams import following_partitions
 from millstream.windows.lateness import stamps
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN, PartitionWatermark
 
@@ -40,11 +41,22 @@ class SourceStart:
         Offsets up to which each partition of the topic is read; `None`: on and on.
     bounds
         Of a table: offsets that must be reached before any stream is read.
+    generation
+        Of the topic: what the partitions are in.
+    ends_in, bounds_in
+        What `ends` and `bounds` are in; of the generations before, all is read.
+    alone
+        Whether nobody else reads partitions of the source: then it needs nobody to go on in the
+        next generation.
     """
 
     partitions: Mapping[int, PartitionState]
     ends: Sequence[int] | None
     bounds: Sequence[int] | None
+    generation: int = 0
+    ends_in: int = 0
+    bounds_in: int = 0
+    alone: bool = False
 
 
 @dataclass(slots=True)
@@ -115,22 +127,35 @@ class Source:
         self._batch_rows = batch_rows
         self._batch_bytes = batch_bytes
         self._turn = 0
-        self._partitions = [self._open(index, start) for index in indices]
+        self._start = start
+        self._generation = start.generation
+        self.at_seam = False
+        """Its share of a generation was read, and it needs others to go on in the next one."""
+        self._partitions = [self._open(index, start.partitions.get(index)) for index in indices]
 
     @property
     def done(self) -> bool:
         """`True` iff the run is bounded and every row was read."""
-        return all(each.done for each in self._partitions)
+        return self._is_last and all(each.done for each in self._partitions)
 
     @property
     def loaded(self) -> bool:
         """`True` unless this is a table that is not read up to its bounds yet."""
+        start = self._start
+        if start.bounds is not None and self._generation < start.bounds_in:
+            return False
         return all(each.reader.position >= each.bound for each in self._partitions)
 
     def end_here(self) -> None:
         """Read no further: the positions are the ends; of a table, its bounds at the least."""
+        start = self._start
+        if start.bounds is not None and self._generation < start.bounds_in:
+            self._start = replace(start, ends=start.bounds, ends_in=start.bounds_in)
+            return
+        ends = {each.index: max(each.reader.position, each.bound) for each in self._partitions}
         for each in self._partitions:
-            each.end = max(each.reader.position, each.bound)
+            each.end = ends[each.index]
+        self._start = replace(start, ends=(), ends_in=self._generation)
 
     def slowest(self) -> str | None:
         """Return the partition with the least watermark, of those that hold back others."""
@@ -143,7 +168,9 @@ class Source:
     def positions(self) -> dict[int, PartitionState]:
         """Return where each partition stands."""
         return {
-            each.index: PartitionState(each.reader.position, each.watermark.greatest_us)
+            each.index: PartitionState(
+                each.reader.position, each.watermark.greatest_us, self._generation
+            )
             for each in self._partitions
         }
 
@@ -151,7 +178,7 @@ class Source:
         """Return how many rows lie between the positions and the ends."""
         lag = 0
         for each in self._partitions:
-            durable = self._topic.partition(each.index).durable_end
+            durable = self._topic.partition(each.index, self._generation).durable_end
             end = durable if each.end is None else each.end
             lag += max(end - each.reader.position, 0)
         return lag
@@ -187,16 +214,41 @@ class Source:
                 self.rows_read += rows.num_rows
                 return self._timed(rows, each)
             each.on_end(self._clock.monotonic_us(), self.node.idle_timeout_us)
+        if self._pass_seam():
+            return self.try_read()
         return None
 
-    def _open(self, index: int, start: SourceStart) -> _Partition:
-        node, partition = self.node, self._topic.partition(index)
-        state = start.partitions.get(index)
+    @property
+    def _is_last(self) -> bool:
+        """Whether the run's ends are in the generation that is read."""
+        return self._start.ends is not None and self._generation >= self._start.ends_in
+
+    def _pass_seam(self) -> bool:
+        """Go on in the next generation where this one was read, and nobody else reads of it."""
+        topic = self._topic
+        if self._is_last or not topic.is_older(self._generation):
+            return False
+        if not topic.is_read(
+            self._generation, {each.index: each.reader for each in self._partitions}
+        ):
+            return False
+        if not self._start.alone:
+            self.at_seam = True
+            return False
+        begun = following_partitions(topic, self._generation, self.positions())
+        self._generation = topic.config.following(self._generation)
+        self._partitions = [self._open(index, state) for index, state in begun.items()]
+        return True
+
+    def _open(self, index: int, state: PartitionState | None) -> _Partition:
+        node, start = self.node, self._start
+        partition = self._topic.partition(index, self._generation)
         if state is None:
-            state = PartitionState(partition.first_offset, WATERMARK_MIN)
+            state = PartitionState(partition.first_offset, WATERMARK_MIN, self._generation)
         try:
             reader = self._topic.reader(
                 index,
+                generation=self._generation,
                 offset=state.offset,
                 columns=node.schema.names or None,
                 where=node.where,
@@ -206,13 +258,14 @@ class Source:
         except OffsetOutOfRangeError as error:
             message = (
                 f"{node.location}: source {node.name!r} cannot go on at offset {state.offset} of "
-                f"{self._topic.name}/{index}: {error}; rows it had read were taken back by a power "
+                f"{partition.name}: {error}; rows it had read were taken back by a power "
                 "cut (a topic of durability 'os') or removed; start over with --fresh"
             )
             raise JobError(message) from error
         watermark = PartitionWatermark(node.lateness_us, state.greatest_us)
-        end = None if start.ends is None else start.ends[index]
-        bound = 0 if start.bounds is None else start.bounds[index]
+        end = start.ends[index] if start.ends is not None and self._is_last else None
+        is_bounded = start.bounds is not None and self._generation == start.bounds_in
+        bound = start.bounds[index] if start.bounds is not None and is_bounded else 0
         return _Partition(index, reader, watermark, end, bound)
 
     def _order(self) -> Sequence[_Partition]:

@@ -39,6 +39,7 @@ from millstream.runtime.messages import (
     Finish,
     Finished,
     Report,
+    SeamReached,
     SourcesDone,
     StartCheckpoint,
 )
@@ -147,6 +148,7 @@ class Worker:
         self._loaded = False
         self._turn = 0
         self._sources_reported = False
+        self._seams_reported: set[str] = set()
         self._finished = False
 
     def command(self, command: Command) -> None:
@@ -330,6 +332,10 @@ class Worker:
     def _report_progress(self) -> None:
         """Report the sources' end, and the end of everything, once each."""
         resting = not any(each.busy for each in self._stages)
+        for name, source in self._sources.items():
+            if source.at_seam and name not in self._seams_reported:
+                self._seams_reported.add(name)
+                self._reports.append(SeamReached(self.index, name))
         if self._bounded and not self._sources_reported and resting:
             self._sources_reported = all(each.done for each in self._sources.values())
             if self._sources_reported:
@@ -341,13 +347,20 @@ class Worker:
     def _open_source(self, node: SourceNode) -> Source:
         plan, topic = self.plan, self._log.topic(node.topic)
         state = plan.sources[node.name]
-        indices = tuple(range(topic.partitions))
+        count = topic.config.partitions_of(state.generation)
+        parallelism = plan.graph.parallelism
+        indices = tuple(range(count))
         if node.role == "stream":
-            indices = partitions_of_worker(self.index, plan.graph.parallelism, topic.partitions)
+            indices = partitions_of_worker(self.index, parallelism, count)
         start = SourceStart(
             {int(index): each for index, each in state.partitions.items()},
             state.ends,
             state.bounds,
+            state.generation,
+            state.ends_in,
+            state.bounds_in,
+            alone=node.role == "table"
+            or (parallelism == 1 and not plan.options.follows_partitions),
         )
         return Source(
             node,

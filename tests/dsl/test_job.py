@@ -17,6 +17,7 @@ from millstream.dsl.run_context import RunOverrides, override_run
 from millstream.dsl.stream import Stream
 from millstream.errors import OptionError, PlanError
 from millstream.operators.operator import OperatorCounters
+from millstream.runtime.attempt import Compiler
 from millstream.runtime.graph import JobGraph
 from millstream.runtime.options import RunOptions
 from tests.dsl.known_topics import KnownTopics
@@ -32,12 +33,12 @@ class Host:
 
     def run_job(
         self,
-        compile_for: Callable[[int], JobGraph],
+        compile_for: Compiler,
         log: KnownTopics,
         options: RunOptions,
         on_status: object = None,
     ) -> SimpleNamespace:
-        graph = compile_for(options.parallelism)
+        graph = compile_for(options.parallelism, {})
         self.graphs.append(graph)
         self.options.append(options)
         self.on_status = on_status

@@ -14,10 +14,10 @@ from millstream.clock import ManualClock
 from millstream.dsl.job import memory_sink
 from millstream.log import Log
 from millstream.plan.compile import compile_job
+from millstream.runtime.attempt import Compiler
 from millstream.runtime.channels import Inlet, Outlet
 from millstream.runtime.checkpoint import persist
 from millstream.runtime.coordinator import Coordinator, Phase
-from millstream.runtime.graph import JobGraph
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.messages import CheckpointTaken
 from millstream.runtime.options import RunOptions
@@ -107,15 +107,17 @@ def put_names(log: Log, topic: str, **names: str | None) -> None:
                 producer.append(pa.table({"key": [key], "name": [name]}, schema=NAMES))
 
 
-def compiler(sinks: Sequence[ms.Sink], name: str = "job") -> Callable[[int], JobGraph]:
+def compiler(sinks: Sequence[ms.Sink], name: str = "job") -> Compiler:
     """The job, to be compiled for a parallelism."""
     roots = [each.node for each in sinks]
-    return lambda parallelism: compile_job(roots, name, parallelism)
+    return lambda parallelism, partitions: compile_job(roots, name, parallelism, partitions)
 
 
-def collecting(stream: ms.Stream) -> Callable[[int], JobGraph]:
+def collecting(stream: ms.Stream) -> Compiler:
     """The job that `stream.collect()` runs."""
-    return lambda parallelism: compile_job([memory_sink(stream.node)], "collect", parallelism)
+    return lambda parallelism, partitions: compile_job(
+        [memory_sink(stream.node)], "collect", parallelism, partitions
+    )
 
 
 def rows_of(log: Log, topic: str, *columns: str) -> list[tuple[Any, ...]]:

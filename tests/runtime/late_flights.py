@@ -6,7 +6,7 @@ The oracle is the demo's row-by-row model, which shares no code with the engine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from millstream.cli.demo.checks import hour_table
 from millstream.cli.demo.model import Hour, Outcome, late_departures
 from millstream.log import Log
 from millstream.plan.compile import compile_job
-from millstream.runtime.graph import JobGraph
+from millstream.runtime.attempt import Compiler
 
 TIME = pa.timestamp("us", tz="UTC")
 FLIGHTS = pa.schema(
@@ -98,10 +98,10 @@ def sinks(log: Log, lateness: str) -> list[ms.Sink]:
     return [hours.to("hours"), hours.late().to("hours_late"), cancelled.to("hours_cancelled")]
 
 
-def compiler(log: Log, lateness: str) -> Callable[[int], JobGraph]:
+def compiler(log: Log, lateness: str) -> Compiler:
     """The job, to be compiled for a parallelism."""
     roots = [each.node for each in sinks(log, lateness)]
-    return lambda parallelism: compile_job(roots, JOB, parallelism)
+    return lambda parallelism, partitions: compile_job(roots, JOB, parallelism, partitions)
 
 
 def expected(log: Log, lateness_us: int, ends: Sequence[int] | None = None) -> Outcome:

@@ -41,7 +41,7 @@ def graph_of(log: Log, parallelism: int = 1) -> JobGraph:
     """A job with a window, a table and a sink."""
     stream = ms.stream("events", log=log).join(ms.table("names", key="key", log=log), on="key")
     counted = stream.key_by("key").window(ms.tumbling("10s")).agg(n=ms.count())
-    return compiler([counted.to("out")])(parallelism)
+    return compiler([counted.to("out")])(parallelism, {})
 
 
 def job_log(bench: Bench) -> Log:
@@ -232,5 +232,5 @@ def test_a_topics_schema_may_have_more_than_the_job_reads() -> None:
     log = Bench().log()
     log.create_topic("events", EVENTS.append(pa.field("more", pa.int8())), time="time")
     stream = ms.stream("events", log=log).select("key")
-    graph = compiler([stream.to("out")])(1)
+    graph = compiler([stream.to("out")])(1, {})
     check_fits(manifest_of(log, graph), graph, log)

@@ -99,7 +99,7 @@ class TestReading:
         assert reading.lag_rows() == 0
 
     def test_a_share_without_partitions_is_done_and_holds_back_nobody(self) -> None:
-        reading = source(event_log(Bench()), indices=())
+        reading = source(event_log(Bench()), SourceStart({}, (0,), None), indices=())
         assert reading.done
         assert reading.try_read() is None
         assert reading.watermark() == (WATERMARK_MIN, True)

@@ -7,6 +7,7 @@ attempt 1 ── a worker dies ──▶ decide what is open ── delay ──
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -99,6 +100,7 @@ class Attempts:
         self._publisher: RunPublisher | None = None
         self._before: Coordinator | None = None
         """Of the attempt before."""
+        self._workers: list[WorkerResult] = []
         self._failures = 0
         self._failed_worker: int | None = None
 
@@ -124,12 +126,12 @@ class Attempts:
         """Run one attempt to its end."""
         coordinator = Coordinator(self._compile_for, self._log, self._options)
         publisher = self._publisher = self._publisher or self._new_publisher(coordinator)
-        try:
-            workers = self._run_attempt(coordinator, publisher)
-        except _StoppedEarlyError:
-            workers = []
+        with suppress(_StoppedEarlyError):
+            self._workers += self._run_attempt(coordinator, publisher)
+        if coordinator.moves_on and not coordinator.stopping:
+            return self._attempted()
         publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
-        return Outcome(self._result(workers, coordinator, publisher), None)
+        return Outcome(self._result(self._workers, coordinator, publisher), None)
 
     def _run_attempt(self, coordinator: Coordinator, publisher: RunPublisher) -> list[WorkerResult]:
         """Run one attempt; what it left undecided is decided when it failed."""

@@ -170,7 +170,6 @@ def run_job(
     require_reality("the local host")
     coordinator = Coordinator(compile_for, log, options)
     plans = coordinator.start()
-    threads = _Threads(log, options, plans)
     publisher = RunPublisher(
         log,
         coordinator.graph.name,
@@ -180,6 +179,23 @@ def run_job(
         on_status=on_status,
         visible=coordinator.durable,
     )
+    restored, workers = coordinator.restored, _run_attempt(coordinator, plans, log, publisher)
+    checkpoints = coordinator.checkpoints
+    while coordinator.moves_on and not coordinator.stopping:
+        coordinator = Coordinator(compile_for, log, options)
+        workers += _run_attempt(coordinator, coordinator.start(), log, publisher)
+        checkpoints += coordinator.checkpoints
+    publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
+    return run_result(
+        workers, checkpoints=checkpoints, restored=restored, finished=coordinator.finished
+    )
+
+
+def _run_attempt(
+    coordinator: Coordinator, plans: Sequence[WorkerPlan], log: Log, publisher: RunPublisher
+) -> list[WorkerResult]:
+    """Run one attempt to its end; it moves on where a topic got other partitions."""
+    threads = _Threads(log, coordinator.options, plans)
     with stop_on_signal(coordinator.request_stop) as check_interrupted:
 
         def on_turn(now_us: int) -> None:
@@ -198,18 +214,12 @@ def run_job(
             publisher.over(JobState.CANCELLED if cancelled else JobState.FAILED, error)
             raise
         _end(coordinator, threads)
-        publisher.over(JobState.FINISHED if coordinator.finished else JobState.STOPPED)
-    return run_result(
-        threads.results(complete=coordinator.finished),
-        checkpoints=coordinator.checkpoints,
-        restored=coordinator.restored,
-        finished=coordinator.finished,
-    )
+    return threads.results(complete=coordinator.finished or coordinator.moves_on)
 
 
 def submit_job(compile_for: Compiler, log: Log, options: RunOptions) -> JobHandle:
     """Run a job in a thread of this process, with which it ends; return a handle on it."""
-    graph = compile_for(options.parallelism)
+    graph = compile_for(options.parallelism, {})
     own = Log(log.path, storage=log.storage, clock=log.clock)
     pool = ThreadPoolExecutor(1, thread_name_prefix=f"millstream-{graph.name}")
     future = pool.submit(run_job, compile_for, own, options)

@@ -96,7 +96,12 @@ class RunPublisher:
         """Speak of a new attempt from now on."""
         self.starts(coordinator)
         self._statuses = statuses
-        self._change(state=JobState.RUNNING, attempt=self.record.attempt + 1, reason=None)
+        self._change(
+            state=JobState.RUNNING,
+            attempt=self.record.attempt + 1,
+            parallelism=coordinator.graph.parallelism,
+            reason=None,
+        )
         if coordinator.restored is None:
             self._note("started", f"began anew on {self.record.parallelism} workers")
         else:

@@ -290,7 +290,7 @@ def submit_job(
     OptionError
         When Ray cannot be reached, or the job cannot be sent to it.
     """
-    graph = compile_for(options.parallelism)
+    graph = compile_for(options.parallelism, {})
     # Before Ray is started: that takes seconds, and this is the user's to put right.
     job = pickled(compile_for, graph.name)
     actor = start_job(job, log, options, settings, graph.name)

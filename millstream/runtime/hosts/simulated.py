@@ -188,7 +188,13 @@ class _Host:
                 self._begin()
                 continue
             if self._current.coordinator.phase is Phase.DONE:
-                break
+                if not self._current.coordinator.moves_on:
+                    break
+                with suppress(LogError, OSError, SimulatedCrash):
+                    self._current.coordinator.close()
+                self._leave(self._current, alive=False)
+                self._note_event("seam")
+                continue
             if report.events == self._faults.kill_at:
                 self._leave(self._current, alive=False)
                 self._note("kill")

@@ -116,7 +116,7 @@ def submit(log: Log) -> JobHandle:
     )
     host = ray_host()
     handle: JobHandle = host.submit_job(
-        lambda parallelism: compile_job([sink], "by_team", parallelism),
+        lambda parallelism, partitions: compile_job([sink], "by_team", parallelism, partitions),
         log,
         options,
         host.RaySettings(

@@ -71,7 +71,7 @@ def test_the_line_is_that_of_the_innermost_step() -> None:
 def test_functions_hold_what_they_close_over_and_the_globals_that_they_use() -> None:
     lock = threading.Lock()
 
-    def compile_for(parallelism: int) -> Any:
+    def compile_for(parallelism: int, _: Any) -> Any:
         return lock, parallelism
 
     assert found(compile_for).held_as == "lock"
