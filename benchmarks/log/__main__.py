@@ -17,6 +17,7 @@ MODULES = (
     "reading",
     "cleaning",
     "groups",
+    "remote",
     "peers",
 )
 

@@ -37,12 +37,17 @@ def run(quick: bool) -> Figures:
     return figures
 
 
-def latencies(path: Path, durability: Durability, count: int) -> tuple[list[float], float]:
-    """Return the milliseconds of each row, and how many a second were appended."""
+def latencies(
+    path: Path, durability: Durability, count: int, address: str | None = None
+) -> tuple[list[float], float]:
+    """Return the milliseconds of each row, and how many a second were appended.
+
+    The reader opens the log at `address`, where one is given.
+    """
     log = ms.Log(path)
     log.create_topic("events", pa.schema([("id", pa.int64())]), durability=durability)
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.log.waking", str(path), str(count)],
+        [sys.executable, "-m", "benchmarks.log.waking", address or str(path), str(count)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -72,7 +77,7 @@ def latencies(path: Path, durability: Durability, count: int) -> tuple[list[floa
     return waits[count // 10 :], rate
 
 
-def read(path: Path, count: int) -> None:
+def read(path: str, count: int) -> None:
     """Be the reader: print when each row came, in nanoseconds."""
     consumer = ms.Log(path).consumer("events", columns=["id"])
     sys.stdout.write("ready\n")
@@ -86,4 +91,4 @@ def read(path: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    read(Path(sys.argv[1]), int(sys.argv[2]))
+    read(sys.argv[1], int(sys.argv[2]))

@@ -125,7 +125,8 @@ class RemotePartition:
         if batch.num_rows == 0 and not flags & FLAG_CONTROL:
             end = self.written_end
             return AppendResult(end, end)
-        rows, checksum = encode_rows(batch)
+        has_dictionaries = self.layouts.of(batch.schema).dictionary_count > 0
+        rows, checksum = encode_rows(batch, has_dictionaries=has_dictionaries)
         if self._since is None:
             self._since = self.written_end
         request = m.Append(

@@ -49,8 +49,11 @@ def bytes_of(batch: pa.RecordBatch | None, before: bytes = b"") -> pa.Buffer:
     return copy
 
 
-def encode_rows(batch: pa.RecordBatch) -> tuple[pa.Buffer, int]:
+def encode_rows(batch: pa.RecordBatch, *, has_dictionaries: bool = True) -> tuple[pa.Buffer, int]:
     """Return the messages of `batch`, dictionaries first, and the CRC-32C of them all."""
+    if not has_dictionaries:
+        message: pa.Buffer = batch.serialize()
+        return message, crc32c(message)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

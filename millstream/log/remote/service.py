@@ -62,6 +62,7 @@ class LogService:
         self._lock = threading.RLock()
         self._observed = open_log()
         self._observing = threading.Lock()
+        self._bells: Bells | None = None
         self._groups = GroupService(open_log, self._writer)
         self._partitions: dict[m.Place, Partition] = {}
         self._known_writers: set[tuple[int, int]] = set()
@@ -267,7 +268,9 @@ class LogService:
             self._end(place)  # raises where there is no such partition
         clock = self._log.clock
         deadline_us = clock.monotonic_us() + min(request.timeout_us, m.WAIT_US_MAX)
-        bells = Bells(self._log.path, self._log.storage, clock)
+        bells = self._bells
+        if bells is None:  # there is a folder for them once there is a partition to wait for
+            bells = self._bells = Bells(self._log.path, self._log.storage, clock)
         numbers = [_bell(place) for place in request.places]
         closed = [self._is_closed(place) for place in request.places]
         while True:
