@@ -134,7 +134,7 @@ def keep_sequences(segments: Segments, base: int) -> None:
     OSError
         Where the disk refuses it now.
     """
-    if segments.control.sequenced and _read(segments, base) is None:
+    if segments.control.sequenced and read_sequences(segments, base) is None:
         path = f"{segments.directory}/{sequences_file_name(base)}"
         found = _begun(segments, LogEnd(base, 0, base))
         segments.storage.write_file(path, found.encode())
@@ -168,12 +168,12 @@ def _begun(segments: Segments, end: LogEnd) -> Sequences:
 def _nearest(segments: Segments, end: LogEnd) -> tuple[Sequences | None, list[int]]:
     """Return what the last file says that is of use, and the segments from its place to `end`."""
     bases = segments.bases(end)
-    found = _read(segments, end.segment_base)
+    found = read_sequences(segments, end.segment_base)
     if found is not None:
         return found, []
     bases = [base for base in bases if base < end.segment_base]
     for index in reversed(range(len(bases))):
-        found = _read(segments, bases[index])
+        found = read_sequences(segments, bases[index])
         if found is not None:
             return found, bases[index:]
     return None, bases
@@ -188,7 +188,8 @@ def _walk(sequences: Sequences, segments: Segments, base: int, end: LogEnd) -> N
         sequences.add(found.header)
 
 
-def _read(segments: Segments, base: int) -> Sequences | None:
+def read_sequences(segments: Segments, base: int) -> Sequences | None:
+    """Return what the file of the segment `base` says; `None` where it is of no use."""
     path = f"{segments.directory}/{sequences_file_name(base)}"
     try:
         content = segments.storage.read_file(path)

@@ -30,6 +30,7 @@ from millstream.log.sealed import LOCK_NAME as CLEAN_LOCK
 from millstream.log.sealed import TEMPORARY_SUFFIX
 from millstream.log.segment import SUFFIX, Segment, SegmentHead
 from millstream.log.segments import Segments
+from millstream.log.sequences import Sequences, read_sequences, write_sequences
 from millstream.log.topic_config import TopicConfig
 from millstream.storage import AppendFile
 from millstream.storage_objects import open_objects
@@ -133,6 +134,7 @@ class _PartitionRepair:
         self._manifest: Manifest | None = None if vault is None else vault.manifest()
         self._dry_run = dry_run
         self._segments: Segments = topic_segments(log, config, self._index, self._generation)
+        self._sequences = Sequences(0, 0, 0)
 
     def run(self) -> list[Repair]:
         """Repair one segment after another, with nobody else at work."""
@@ -164,6 +166,7 @@ class _PartitionRepair:
         parts = list(salvage(segment))
         holes = [each for each in parts if isinstance(each, Hole)]
         frames = [each for each in parts if isinstance(each, Frame)]
+        self._follow(base, frames)
         reached = frames[-1].end_offset if frames else base
         until = following if following is not None else max(end.offset, reached)
         covered = max(reached, segment.head.compacted_end)
@@ -183,6 +186,7 @@ class _PartitionRepair:
             self._storage.write_file(self._segments.path(base), found)
             self._forget_index(base)
         elif not self._dry_run:
+            self._keep_sequences(until)
             self._rewrite(segment, frames, until)
             if following is None:
                 self._publish(until)
@@ -190,6 +194,20 @@ class _PartitionRepair:
 
     def _report(self, path: str, lost: list[tuple[int, int]], kept: int, saved_as: str) -> Repair:
         return Repair(self._config.name, self._generation, self._index, path, lost, kept, saved_as)
+
+    def _follow(self, base: int, frames: list[Frame]) -> None:
+        """Take note of what named producers have stored, as far as frames tell it."""
+        found = read_sequences(self._segments, base)
+        if found is not None:
+            self._sequences = found
+        for frame in frames:
+            self._sequences.add(frame.header)
+
+    def _keep_sequences(self, until: int) -> None:
+        """Write down what frames that are rewritten will not tell any more."""
+        if self._sequences.stored and read_sequences(self._segments, until) is None:
+            self._sequences.segment_base = until
+            write_sequences(self._sequences, self._segments)
 
     def _fits(self, segment: Segment, end: LogEnd) -> bool:
         """Return `True` iff the last file is as long as the control file says."""

@@ -15,7 +15,7 @@ from millstream.log.check.repair import Repair, repair
 from millstream.log.check.verify import verify
 from millstream.storage_memory import SimulatedCrash
 from tests.log.check.test_verify import FIRST, PATH, ROWS, STEP, damage, filled
-from tests.log.log_kit import another, log_on, memory, put, read
+from tests.log.log_kit import another, log_on, memory, put, read, rows
 
 SEEDS = range(40)
 
@@ -155,6 +155,23 @@ def test_transactions_are_what_they_were() -> None:
     assert read(another(log).topic("a")) == [*kept, ROWS]
     outcomes["undecided"]()
     assert read(another(log).topic("a")) == [*kept, ROWS, ROWS + 2]
+
+
+@pytest.mark.parametrize("segment_bytes", [2_048, 1_000_000])
+def test_a_retried_append_is_stored_once_also_after_a_repair(segment_bytes: int) -> None:
+    log = filled(segment_bytes)
+    with log.producer("a", name="importer") as producer:
+        producer.append(rows(ROWS), partition=0, sequence=7)
+    put(log, "a", range(ROWS + 1, ROWS + 50), partition=0)
+    damage(log, files(log)[-1], memory(log).file_size(files(log)[-1]) - 70)
+    damage(log, FIRST, 1_000)
+    repair(another(log), "a")
+    ids = [each for _, each in offsets_and_ids(another(log))]
+    assert ids.count(ROWS) == 1
+    with another(log).producer("a", name="importer") as producer:
+        producer.append(rows(ROWS), partition=0, sequence=7)
+        producer.append(rows(ROWS + 100), partition=0, sequence=8)
+    assert [each for _, each in offsets_and_ids(another(log))] == [*ids, ROWS + 100]
 
 
 def test_nobody_may_be_at_work_meanwhile() -> None:
