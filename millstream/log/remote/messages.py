@@ -127,6 +127,13 @@ class FindStableEnds(msgspec.Struct, tag=True, frozen=True):
     partitions: tuple[Integer, ...]
 
 
+class FindSequence(msgspec.Struct, tag=True, frozen=True):
+    """Asks for `Offsets`, one: the number of an owner's last append to a partition; 0: none."""
+
+    place: Place
+    owner_id: Count
+
+
 class FindTime(msgspec.Struct, tag=True, frozen=True):
     """Asks for `Offsets`, one: that of the first row of that time or later."""
 
@@ -139,7 +146,8 @@ class Append(msgspec.Struct, tag=True, frozen=True):
 
     `checksum` is the CRC-32C of these bytes. No other append has the same `sequence`, and this
     one may come twice. Then it `is_repeated`, and where the server does not remember it, it
-    looks for it in the partition, from the offset `since` on.
+    looks for it in the partition, from the offset `since` on. An append that `follows` another
+    of its owner is one of a named producer, whose number `sequence` is; the log stores it once.
     """
 
     place: Place
@@ -148,6 +156,7 @@ class Append(msgspec.Struct, tag=True, frozen=True):
     sequence: Count
     since: Count
     is_repeated: bool = False
+    follows: Count | None = None
     owner_id: Count = 0
     epoch: Count = 0
     transaction: Count = 0
@@ -223,6 +232,7 @@ Request = (
     | DescribeTopic
     | FindEnds
     | FindStableEnds
+    | FindSequence
     | FindTime
     | Append
     | Sync

@@ -114,11 +114,10 @@ class RemotePartition:
     ) -> AppendResult:
         """Append the rows of `batch` as one frame; see `Partition.append`.
 
-        `fence` is not called: the server itself asks whether the writer is the newest. And it is
-        this class that gives sequences, for an append may have to be sent twice.
+        `fence` is not called: the server itself asks whether the writer is the newest. Appends
+        that are no named producer's get sequences here, for they may have to be sent twice.
         """
-        del fence, sequence
-        assert follows is None, "a named producer asks for its last sequence first"
+        del fence
         expected = columns_of_rows(self.schema, batch.schema.names)
         if not batch.schema.equals(expected):
             raise SchemaMismatchError(mismatch(self.name, expected, batch.schema))
@@ -133,8 +132,9 @@ class RemotePartition:
             self.place,
             tuple(batch.schema.names),
             checksum,
-            self._asker.sequences.next(),
+            self._asker.sequences.next() if follows is None else sequence,
             since=self._since,
+            follows=follows,
             owner_id=owner_id,
             epoch=epoch,
             transaction=transaction,
@@ -146,12 +146,8 @@ class RemotePartition:
         return AppendResult(answer.base_offset, answer.end_offset)
 
     def last_sequence(self, owner_id: int) -> int:
-        """Raise `OptionError`: a server numbers no appends of named producers."""
-        message = (
-            f"a named producer needs the log's own directory; {self.name} is served (owner "
-            f"{owner_id}): open the directory there, or leave the name out"
-        )
-        raise OptionError(message)
+        """Return the sequence of an owner's last append to it; see `Partition.last_sequence`."""
+        return self._asker.ask(m.FindSequence(self.place, owner_id), m.Offsets).offsets[0]
 
     def sync(self, until_offset: int | None = None) -> None:
         """Return when the rows before `until_offset` (`None`: all) are durable."""

@@ -103,6 +103,8 @@ class LogService:
                 return m.Done(), None
             case m.FindEnds(place=place):
                 return _ends_of(self._partition(place)), None
+            case m.FindSequence(place=place, owner_id=owner_id):
+                return m.Offsets((self._partition(place).last_sequence(owner_id),)), None
             case m.FindTime(place=place, timestamp_us=timestamp_us):
                 return m.Offsets((self._partition(place).offset_at_time(timestamp_us),)), None
             case m.TakeEpoch() | m.Prepare() | m.Decide():
@@ -166,6 +168,12 @@ class LogService:
         if request.flags & FLAG_CONTROL and rows.num_rows:
             message = f"a control marker has no rows; got {rows.num_rows}"
             raise ProtocolError(message)
+        if request.follows is not None:
+            if request.owner_id == 0:
+                message = f"append {request.sequence} follows another of its owner; it has none"
+                raise ProtocolError(message)
+            # The log itself knows whether it is stored.
+            return m.Appended(*self._append_to(partition, request, rows))
         last = self._last_append(client_of(request.sequence), place)
         # Held meanwhile: where a line broke, the append may come again while it is under way.
         with last.lock:
@@ -178,11 +186,12 @@ class LogService:
         self, partition: Partition, request: m.Append, rows: pa.RecordBatch
     ) -> AppendResult:
         """Append rows, unless another server, or this one in an earlier life, did already."""
-        fence = self._fence(request.owner_id, request.epoch, request.transaction)
-        if request.is_repeated:
-            found = _stored(partition, request)
-            if found is not None:
-                return found
+        found = _stored(partition, request) if request.is_repeated else None
+        return self._append_to(partition, request, rows) if found is None else found
+
+    def _append_to(
+        self, partition: Partition, request: m.Append, rows: pa.RecordBatch
+    ) -> AppendResult:
         return partition.append(
             rows,
             owner_id=request.owner_id,
@@ -190,7 +199,8 @@ class LogService:
             sequence=request.sequence,
             transaction=request.transaction,
             flags=request.flags,
-            fence=fence,
+            fence=self._fence(request.owner_id, request.epoch, request.transaction),
+            follows=request.follows,
         )
 
     def _last_append(self, client: int, place: m.Place) -> _LastAppend:

@@ -112,6 +112,16 @@ class TestAnswersThatAreLost:
                 assert not losing
             assert read(topic) == [1, 2, 3, 1, 2]
 
+    def test_an_append_of_a_named_producer_is_stored_once(self, losing: set[type]) -> None:
+        with served(memory_disk()) as server, remote_log(server.address) as log:
+            topic = log.create_topic("a", SCHEMA)
+            with log.producer("a", name="me") as producer:
+                for ids in ([1, 2], [3], [1, 2]):
+                    losing.add(m.Append)
+                    producer.append(rows(*ids))
+                    assert not losing
+            assert read(topic) == [1, 2, 3, 1, 2]
+
     def test_an_append_that_did_not_arrive_is_stored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ask = Stream.ask
         lost = []

@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import chain
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from millstream.errors import (
@@ -18,6 +19,7 @@ from millstream.errors import (
     OffsetOutOfRangeError,
     OptionError,
     SchemaMismatchError,
+    SequenceError,
     TopicExistsError,
     TransactionError,
     UnknownColumnError,
@@ -198,6 +200,49 @@ class TestRows:
         with pytest.raises(SchemaMismatchError, match="no column 'more'"):
             topic.partition(0).append(pa.record_batch({"id": [1], "text": ["x"], "more": [1]}))
         assert topic.partition(0).written_end == 0
+
+    def test_single_rows_are_gathered(self, log: Log) -> None:
+        topic = log.create_topic("a", SCHEMA, partitions=2, key=["id"])
+        with log.producer("a") as producer:
+            for each in range(50):
+                producer.send({"id": each, "text": None})
+        assert sorted(ids_of(topic.to_arrow())) == list(range(50))
+
+    def test_a_named_producer_goes_on_where_it_was(self, log: Log) -> None:
+        topic = log.create_topic("a", SCHEMA)
+        with log.producer("a", name="me") as first:
+            first.append(rows(1))
+            first.append(rows(2))
+        partition = topic.partition(0)
+        writer = log.transactions.writer("me")
+        last = partition.last_sequence(writer.owner_id)
+        assert last > 0
+
+        def append(row: int, sequence: int) -> None:
+            partition.append(
+                rows(row),
+                owner_id=writer.owner_id,
+                epoch=writer.epoch,
+                sequence=sequence,
+                follows=sequence - 1,
+            )
+
+        append(3, last + 1)
+        append(3, last + 1)  # it comes again
+        with pytest.raises(SequenceError):
+            append(9, last + 9)
+        with pytest.raises(FencedError):
+            first.append(rows(9))
+        with log.producer("a", name="me") as again:
+            again.append(rows(4))
+        assert read(topic) == [1, 2, 3, 4]
+
+    def test_a_condition_leaves_rows_out(self, log: Log) -> None:
+        topic = log.create_topic("a", SCHEMA, config={"segment.bytes": 2048})
+        for start in range(0, 60, 10):
+            put(log, "a", range(start, start + 10))
+        found = topic.to_arrow(["id"], where=pc.field("id") >= 55)
+        assert ids_of(found) == [55, 56, 57, 58, 59]
 
     def test_segments_roll_and_are_read_across(self, log: Log) -> None:
         topic = log.create_topic("a", SCHEMA, config={"segment.bytes": 2048})

@@ -243,6 +243,7 @@ class TestRows:
             ({"owner_id": 3}, "FencedError: owner 3 has epoch 0; nobody was given 0"),
             ({"owner_id": -3}, "ProtocolError"),
             ({"transaction": 1}, "ProtocolError: a transaction has an owner"),
+            ({"follows": 1}, "ProtocolError: append 1 follows another of its owner"),
             ({"flags": 2}, "ProtocolError"),
             ({"flags": 1}, "ProtocolError: a control marker has no rows; got 2"),
         ],

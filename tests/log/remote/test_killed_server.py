@@ -17,7 +17,7 @@ from tests.log.log_kit import SCHEMA, read
 from tests.log.processes import WriterProcess
 
 KILLS = 2
-ROWS = 200
+ROWS = 600
 
 
 def free_port() -> int:
@@ -75,10 +75,9 @@ def test_every_acknowledged_row_is_there_once(tmp_path: Path) -> None:
             one.go()
             other.go()
             for number in range(KILLS):
-                # At different places, and in the middle: both go on for a while.
+                # In the middle of one's appends, and mostly of the other's.
                 one.wait_for(f"acked {30 * number + 30}")
                 assert one.running()
-                assert other.running()
                 server.kill_and_restart()
             acked = one.acked(), other.acked()
     finally:
