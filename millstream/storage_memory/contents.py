@@ -173,8 +173,7 @@ def _survivors(
     """Return what a power cut leaves of `changes` made to the durable `image`.
 
     The size is as of some moment, perhaps inside the last write. The sectors are either all
-    of that moment, or each of a moment of its own; the last may be garbled from the first byte
-    on that is another than before: writing what is there already harms nothing.
+    of that moment, or each of a moment of its own; the last may be garbled.
     """
     count = len(changes)
     low = min(change.position for change in changes)
@@ -190,7 +189,6 @@ def _survivors(
     for sector in range(low // SECTOR_BYTES, -(-highest // SECTOR_BYTES)):
         chosen = chooser.randrange(0, count + 1) if scattered else moment
         sectors.setdefault(chosen, []).append(sector)
-    durable = bytes(image)
     result = bytearray(highest)
     result[: len(image)] = image
     for now in range(count + 1):
@@ -204,20 +202,9 @@ def _survivors(
             result[start:end] = bytes(image[start:end]).ljust(end - start, b"\0")
     del result[size:]
     if not mapped and size > low and chooser.random() < 0.25:
-        low = _first_difference(
-            result, durable, max(low, (size - 1) // SECTOR_BYTES * SECTOR_BYTES)
-        )
-        if low < size:
-            start = chooser.randrange(low, size)
-            result[start:] = bytes(chooser.randrange(0, 256) for _ in range(start, size))
+        start = chooser.randrange(max(low, (size - 1) // SECTOR_BYTES * SECTOR_BYTES), size)
+        result[start:] = bytes(chooser.randrange(0, 256) for _ in range(start, size))
     return result
-
-
-def _first_difference(new: bytearray, old: bytes, start: int) -> int:
-    """Return the first position from `start` on where `new` is not as `old` was; else its end."""
-    while start < len(new) and start < len(old) and new[start] == old[start]:
-        start += 1
-    return start
 
 
 class Folder:
