@@ -2,7 +2,8 @@
 
 Started as `python -m tests.log.log_process LOG TASK COUNT`. It says `ready`, waits for a line,
 and says `acked N` when row N is durable. TASK: `append:FIRST` appends to topic `a` the rows
-FIRST, FIRST + 1, …; `clean` cleans again and again and says `cleaned`; `transact` commits row N
+FIRST, FIRST + 1, …; `named:FIRST` does so as a producer called FIRST, and goes on where its last
+life stopped; `clean` cleans again and again and says `cleaned`; `transact` commits row N
 to topics `a` and `b`, and aborts every third; `undecided:FIRST` commits FIRST, FIRST + 1, … so,
 and is killed between the preparation and the decision of the last one.
 """
@@ -35,6 +36,18 @@ def append(log: Log, first: int, count: int) -> None:
         if each % 3 == 0:
             producer.flush()
             say(f"acked {each}")
+    producer.flush()
+    say(f"acked {first + count - 1}")
+
+
+def append_named(log: Log, first: int, count: int) -> None:
+    producer = log.producer("a", name=f"{first}")
+    # The last one may be there in part, and what was not flushed be lost.
+    for number in range(producer.sequence or 1, count + 1):
+        producer.append(rows(first + number - 1), sequence=number)
+        if number % 3 == 0:
+            producer.flush()
+            say(f"acked {first + number - 1}")
     producer.flush()
     say(f"acked {first + count - 1}")
 
@@ -80,6 +93,8 @@ def main(path: str, task: str, count: int) -> None:
         append(log, int(task.removeprefix("append:")), count)
     elif task.startswith("undecided:"):
         die_undecided(log, int(task.removeprefix("undecided:")), count)
+    elif task.startswith("named:"):
+        append_named(log, int(task.removeprefix("named:")), count)
     elif task == "clean":
         clean(log, count)
     else:

@@ -95,6 +95,15 @@ class AsyncProducer:
         await self._run(self._producer.flush)
         self._tell()
 
+    @property
+    def sequence(self) -> int:
+        """The number of the last append of a named producer; see `Producer.sequence`."""
+        return self._producer.sequence
+
+    async def stored_sequences(self) -> list[int]:
+        """Return what each partition has of a named producer; see `Producer.stored_sequences`."""
+        return await self._run(self._producer.stored_sequences)
+
     async def close(self) -> None:
         """Flush, and end the thread."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -428,6 +429,37 @@ class TestGroups:
         for ask in (topics.group, lambda name: topics.consumer("a", group=name)):
             with pytest.raises(InvalidGroupError, match="cannot be a group's name"):
                 ask(name)
+
+
+class TestNamedProducers:
+    def test_an_append_that_is_made_again_is_stored_once(self, log: Log) -> None:
+        topic = log.create_topic("a", SCHEMA, partitions=3, key=["id"])
+        with log.producer("a", name="p") as producer:
+            assert (producer.sequence, producer.stored_sequences()) == (0, [0, 0, 0])
+            producer.append(rows(*range(10)), sequence=4)
+            producer.append(rows(*range(10)), sequence=4)
+            producer.append(rows(10))
+            producer.send({"id": 11})
+        assert producer.sequence == 6
+        with pytest.raises(SequenceError, match="sequence 3 comes after 6"):
+            producer.append(rows(12), sequence=3)
+        assert sorted(ids_of(topic.to_arrow())) == list(range(12))
+        assert max(producer.stored_sequences()) == 6
+
+    def test_it_goes_from_an_event_loop(self, log: Log) -> None:
+        topic = log.create_topic("a", SCHEMA)
+
+        async def append() -> list[int]:
+            async with log.async_producer("a", name="p") as producer:
+                await producer.append(rows(1, 2), sequence=7)
+                await producer.append(rows(1, 2), sequence=7)
+                await producer.send({"id": 3})
+                await producer.flush()
+                assert producer.sequence == 8
+                return await producer.stored_sequences()
+
+        assert asyncio.run(append()) == [8]
+        assert read(topic) == [1, 2, 3]
 
 
 class TestTransactions:

@@ -13,11 +13,12 @@ import pytest
 from millstream.errors import RemoteLogError
 from millstream.log import Log
 from tests.cli.process_kit import COMMAND, environment
-from tests.log.log_kit import SCHEMA, read
+from tests.log.log_kit import SCHEMA, ids_of, read
 from tests.log.processes import WriterProcess
 
 KILLS = 2
 ROWS = 600
+NAMED_ROWS = 200
 
 
 def free_port() -> int:
@@ -37,6 +38,9 @@ class ServerProcess:
 
     def kill_and_restart(self) -> None:
         self.close()
+        self.restart()
+
+    def restart(self) -> None:
         self._process = self._start()
 
     @property
@@ -87,6 +91,42 @@ def test_every_acknowledged_row_is_there_once(tmp_path: Path) -> None:
         own = [each for each in found if first <= each < first + 1000]
         assert told[-1] == first + ROWS - 1
         assert own == list(range(first, first + ROWS))
+
+
+def test_a_named_producer_is_killed_as_its_server_is_and_each_row_is_there_once(
+    tmp_path: Path,
+) -> None:
+    Log(tmp_path).create_topic("a", SCHEMA, partitions=2, key=["id"])
+    port = free_port()
+    server = ServerProcess(tmp_path, port)
+    address = f"grpc://127.0.0.1:{port}"
+    try:
+        with WriterProcess(address, "named:1000", NAMED_ROWS) as other:
+            with WriterProcess(address, "named:0", NAMED_ROWS) as one:
+                other.go()
+                one.go()
+                one.wait_for("acked 29")
+                assert one.running()
+                server.kill_and_restart()
+                one.wait_for("acked 59")
+                assert one.running()
+                server.close()
+                one.kill()  # while it tries again, and nobody answers
+                server.restart()
+            with WriterProcess(address, "named:0", NAMED_ROWS) as one:
+                one.go()
+                assert one.acked()[-1] == NAMED_ROWS - 1
+            assert other.acked()[-1] == 1_000 + NAMED_ROWS - 1
+    finally:
+        server.close()
+    topic = Log(tmp_path).topic("a")
+    for partition in range(2):
+        found = read(topic, partition)
+        for first in (0, 1_000):
+            own = [each for each in found if first <= each < first + 1_000]
+            assert own == sorted(own)
+    found = sorted(ids_of(topic.to_arrow()))
+    assert found == [*range(NAMED_ROWS), *range(1_000, 1_000 + NAMED_ROWS)]
 
 
 def test_a_server_that_stands_still_is_told(tmp_path: Path) -> None:
