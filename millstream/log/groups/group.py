@@ -15,6 +15,7 @@ from millstream.log.groups.membership import GroupState
 from millstream.log.groups.offsets import Committed, CommittedOffsets, Committer
 from millstream.log.groups.partition_id import Catalog, PartitionId
 from millstream.log.groups.reset import OffsetChange, ResetTarget
+from millstream.log.groups.seams import has_begun_before
 from millstream.log.topic import Topic
 from millstream.log.transactions import Writer
 
@@ -377,9 +378,11 @@ class Group:
                 if generation < shape.generation:
                     continue
                 for index in range(topic.config.partitions_of(generation)):
-                    found = committed.get(PartitionId(shape.topic_id, generation, index))
+                    place = PartitionId(shape.topic_id, generation, index)
+                    found = committed.get(place)
                     offset = None if found is None else found.offset
-                    if offset is None and generation > shape.generation:
+                    follows = generation > shape.generation or has_begun_before(place, committed)
+                    if offset is None and follows:
                         offset = topic.partition(index, generation).first_offset
                     is_read = generation == shape.generation
                     owner = owners.get(TopicPartition(name, index)) if is_read else None

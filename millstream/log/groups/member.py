@@ -21,9 +21,6 @@ WATCH_INTERVAL_US = 100_000
 CATALOG_INTERVAL_US = 1_000_000
 """How often a member looks whether its topics are still what they were."""
 
-SEAM_INTERVAL_US = 20_000
-"""The same, where it has read a generation of a topic to its end."""
-
 NOT_IN = (
     "it was expelled, or another life of it began, or it has not polled yet: it was silent for too "
     "long, or its name is used twice"
@@ -148,9 +145,8 @@ class GroupMember:
         return has_begun_before(partition, self._committed_offsets().committed())
 
     def at_seam(self) -> None:
-        """Look soon whether the group can go on in the next generation of a topic."""
-        soon_us = self._clock.monotonic_us() + SEAM_INTERVAL_US
-        self._catalog_at_us = min(self._catalog_at_us, soon_us)
+        """Look with the next beat whether the group can go on in a topic's next generation."""
+        self._catalog_at_us = self._clock.monotonic_us()
 
     def beat(self) -> None:
         """Be heard, and now and then look after the others: costs two accesses to memory."""

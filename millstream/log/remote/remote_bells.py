@@ -31,8 +31,10 @@ class RemoteBells(Bells):
 
     def listen(self, bells: Sequence[int]) -> None:
         """Note how far the partitions can be read; what comes from now on ends the next `wait`."""
-        ends = self._await(bells, [-1] * len(bells), 0) if bells else ()
-        self._ends = dict(zip(bells, ends, strict=True))
+        # That a group's state has changed, its member asks the server by itself.
+        known = [each for each in bells if each < len(self._places)]
+        ends = self._await(known, [-1] * len(known), 0) if known else ()
+        self._ends.update(zip(known, ends, strict=True))
 
     def wait(self, bells: Sequence[int], timeout_us: int) -> None:
         """Return when one of the partitions can be read further, or the time is over.
@@ -40,6 +42,7 @@ class RemoteBells(Bells):
         Returns after `LOOK_AGAIN_US` at the latest: a group's member has to be heard.
         """
         timeout_us = min(timeout_us, LOOK_AGAIN_US)
+        bells = [each for each in bells if each in self._ends]
         if not bells:
             self._clock.sleep_us(timeout_us)
             return

@@ -15,7 +15,7 @@ from millstream.errors import FencedMemberError, LogError
 from millstream.log.consumer import TopicPartition
 from millstream.log.groups.group import Group, GroupDescription
 from millstream.log.groups.groups import Groups, check_group_name
-from millstream.log.groups.member import SEAM_INTERVAL_US, GroupMember
+from millstream.log.groups.member import GroupMember
 from millstream.log.groups.membership import GroupState
 from millstream.log.groups.partition_id import PartitionId
 from millstream.log.groups.reset import OffsetChange, ResetTarget
@@ -26,6 +26,9 @@ from millstream.log.transactions import Writer
 
 BEAT_INTERVAL_US = 100_000
 """How often a poll asks the server for the group's state: as long is a change unnoticed."""
+
+SEAM_INTERVAL_US = 20_000
+"""The same, where a generation of a topic was read to its end."""
 
 FactsT = TypeVar("FactsT")
 

@@ -535,3 +535,41 @@ class TestTransactions:
             transactions.decide(writer, 1, "abort")
         with pytest.raises(TransactionError, match="no JSON"):
             transactions.decide(writer, 2, "commit", b"{")
+
+
+class TestRepartitions:
+    def test_producers_consumers_and_groups_follow(self, log: Log) -> None:
+        log.create_topic("a", SCHEMA, partitions=2, key=["id"])
+        producer = log.producer("a")
+        consumer = log.consumer("a")
+        producer.append(rows(*range(20)))
+        producer.flush()
+        with log.consumer("a", group="g", auto_commit_interval_ms=1) as member:
+            found = [ids_of(each) for each in (consumer.poll(), member.poll(1_000_000))]
+            assert log.repartition("a", 3).partitions == 3
+            producer.append(rows(*range(20, 40)))
+            producer.flush()
+            for reader, got in zip((consumer, member), found, strict=True):
+                while len(got) < 40:
+                    got.extend(ids_of(reader.poll(1_000_000)))
+            assert [sorted(ids) for ids in found] == [list(range(40))] * 2
+            assert consumer.generations == member.generations == {"a": 1}
+            member.commit()
+            assert log.group("g").generations() == {"a": 1}
+            assert sum(log.group("g").lag().values()) == 0
+        topic = log.topic("a")
+        assert sorted(ids_of(topic.to_arrow())) == list(range(40))
+        described = topic.describe()
+        assert (described["generation"], len(described["older"])) == (1, 1)  # type: ignore[arg-type]
+        assert topic.reader(0, generation=0).read() is not None
+        with pytest.raises(InvalidTopicError, match="1 to 4096 partitions; got 0"):
+            log.repartition("a", 0)
+
+    def test_a_transaction_may_cross_the_seam(self, log: Log) -> None:
+        log.create_topic("a", SCHEMA, partitions=4, key=["id"])
+        with log.transaction("x") as transaction:
+            transaction.append("a", rows(*range(20)))
+            log.repartition("a", 1)
+            transaction.append("a", rows(*range(20, 30)))
+        found = [each for batch in log.consumer("a") for each in ids_of(batch)]
+        assert sorted(found) == list(range(30))
