@@ -36,6 +36,9 @@ class FrameCursor:
         self.offset = offset
         self._seek(offset)
 
+    is_at_hand = True
+    """What comes next is found without asking another machine."""
+
     def next(self) -> Frame | None:
         """Return the next frame, or `None`: there is none now, later perhaps.
 

@@ -97,6 +97,11 @@ class StableFrames:
                 return frame
 
     @property
+    def is_at_hand(self) -> bool:
+        """`True` iff `next` finds out without asking another machine."""
+        return self._held is not None or self._cursor.is_at_hand
+
+    @property
     def is_held_back(self) -> bool:
         """`True` iff a decision, and not a row, is what `next` waits for."""
         return self._held is not None or not self._is_settled
@@ -336,6 +341,8 @@ class PartitionReader:
         while rows < rows_max and size < bytes_max:
             rest = self._rest
             if rest is None:
+                if rows and not self._frames.is_at_hand:
+                    return  # while a server is asked for more, these would wait
                 try:
                     rest = self._next_rows(until, is_first=rows == 0)
                 except LogError:

@@ -244,6 +244,11 @@ class RemoteCursor:
         if self._waiting:
             self.offset = self._waiting[0].header.base_offset
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether `next` finds out without asking the server."""
+        return bool(self._waiting)
+
     def next(self) -> Frame | None:
         """Return the next frame, or `None`: there is none now, later perhaps.
 

@@ -19,7 +19,7 @@ from millstream.log.remote.remote_log import RemoteLog
 from millstream.log.remote.service import LogService, _LastAppend
 from millstream.log.remote.stream import Stream, StreamBrokenError
 from millstream.log.topic_config import Durability
-from tests.log.log_kit import SCHEMA, put, read, rows
+from tests.log.log_kit import SCHEMA, log_on, put, read, rows
 from tests.log.remote.remote_kit import memory_disk, remote_log, served
 
 
@@ -217,3 +217,26 @@ def test_many_threads_ask_at_the_same_time() -> None:
     for first in (0, 100, 200):
         own = [each for each in found if first <= each < first + 100]
         assert own == sorted(own)
+
+
+def test_a_read_does_not_wait_for_rows_that_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = memory_disk()
+    with served(disk) as server, remote_log(server.address) as log:
+        topic = log.create_topic("a", SCHEMA, durability="os")
+        reader = topic.reader(0)
+        other = log_on(disk.storage("another")).topic("a").partition(0)
+        ask = Stream.ask
+
+        def followed(
+            self: Stream, request: m.Request, body: pa.Buffer | None, timeout_s: float
+        ) -> Any:
+            answer = ask(self, request, body, timeout_s)
+            if isinstance(request, m.Read) and other.written_end < 1_000:
+                other.append(rows(other.written_end))
+            return answer
+
+        other.append(rows(0))
+        monkeypatch.setattr(Stream, "ask", followed)
+        batch = reader.read()
+        assert batch is not None
+        assert batch.num_rows < 10
