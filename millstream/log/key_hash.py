@@ -44,25 +44,7 @@ def key_hashes(columns: Sequence[pa.Array]) -> npt.NDArray[np.uint64]:
 
 def key_groups(columns: Sequence[pa.Array]) -> npt.NDArray[np.int32]:
     """Return the key group (hash modulo 4096) of each row's key, int32, shape (n,)."""
-    return (key_hashes(columns) % np.uint64(KEY_GROUPS)).astype(np.int32)
-
-
-def split_rows(destinations: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
-    """Return the row numbers that go to each of `count` destinations, in their order.
-
-    Parameters
-    ----------
-    destinations
-        Of each row, 0 to `count` - 1; int64, shape (n,).
-    """
-    from millstream.log.kernels.key_hash import count_destinations, order_by_destination
-
-    counts = np.zeros(count, dtype=np.int64)
-    count_destinations(destinations, counts)
-    ends = np.cumsum(counts)
-    order = np.empty(len(destinations), dtype=np.int64)
-    order_by_destination(destinations, ends - counts, order)
-    return np.split(order, ends[:-1])
+    return (key_hashes(columns) & np.uint64(KEY_GROUPS - 1)).astype(np.int32)
 
 
 def _column_hashes(column: pa.Array) -> npt.NDArray[np.uint64]:
@@ -111,7 +93,7 @@ def plain(column: pa.Array) -> pa.Array:
         floats[np.isnan(floats)] = np.nan
         mask = pc.is_null(column).to_numpy(zero_copy_only=False) if column.null_count else None
         return pa.array(floats.view(np.int64), mask=mask)
-    if pat.is_uint64(type_):
+    if pat.is_uint64(type_) or pat.is_int64(type_):
         return column
     if pat.is_integer(type_) or pat.is_boolean(type_):
         return column.cast(pa.int64())

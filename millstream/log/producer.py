@@ -23,11 +23,11 @@ from millstream.errors import (
 from millstream.log.columns import OPERATION_FIELD, OPTIONAL_COLUMNS, is_system
 from millstream.log.dictionaries import compacted
 from millstream.log.fitting import RowFitter
-from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
 from millstream.log.numbering import Numbering
 from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
 from millstream.log.sender import Gathering, Sender, fail, succeed
+from millstream.log.splitting import split_by_key
 from millstream.log.topic import Topic
 from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
@@ -379,23 +379,21 @@ class Producer:
     ) -> pa.RecordBatch | None:
         """Write rows; return those, in their order, that a closed partition did not take."""
         pieces = self._split(batch, partition)
-        for done, (index, rows) in enumerate(pieces):
-            whole = rows is None or len(rows) == batch.num_rows
-            piece = batch if whole else compacted(batch.take(pa.array(rows)))
+        for done, (index, rows, piece) in enumerate(pieces):
             try:
-                self._write(index, piece, transaction)
+                self._write(index, compacted(piece), transaction)
             except PartitionClosedError:
                 self._follow()
-                if whole:
+                if rows is None or len(rows) == batch.num_rows:
                     return batch
-                left = np.concatenate([each for _, each in pieces[done:] if each is not None])
+                left = np.concatenate([each for _, each, _ in pieces[done:] if each is not None])
                 return batch.take(pa.array(np.sort(left)))
         return None
 
     def _split(
         self, batch: pa.RecordBatch, partition: int | None
-    ) -> list[tuple[int, npt.NDArray[np.int64] | None]]:
-        """Return which rows go where; `None`: all of them."""
+    ) -> list[tuple[int, npt.NDArray[np.int64] | None, pa.RecordBatch]]:
+        """Return which rows go where, as numbers (`None`: all of them) and as a batch."""
         count = len(self._partitions)
         if partition is not None:
             if not 0 <= partition < count:
@@ -403,14 +401,13 @@ class Producer:
                     f"topic {self._config.name!r} has partitions 0 to {count - 1}; got {partition}"
                 )
                 raise OptionError(message)
-            return [(partition, None)]
+            return [(partition, None, batch)]
         if count == 1:
-            return [(0, None)]
+            return [(0, None, batch)]
         if not self._config.key:
-            return [(self._turn % count, None)]
-        groups = key_groups([batch.column(name) for name in self._config.key])
-        rows = split_rows(groups.astype(np.int64) * count // KEY_GROUPS, count)
-        return [(index, each) for index, each in enumerate(rows) if len(each)]
+            return [(self._turn % count, None, batch)]
+        pieces = split_by_key(batch, self._config.key, count)
+        return [(index, *each) for index, each in enumerate(pieces) if len(each.rows)]
 
     def _follow(self) -> None:
         """Go on in the next generation, once a partition of this one was found closed."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
-from millstream.log.key_hash import KEY_GROUPS, key_groups, split_rows
+from millstream.log.splitting import split_by_key
 
 
 def split_by_worker(
@@ -34,7 +33,4 @@ def split_by_worker(
     """
     if not key_columns or parallelism == 1:
         return [batch] + [batch.slice(0, 0)] * (parallelism - 1)
-    groups = key_groups([batch.column(name) for name in key_columns])
-    destinations = groups.astype(np.int64) * parallelism // KEY_GROUPS
-    rows = split_rows(destinations, parallelism)
-    return [batch if len(each) == batch.num_rows else batch.take(pa.array(each)) for each in rows]
+    return [each.batch for each in split_by_key(batch, key_columns, parallelism)]

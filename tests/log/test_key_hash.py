@@ -25,7 +25,6 @@ from millstream.log.key_hash import (
     is_key_type,
     key_groups,
     key_hashes,
-    split_rows,
 )
 
 FORMAT = Path(__file__).resolve().parent.parent.parent / "millstream" / "log" / "FORMAT.md"
@@ -226,17 +225,6 @@ def test_what_cannot_be_a_key(type_: pa.DataType) -> None:
     assert not is_key_type(type_)
     with pytest.raises(ExpressionTypeError, match="cannot be a key"):
         key_hashes([pa.nulls(1, type_)])
-
-
-@settings(max_examples=100)
-@given(st.lists(st.integers(0, 6), max_size=50), st.integers(7, 9))
-def test_rows_are_split_in_their_order(destinations: list[int], count: int) -> None:
-    found = split_rows(np.array(destinations, dtype=np.int64), count)
-    expected = [
-        [row for row, each in enumerate(destinations) if each == destination]
-        for destination in range(count)
-    ]
-    assert [each.tolist() for each in found] == expected
 
 
 def test_groups_are_spread_evenly() -> None:

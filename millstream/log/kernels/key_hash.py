@@ -17,6 +17,7 @@ PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
 PRIME_3 = np.uint64(0x165667B19E3779F9)
 PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
 PRIME_5 = np.uint64(0x27D4EB2F165667C5)
+LANES = 4
 
 
 @kernel
@@ -133,19 +134,46 @@ def combine_hashes(hashes: Any, others: Any) -> None:
 
 
 @kernel
-def count_destinations(destinations: Any, counts: Any) -> None:
-    """Count how often each destination occurs."""
-    for row in range(len(destinations)):
-        counts[destinations[row]] += 1
+def owner_of(value: Any, count: Any) -> Any:
+    """Return the owner, of `count`, of a key with the hash `value`."""
+    return ((value & np.uint64(4095)) * count) >> np.uint64(12)
 
 
 @kernel
-def order_by_destination(destinations: Any, starts: Any, order: Any) -> None:
-    """Write row numbers so that those of one destination lie together, in their order.
+def order_by_owner(hashes: Any, ends: Any, order: Any) -> None:
+    """Write row numbers so that those of one owner lie together, in their order.
 
-    (A counting sort.) `starts` holds where each destination's rows begin, and is moved on.
+    A row's owner is ⌊group·n/4096⌋ of its hash modulo 4096. `ends`, zeros of shape (n, LANES), gets
+    where each owner's rows end, in its last lane. A counting sort of LANES parts of the rows side
+    by side: few owners' counters would make each row wait for the one before.
     """
-    for row in range(len(destinations)):
-        destination = destinations[row]
-        order[starts[destination]] = row
-        starts[destination] += 1
+    count = np.uint64(len(ends))
+    part = np.uint64(len(hashes) // LANES)
+    for row in range(part):
+        for lane in range(LANES):
+            ends[owner_of(hashes[np.uint64(lane) * part + np.uint64(row)], count), lane] += 1
+    for row in range(part * np.uint64(LANES), len(hashes)):
+        ends[owner_of(hashes[row], count), LANES - 1] += 1
+    start = 0
+    for owner in range(len(ends)):
+        for lane in range(LANES):
+            size = ends[owner, lane]
+            ends[owner, lane] = start
+            start += size
+    for row in range(part):
+        for lane in range(LANES):
+            number = np.uint64(lane) * part + np.uint64(row)
+            owner = owner_of(hashes[number], count)
+            order[np.uint64(ends[owner, lane])] = number
+            ends[owner, lane] += 1
+    for row in range(part * np.uint64(LANES), len(hashes)):
+        owner = owner_of(hashes[row], count)
+        order[ends[owner, LANES - 1]] = row
+        ends[owner, LANES - 1] += 1
+
+
+@kernel
+def gather(values: Any, order: Any, gathered: Any) -> None:
+    """Write the values of the row numbers `order`."""
+    for row in range(len(order)):
+        gathered[row] = values[np.uint64(order[row])]
