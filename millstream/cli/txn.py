@@ -10,7 +10,6 @@ import typer
 from millstream.cli.console import notes, out, plain_table, print_table, time_text
 from millstream.cli.options import LogOption, open_log
 from millstream.errors import OptionError, nearest
-from millstream.log.transactions import Writer
 
 if TYPE_CHECKING:
     from millstream.log import Log
@@ -126,6 +125,8 @@ def _decide(log: Log, owner: str, number: int, outcome: Literal["commit", "abort
             "and what it wrote may not be durable; it can only be aborted"
         )
         raise OptionError(message)
+    from millstream.log.transactions import Writer
+
     writer = Writer(each.owner, each.owner_id, each.epoch)
     log.transactions.decide(writer, number, outcome)
     done = "committed" if outcome == "commit" else "aborted"
