@@ -27,6 +27,7 @@ from millstream.log.metadata import (
     pack_prefix,
     padded,
 )
+from millstream.log.word_message import WordMessage, try_word_message
 from millstream.storage import Bytes
 
 
@@ -90,6 +91,11 @@ def encode_batch(
     another one. Costs the checksum of its bytes: whole buffers are neither copied nor moved,
     unless they are compressed (`"lz4"`, `"zstd"`).
     """
+    header_size = frame_header_size(layout.column_count, layout.dictionary_count)
+    if layout.word_widths and compression == "none":
+        found = try_word_message(batch, layout.word_widths, header_size)
+        if found is not None:
+            return _encoded_words(found, batch.num_rows, layout, header_size)
     messages = messages_of(batch, layout.dictionary_count > 0, compression)
     assert len(messages) == layout.dictionary_count + 1, (len(messages), layout.dictionary_columns)
     checksums = [0] * layout.column_count
@@ -101,7 +107,6 @@ def encode_batch(
     if zeros:
         last = _last_with_buffers(layout)
         checksums[last] = crc32c(zeros, checksums[last])
-    header_size = frame_header_size(layout.column_count, layout.dictionary_count)
     before = _metadata_of(messages[0], header_size)
     body = messages[0].body
     size = messages[0].body_size
@@ -122,6 +127,23 @@ def encode_batch(
         frame_size=len(before) + header_size + size,
         before_checksum=crc32c(before),
         packed_checksums=pack_checksums(checksums, later),
+    )
+
+
+def _encoded_words(
+    message: WordMessage, row_count: int, layout: ColumnLayout, header_size: int
+) -> EncodedBatch:
+    before, body, body_size, checksums = message
+    return EncodedBatch(
+        layout=layout,
+        row_count=row_count,
+        before=before,
+        body=body,
+        body_size=body_size,
+        column_checksums=checksums,
+        frame_size=len(before) + header_size + body_size,
+        before_checksum=crc32c(before),
+        packed_checksums=pack_checksums(checksums, []),
     )
 
 

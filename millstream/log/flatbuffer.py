@@ -73,6 +73,40 @@ def read_message(metadata: memoryview) -> MessageFields:
     )
 
 
+class RecordBatchPlaces(NamedTuple):
+    """Where in a record batch message its numbers stand; none of them is left out (is 0).
+
+    Attributes
+    ----------
+    row_count, body_length
+        int64 each.
+    nodes
+        For each array its length and its number of nulls, int64 each.
+    buffers
+        For each buffer its offset in the body and its length, int64 each.
+    """
+
+    row_count: int
+    body_length: int
+    nodes: int
+    buffers: int
+
+
+def record_batch_places(metadata: memoryview) -> RecordBatchPlaces:
+    """Return the places in a message of a record batch with rows and columns."""
+    message = _follow(metadata, 0)
+    _, _, header, length = _fields(metadata, message)
+    batch = _follow(metadata, message + header)
+    rows, nodes, buffers, _ = _fields(metadata, batch)
+    assert rows and nodes and buffers and length, "a batch with rows says all of it"
+    return RecordBatchPlaces(
+        batch + rows,
+        message + length,
+        _follow(metadata, batch + nodes) + 4,
+        _follow(metadata, batch + buffers) + 4,
+    )
+
+
 def body_length_position(metadata: memoryview) -> int:
     """Return where in a message `bodyLength` stands; 0 where it is left out (is 0)."""
     return _field(metadata, _follow(metadata, 0), _MESSAGE_BODY_LENGTH)

@@ -42,12 +42,16 @@ class ColumnLayout:
     dictionary_columns
         For each dictionary of a frame, in the order of their messages (depth first), the index
         of the column it belongs to.
+    word_widths
+        Where every column is of values of a fixed number of bytes, that number for each; else
+        empty.
     """
 
     schema: pa.Schema
     first_buffers: tuple[int, ...]
     positions: dict[str, int]
     dictionary_columns: tuple[int, ...]
+    word_widths: tuple[int, ...]
 
     @property
     def column_count(self) -> int:
@@ -72,7 +76,18 @@ class ColumnLayout:
             message = f"a topic needs columns of different names; got {schema.names}"
             raise InvalidTopicError(message)
         positions = {name: index for index, name in enumerate(schema.names)}
-        return cls(schema, tuple(first_buffers), positions, tuple(dictionary_columns))
+        widths = tuple(map(_word_width, schema.types))
+        if not all(widths):
+            widths = ()
+        return cls(schema, tuple(first_buffers), positions, tuple(dictionary_columns), widths)
+
+
+def _word_width(data_type: pa.DataType) -> int:
+    """Return the bytes of a value of a flat type of fixed width; 0: of another type, or bits."""
+    types: Any = pa.types
+    if types.is_primitive(data_type) or types.is_decimal(data_type):
+        return 0 if data_type.bit_width % 8 else data_type.bit_width // 8
+    return 0
 
 
 def buffer_count(data_type: pa.DataType, column: str) -> int:

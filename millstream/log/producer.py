@@ -381,7 +381,7 @@ class Producer:
         pieces = self._split(batch, partition)
         for done, (index, rows, piece) in enumerate(pieces):
             try:
-                self._write(index, compacted(piece), transaction)
+                self._write(index, piece, transaction)
             except PartitionClosedError:
                 self._follow()
                 if rows is None or len(rows) == batch.num_rows:
@@ -407,7 +407,11 @@ class Producer:
         if not self._config.key:
             return [(self._turn % count, None, batch)]
         pieces = split_by_key(batch, self._config.key, count)
-        return [(index, *each) for index, each in enumerate(pieces) if len(each.rows)]
+        return [
+            (index, rows, piece if piece is batch else compacted(piece))
+            for index, (rows, piece) in enumerate(pieces)
+            if len(rows)
+        ]
 
     def _follow(self) -> None:
         """Go on in the next generation, once a partition of this one was found closed."""

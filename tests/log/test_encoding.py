@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -177,7 +178,8 @@ LAST_IS_EMPTY = pa.record_batch(
 @example(LAST_IS_EMPTY)
 def test_pyarrows_own_message_has_the_same_body(batch: pa.RecordBatch) -> None:
     # The oracle of the uncopied body and of its ranges: serialize() copies it into one buffer.
-    layout = ColumnLayout.of(batch.schema)
+    # What is made from a template is compared with this in turn.
+    layout = replace(ColumnLayout.of(batch.schema), word_widths=())
     message = memoryview(batch.serialize().to_pybytes())
     size = 8 + int.from_bytes(message[4:8], "little")
     metadata, body = message[8:size], message[size:]
@@ -218,7 +220,7 @@ def test_polars_reads_nested_columns_of_a_segment() -> None:
 def test_a_big_batch_is_not_copied() -> None:
     batch = pa.record_batch({"x": pa.array(range(100_000), pa.int64())})
     encoded = encode_batch(batch, ColumnLayout.of(batch.schema))
-    assert encoded.body[0].address == batch["x"].buffers()[1].address  # type: ignore[union-attr]
+    assert pa.py_buffer(encoded.body[0]).address == batch["x"].buffers()[1].address
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 22, 23, 300])
