@@ -293,7 +293,8 @@ class Appender:
 
     def _needs_recovery(self) -> bool:
         control = self._control
-        return not control.is_of_this_boot() or control.sync_failed or control.written() is None
+        ends = control.written(), control.durable()  # a damaged file may have lost one of them
+        return not control.is_of_this_boot() or control.sync_failed or None in ends
 
     def _recover(self) -> LogEnd:
         segments = self._segments

@@ -202,7 +202,7 @@ class TopicConfig:
         try:
             stored = msgspec.json.decode(content, type=_StoredConfig)
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored.schema)))
-        except (msgspec.DecodeError, ValueError, pa.ArrowInvalid) as error:
+        except (msgspec.DecodeError, ValueError, OSError, pa.ArrowException) as error:
             message = f"{path} is damaged or of a newer version: {error}; restore it from a copy"
             raise InvalidTopicError(message) from error
         return TopicConfig(

@@ -134,3 +134,12 @@ def test_a_flip_in_an_index_file_is_repaired(tmp_path: Path) -> None:
     path.unlink()
     assert open_partition(tmp_path / "0").frames(2).next() is not None
     assert SegmentIndex.try_decode(path.read_bytes()) == SegmentIndex.try_decode(golden)
+
+
+@pytest.mark.parametrize(("start", "end"), [(64, 192), (192, 320)])
+def test_a_control_file_that_lost_an_end_is_recovered(folder: Path, start: int, end: int) -> None:
+    path = folder / "control"
+    content = bytearray(path.read_bytes())
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    assert read_ids(open_partition(folder)) == ALL_IDS

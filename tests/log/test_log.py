@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,17 @@ from millstream.errors import (
 from millstream.log import Log
 from millstream.log.topic_config import TopicConfig
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.log.log_kit import PATH, SCHEMA, ids_of, log_on, memory_log, put, rows
+from tests.log.log_kit import (
+    PATH,
+    SCHEMA,
+    another,
+    ids_of,
+    log_on,
+    memory,
+    memory_log,
+    put,
+    rows,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMED = pa.schema([("at", pa.timestamp("ms")), ("id", pa.int64()), ("tags", pa.list_(pa.int8()))])
@@ -314,3 +325,17 @@ def test_no_name_leads_out_of_the_log(name: str) -> None:
 def test_a_description_is_understood_or_refused(content: bytes) -> None:
     with pytest.raises(MillstreamError):
         TopicConfig.from_json(content, "topic.json")
+
+
+def test_a_topic_whose_schema_is_damaged_says_so() -> None:
+    log = memory_log()
+    log.create_topic("a", SCHEMA)
+    path = "/log/topics/00000001/topic.json"
+    content = memory(log).read_file(path)
+    start = content.index(b'"schema": "') + 11
+    for position in range(start, content.index(b'"', start), 3):
+        flipped = bytearray(content)
+        flipped[position] = ord("A") if flipped[position] != ord("A") else ord("B")
+        memory(log).write_file(path, bytes(flipped))
+        with suppress(InvalidTopicError):
+            assert another(log).topic("a").schema

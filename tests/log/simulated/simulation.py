@@ -99,7 +99,7 @@ class Simulation:
         self.named: dict[str, list[Sent]] = {name: [] for name in NAMES}
         """What each named producer has to append, in order."""
         self.columns: dict[str, list[str]] = {topic: [] for topic in "abt"}
-        """Those that were added, or nearly."""
+        """Those that were added: durably, as far as anybody was told."""
         self.transactions: list[Transaction] = []
         self.commits: list[Commit] = []
         self.erasures: list[Erasure] = []
