@@ -35,7 +35,7 @@ PARTITIONS = 4
 ROWS_MAX = 120_000
 ROWS_PER_S = 4_000
 ROWS_AT_ONCE = 40
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 POLL_S = 0.02
 """What other processes do can only be looked at again and again."""
 

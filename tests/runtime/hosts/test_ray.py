@@ -14,7 +14,7 @@ from tests.runtime.hosts.ray_driver import CHECKPOINT_INTERVAL_US
 from tests.runtime.hosts.ray_jobs import FedJob, seeded
 from tests.runtime.hosts.ray_kit import end
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_address")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_address")]
 
 
 KILLS_MAX = 4

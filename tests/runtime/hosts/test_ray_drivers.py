@@ -20,7 +20,7 @@ from tests.cli.process_kit import run as command
 from tests.runtime.hosts.ray_jobs import POLL_S, TIMEOUT_S, FedJob
 from tests.runtime.hosts.ray_kit import is_alive
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[3]
 
 

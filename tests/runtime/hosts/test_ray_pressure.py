@@ -31,7 +31,7 @@ from millstream.runtime.restart import RestartStrategy
 from tests.runtime.hosts.ray_jobs import seeded
 from tests.runtime.hosts.ray_kit import end, own_bytes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180), pytest.mark.usefixtures("ray_address")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400), pytest.mark.usefixtures("ray_address")]
 
 WORKERS = 4
 MATCHES = 1_000_000
@@ -51,7 +51,7 @@ GROWTH_MAX_BYTES = CHANNELS_BYTES + 128 * 1024 * 1024
 """Of one process; the rest is state, what a checkpoint gathers, and pieces on their way. All
 matches of a single row would take more."""
 STOPPED_S = 10.0 if os.environ.get("MILLSTREAM_LONG") else 3.0
-TIMEOUT_S = 90.0
+TIMEOUT_S = 180.0
 SAMPLE_S = 0.05
 NOTE = "a text that goes with each match " * 4
 EVENTS = pa.schema(

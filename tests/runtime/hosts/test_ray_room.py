@@ -43,13 +43,15 @@ def test_too_few_processors(
     assert "Traceback" not in printed.err
     room = f"each of 2 needs {total:g} CPU, and of {total:g} there are 0 free"
     message = printed.err.splitlines()[-1]
+    # The first one has room; on a slow machine it does not start in time either.
+    number = 1 if "worker 1" in message else 0
     assert message == (
-        f"error: Ray started no process for worker 1 within 5 s: {room}; end other jobs, add "
-        "nodes, run fewer workers (parallelism), or let each ask for less (worker_cpus)"
+        f"error: Ray started no process for worker {number} within 5 s: {room}; end other jobs, "
+        "add nodes, run fewer workers (parallelism), or let each ask for less (worker_cpus)"
     )
     record = JobControl(log, "job").record()
     assert record is not None
     assert (record.state, f"error: {record.reason}") == (JobState.FAILED, message)
     waited = [each.message for each in Journal(log, "job").read() if each.event == "waiting"]
-    assert waited[-1:] == [f"Ray is to start worker 1: {room}"]
+    assert waited[-1:] == [f"Ray is to start worker {number}: {room}"]
     assert log.topic("copy").stable_ends() == log.topic("copy").durable_ends() == [0, 0]

@@ -28,7 +28,7 @@ from tests.runtime.hosts.ray_kit import kill_with_all_below, own_network
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[3]
 JOB = "late_departures"
 FLIGHTS = pa.schema(
