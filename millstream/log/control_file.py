@@ -25,6 +25,7 @@ _SLOT_SIZE = _SLOT.size + _CRC.size
 _MAGIC = b"MSct"
 _WRITTEN = (64, 128)
 _DURABLE = (192, 256)
+_SLOTS_SIZE = 64 + _SLOT_SIZE  # from the first slot of an end to behind its second
 _SYNC_FAILED = 320
 _SYNC_UNDER_WAY = 328
 _CUTS = 336
@@ -53,9 +54,9 @@ class LogEnd(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """The newest slot of an end, and the generations of both slots when it was looked at."""
+    """The newest slot of an end, and the bytes of both slots when it was looked at."""
 
-    generations: tuple[int, int]
+    content: bytes
     generation: int
     position: int
     end: LogEnd
@@ -67,7 +68,7 @@ class ControlFile:
     def __init__(self, storage: Storage, directory: str) -> None:
         self._cells: SharedCells = storage.shared_cells(f"{directory}/{FILE_NAME}", SIZE)
         self._boot = _boot_record(storage.boot_id())
-        self._known: dict[tuple[int, int], _Slot] = {}
+        self._known: dict[int, _Slot] = {}
 
     def is_of_this_boot(self) -> bool:
         """Return `True` iff what the file says was written since the machine started."""
@@ -157,29 +158,23 @@ class ControlFile:
     def _newest(self, positions: tuple[int, int]) -> _Slot | None:
         """Return the newest good slot; `None`: there is none.
 
-        Mostly it is the one that was seen last time: as long as neither slot has another
-        generation than that one or the one before, nobody has written.
+        Mostly it is the one that was seen last time: nobody has written since.
         """
-        first, second = positions
-        cells = self._cells
-        generations = cells.read_word(first), cells.read_word(second)
-        known = self._known.get(positions)
-        if known is not None and known.generations == generations:
+        first = positions[0]
+        content = self._cells.read(first, _SLOTS_SIZE)
+        known = self._known.get(first)
+        if known is not None and known.content == content:
             return known
         good = []
         for position in positions:
-            content = cells.read(position, _SLOT_SIZE)
-            if crc32c(content[: _SLOT.size]) == _CRC.unpack_from(content, _SLOT.size)[0]:
-                generation, segment_base, at, offset = _SLOT.unpack_from(content)
+            start = position - first
+            packed = content[start : start + _SLOT.size]
+            if crc32c(packed) == _CRC.unpack_from(content, start + _SLOT.size)[0]:
+                generation, segment_base, at, offset = _SLOT.unpack(packed)
                 good.append((generation, position, LogEnd(segment_base, at, offset)))
         if not good:
             return None
-        generation, position, end = max(good)
-        slot = _Slot(generations, generation, position, end)
-        # A writer may have been inside one of them: only what was whole is remembered.
-        is_whole = len(good) == 2 and generation == max(generations)
-        if is_whole and generations == (cells.read_word(first), cells.read_word(second)):
-            self._known[positions] = slot
+        slot = self._known[first] = _Slot(content, *max(good))
         return slot
 
     def _read(self, positions: tuple[int, int]) -> LogEnd | None:
@@ -200,13 +195,14 @@ class ControlFile:
         if newest is not None:
             generation = newest.generation + 1
             other = positions[newest.position == positions[0]]
-        content = _SLOT.pack(generation, *end)
-        self._cells.write(other, content + _CRC.pack(crc32c(content)))
-        generations = (generation, generation - 1)
-        if other == positions[1]:
-            generations = (generation - 1, generation)
+        packed = _SLOT.pack(generation, *end)
+        packed += _CRC.pack(crc32c(packed))
+        self._cells.write(other, packed)
         if newest is not None:
-            self._known[positions] = _Slot(generations, generation, other, end)
+            before = newest.content
+            start = other - positions[0]
+            content = before[:start] + packed + before[start + _SLOT_SIZE :]
+            self._known[positions[0]] = _Slot(content, generation, other, end)
 
 
 def _boot_record(boot_id: str) -> bytes:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from crc32c import crc32c
 
 from millstream.log.flatbuffer import RecordBatchPlaces, record_batch_places
+from millstream.log.messages import COPIED_BYTES_MAX
 from millstream.log.metadata import PREFIX_SIZE, pack_prefix, padded
 from millstream.storage import Bytes
 
@@ -30,7 +31,7 @@ class WordMessage(NamedTuple):
     before
         Prefix, metadata and zeros up to the frame's header.
     body
-        Its body in pieces; they keep the batch's memory alive.
+        Its body in pieces, or in one where it is small; they keep the batch's memory alive.
     body_size
         Bytes of the body, a multiple of 64.
     checksums
@@ -88,6 +89,8 @@ def try_word_message(
             checksum = crc32c(body[-1], checksum)
             position += zeros
         checksums.append(checksum)
+    if position <= COPIED_BYTES_MAX:
+        body = [b"".join(body)]
     template = _template_of(len(widths), header_size)
     before, places = bytearray(template.metadata), template.places
     _I64.pack_into(before, PREFIX_SIZE + places.row_count, count)
