@@ -26,12 +26,20 @@ FRAME_ROWS_MAX = 131_072
 
 
 class RowFitter:
-    """Makes rows fit the topic that `config` describes."""
+    """Makes rows fit the topic that `config` describes.
+
+    Attributes
+    ----------
+    config
+        The topic's.
+    has_dictionaries
+        Whether its columns have some.
+    """
 
     def __init__(self, config: TopicConfig) -> None:
         self.config = config
         self._bytes_max = config.settings.max_message_bytes
-        self._has_dictionaries = any(map(dictionary_count, config.schema.types))
+        self.has_dictionaries = any(map(dictionary_count, config.schema.types))
         self._required = [index for index, field in enumerate(config.schema) if not field.nullable]
 
     def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -84,7 +92,7 @@ class RowFitter:
         frames: list[pa.RecordBatch] = []
         for start in range(0, batch.num_rows, FRAME_ROWS_MAX):
             piece = batch.slice(start, FRAME_ROWS_MAX)
-            if self._has_dictionaries:
+            if self.has_dictionaries:
                 piece = compacted(piece)
             # The size of whole buffers is quickly told; that of a slice of them is less.
             if piece.get_total_buffer_size() <= self._bytes_max:

@@ -407,8 +407,9 @@ class Producer:
         if not self._config.key:
             return [(self._turn % count, None, batch)]
         pieces = split_by_key(batch, self._config.key, count)
+        has_dictionaries = self._fitter.has_dictionaries
         return [
-            (index, rows, piece if piece is batch else compacted(piece))
+            (index, rows, compacted(piece) if has_dictionaries else piece)
             for index, (rows, piece) in enumerate(pieces)
             if len(rows)
         ]

@@ -63,14 +63,16 @@ def split_by_key(batch: pa.RecordBatch, key_columns: Sequence[str], count: int) 
     # Words are moved once, for all pieces; of what is left Arrow makes a copy for each.
     given = batch.columns
     moved = [_ordered(column, order) if _is_words(column) else None for column in given]
+    schema = batch.schema
     pieces = []
     for start, each in zip(starts, rows, strict=True):
-        numbers = pa.array(each)
         columns = [
-            column.take(numbers) if words is None else _part(words, column.type, start, len(each))
+            column.take(pa.array(each))
+            if words is None
+            else _part(words, column.type, start, len(each))
             for column, words in zip(given, moved, strict=True)
         ]
-        pieces.append(Piece(each, pa.RecordBatch.from_arrays(columns, schema=batch.schema)))
+        pieces.append(Piece(each, pa.RecordBatch.from_arrays(columns, schema=schema)))
     return pieces
 
 
