@@ -4,7 +4,8 @@
 
 Every seed is one schedule of its own: what processes do, in which effect they die, what the disk
 refuses, tears and loses, and what others do meanwhile. Two of three are of a log, one is of the
-members of a group. A failing one is printed with the call that repeats it.
+members of a group; but every fifth is of named producers. A failing one is printed with the call
+that repeats it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.log.groups.simulation import Simulation as GroupSimulation
+from tests.log.schedules import disk_that_fails, producers_that_die
 from tests.log.simulated.simulation import Simulation
 
 LENGTHS = (6, 20, 60)
@@ -24,6 +26,14 @@ LENGTHS = (6, 20, 60)
 
 def schedule(seed: int) -> tuple[str, Callable[[], Counter[str]]]:
     """Return what a seed runs: the call as text, and the call; it returns what happened."""
+    if seed % 5 == 4:
+        named = producers_that_die if seed % 2 else disk_that_fails
+
+        def run_schedule() -> Counter[str]:
+            named(seed)
+            return Counter({named.__name__: 1})
+
+        return f"tests.log.schedules.{named.__name__}({seed})", run_schedule
     steps = LENGTHS[seed // 3 % len(LENGTHS)]
     kind = GroupSimulation if seed % 3 == 2 else Simulation
 

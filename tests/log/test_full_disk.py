@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import random
-from contextlib import suppress
 
 import pytest
 
 from millstream.errors import LogError
-from millstream.log import Log
 from millstream.log.appender import VERIFY_AFTER_US
-from millstream.storage_memory import MemoryDisk
-from tests.log.log_kit import SCHEMA, another, ids_of, log_on, memory, memory_log, rows
-
-
-def error_of(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
-
-
-def all_ids(log: Log) -> list[int]:
-    return ids_of(log.topic("a").to_arrow())
+from tests.log.log_kit import SCHEMA, another, memory, memory_log, rows
+from tests.log.schedules import all_ids, disk_that_fails, error_of
 
 
 def test_it_goes_on_once_there_is_room() -> None:
@@ -102,36 +90,6 @@ def test_where_the_disk_stays_sick_it_stays_refused() -> None:
     assert all_ids(log)[-1] == 2
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(14))
 def test_nothing_acknowledged_is_lost_on_a_disk_that_fails_now_and_then(seed: int) -> None:
-    chance = random.Random(seed)
-    disk = MemoryDisk(chance)
-    log = log_on(disk.storage("a"))
-    log.create_topic("a", SCHEMA, config={"segment.bytes": 2_500})
-    storage = memory(log)
-    producer = log.producer("a", name="p")
-    number = flushed = 0
-    while flushed < 30:
-        if chance.random() < 0.3:
-            operation = chance.choice(["append", "sync", "truncate", "write_file", "create"])
-            kind = chance.choice([errno.ENOSPC, errno.EIO])
-            storage.fail(operation, error_of(kind), after=chance.randrange(0, 3))
-        try:
-            number += 1
-            producer.append(rows(number), sequence=number)
-            if chance.random() < 0.5:
-                producer.flush()
-                flushed = number
-        except (LogError, OSError):
-            number = flushed
-            log.clock.sleep_us(VERIFY_AFTER_US)
-    for cut in range(chance.randrange(0, 3)):
-        disk.power_cut()
-        last = disk.storage(f"after {cut}")
-        last.fail("sync", error_of(errno.EIO), after=chance.randrange(0, 3))
-        for _ in range(2):  # who comes first finds the disk sick
-            with suppress(LogError, OSError):
-                all_ids(log_on(last))
-    found = all_ids(log_on(disk.storage("end")))
-    assert found == list(range(1, len(found) + 1))
-    assert len(found) >= flushed
+    disk_that_fails(seed)

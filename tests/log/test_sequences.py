@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
-
 import pyarrow as pa
 import pytest
 
 from millstream.errors import FencedError, LogError, OptionError, SequenceError
 from millstream.log import Log
 from millstream.log.sequences import Sequences, StoredAppend, sequences_file_name
-from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.log.log_kit import SCHEMA, another, ids_of, log_on, memory, memory_log, read, rows
+from tests.log.log_kit import SCHEMA, another, ids_of, memory, memory_log, rows
+from tests.log.schedules import producers_that_die
 
 
 @pytest.fixture
@@ -184,42 +182,9 @@ class TestTheFile:
         assert not isinstance(Sequences.try_decode(content, 8), Sequences)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(20))
 def test_whatever_dies_every_row_is_there_once_and_in_order(seed: int) -> None:
-    """Producers of one name die at any effect, or the power does; the next one goes on."""
-    chance = random.Random(seed)
-    disk = MemoryDisk(chance)
-    log = log_on(disk.storage("first"))
-    config = {"segment.bytes": chance.choice([1_200, 3_000, 10**6])}
-    log.create_topic("a", SCHEMA, partitions=2, key=["id"], config=config)
-    count = 40
-    flushed = 0
-    lives = 0
-    while flushed < count:
-        lives += 1
-        storage = disk.storage(f"life {lives}")
-        if chance.random() < 0.9:
-            storage.crash_after(chance.randrange(1, 250))
-        try:
-            producer = log_on(storage).producer("a", name="p")
-            # After a power cut what was not flushed may be gone; all of it is sent again.
-            for number in range(flushed + 1, count + 1):
-                producer.append(rows(3 * number, 3 * number + 1, 3 * number + 2), sequence=number)
-                if chance.random() < 0.2:
-                    producer.flush()
-                    flushed = number
-            producer.flush()
-            flushed = count
-        except SimulatedCrash:
-            if chance.random() < 0.4:
-                disk.power_cut()
-    end = log_on(disk.storage("end"))
-    end.producer("a").flush()
-    for index in range(2):
-        end.topic("a").partition(index).sync()
-    found = [read(end.topic("a"), index) for index in range(2)]
-    assert all(each == sorted(each) for each in found)
-    assert sorted(found[0] + found[1]) == list(range(3, 3 * count + 3))
+    producers_that_die(seed)
 
 
 def test_rows_that_a_failed_sync_took_are_missed(log: Log) -> None:
