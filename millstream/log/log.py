@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
-import msgspec
 import pyarrow as pa
 
 from millstream.clock import Clock
@@ -30,7 +29,7 @@ from millstream.log.groups.group import Group
 from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
 from millstream.log.groups.member import GroupMember
 from millstream.log.links import refuse_links
-from millstream.log.log_file import read_log_file
+from millstream.log.log_file import take_topic_id
 from millstream.log.partition import Partition
 from millstream.log.producer import Producer
 from millstream.log.reader import Isolation
@@ -194,15 +193,11 @@ class Log:
                     return self.topic(name)
                 message = f"topic {name!r} exists already in {self.path}; choose another name"
                 raise TopicExistsError(message)
-            file = read_log_file(self.storage, self.path)
-            topic_id = f"{file.next_topic:08d}"
-            # The number is used up first: it is never given to another topic.
-            file.next_topic += 1
-            self.storage.write_file(f"{self.path}/log.json", msgspec.json.encode(file))
+            topic_id = take_topic_id(self.storage, self.path)
             directory = self._directory(topic_id)
             self.storage.make_directory(directory)
             made = replace(config, id=topic_id)
-            self.storage.write_file(f"{directory}/topic.json", made.to_json())
+            self.storage.write_file(f"{directory}/topic.json", made.to_file())
         return self.topic(name)
 
     def topic(self, name: str) -> Topic:
@@ -259,7 +254,7 @@ class Log:
                 topic.config.with_columns(add_columns),
                 config=altered_config(topic.config.config, config or {}, name),
             )
-            self.storage.write_file(path, altered.to_json())
+            self.storage.write_file(path, altered.to_file())
         topic.refresh()
         return topic
 
@@ -576,7 +571,7 @@ class Log:
                     content = self.storage.read_file(path)
                 except (FileNotFoundError, NotADirectoryError):
                     continue  # is being created or removed, or is none of ours
-                config = self._configs[topic_id] = TopicConfig.from_json(content, path)
+                config = self._configs[topic_id] = TopicConfig.from_file(content, path)
             found[config.name] = config
         return found
 

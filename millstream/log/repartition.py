@@ -25,7 +25,7 @@ def repartition(topic: Topic, partitions: int, path: str, storage: Storage, cloc
         try:
             ends = topic.close()
             altered = before.repartitioned(partitions, ends, clock.now_us())
-            storage.write_file(f"{topic.directory}/topic.json", altered.to_json())
+            storage.write_file(f"{topic.directory}/topic.json", altered.to_file())
         except (LogError, OSError) as error:
             topic.refresh()
             if topic.config.generation == before.generation:

@@ -467,7 +467,7 @@ class Topic:
         with suppress(FileNotFoundError):  # deleted: the next append says so
             content = self._storage.read_file(path)
             if content != self._content:
-                self._latest_config = TopicConfig.from_json(content, path)
+                self._latest_config = TopicConfig.from_file(content, path)
                 self._content = content
         return self._latest_config
 

@@ -161,7 +161,7 @@ class TopicCleaning:
             if oldest not in self._topic.config.older:
                 return
             later = replace(self._topic.config, older=self._topic.config.older[1:])
-            self._storage.write_file(f"{self._topic.directory}/topic.json", later.to_json())
+            self._storage.write_file(f"{self._topic.directory}/topic.json", later.to_file())
             self._topic.refresh()
             # Nobody knows of it any more; what a crash leaves of it, deleting the topic removes.
             remove_all_moved(self._storage, f"{self._topic.directory}/{oldest.number}")

@@ -18,7 +18,9 @@ from millstream.errors import (
     UnknownColumnError,
     nearest,
 )
+from millstream.log.checked_json import checked_json, try_unchecked
 from millstream.log.columns import OPERATION_FIELD
+from millstream.log.frame_header import Damage
 from millstream.log.generations import ClosedGeneration
 from millstream.log.key_hash import KEY_GROUPS, is_key_type
 from millstream.log.metadata import ColumnLayout
@@ -169,8 +171,21 @@ class TopicConfig:
             older=(*self.older, closed),
         )
 
-    def to_json(self) -> bytes:
+    def to_file(self) -> bytes:
         """Return the content of `topic.json`."""
+        return checked_json(self.to_json())
+
+    @staticmethod
+    def from_file(content: bytes, path: str) -> TopicConfig:
+        """Return the configuration in the file `path`; raises `InvalidTopicError`."""
+        found = try_unchecked(content)
+        if isinstance(found, Damage):
+            message = f"{path} is damaged: {found.reason}; restore it from a copy"
+            raise InvalidTopicError(message)
+        return TopicConfig.from_json(found, path)
+
+    def to_json(self) -> bytes:
+        """Return the configuration as JSON."""
         stored = _StoredConfig(
             id=self.id,
             name=self.name,
@@ -188,11 +203,11 @@ class TopicConfig:
             ),
             config=dict(self.config),
         )
-        return msgspec.json.format(msgspec.json.encode(stored), indent=2)
+        return msgspec.json.encode(stored)
 
     @staticmethod
     def from_json(content: bytes, path: str) -> TopicConfig:
-        """Return the configuration in `content` of the file `path`.
+        """Return the configuration in `content`, which came from `path`.
 
         Raises
         ------

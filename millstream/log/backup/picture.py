@@ -100,7 +100,7 @@ class Picture:
     @property
     def descriptions(self) -> dict[str, bytes]:
         """The `topic.json` of each topic, by its path below the log's folder."""
-        return {f"topics/{each.id}/topic.json": each.to_json() for each in self.topics}
+        return {f"topics/{each.id}/topic.json": each.to_file() for each in self.topics}
 
 
 def take_picture(log: Log) -> Picture:
