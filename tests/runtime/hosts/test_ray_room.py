@@ -53,5 +53,5 @@ def test_too_few_processors(
     assert record is not None
     assert (record.state, f"error: {record.reason}") == (JobState.FAILED, message)
     waited = [each.message for each in Journal(log, "job").read() if each.event == "waiting"]
-    assert waited[-1:] == [f"Ray is to start worker {number}: {room}"]
+    assert waited[-1] in {f"Ray is to start worker {each}: {room}" for each in (0, 1)}
     assert log.topic("copy").stable_ends() == log.topic("copy").durable_ends() == [0, 0]
