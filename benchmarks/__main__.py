@@ -54,13 +54,14 @@ def processor() -> str:
 
 
 def readme_table(results: dict[str, Result]) -> str:
-    """Return the Markdown table of all figures."""
+    """Return the Markdown table of the figures that have a goal, or a peer or bound beside them."""
     lines = ["| benchmark | figure | value | beside | goal |", "|---|---|---:|---|---|"]
     for benchmark, result in results.items():
         figures = {name: Figure(**fields) for name, fields in result["figures"].items()}
         lines.extend(
             f"| `{benchmark}` | {name.replace('_', ' ')} | {value} | {beside} | {goal} |"
             for name, value, beside, goal in table_rows(figures)
+            if beside or goal
         )
     return "\n".join(lines)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -47,9 +45,8 @@ class TestSizes:
         frames = RowFitter(config_of(TEXT, bytes_max)).frames_of(batch)
         assert pa.Table.from_batches(frames) == pa.Table.from_batches([batch])
         assert all(0 < frame.nbytes <= bytes_max for frame in frames)
-        for one, two in pairwise(frames):
-            # Halves of halves: at least every other frame is worth its while.
-            assert one.nbytes + two.nbytes + 20 > bytes_max / 2
+        # Halved while too large: in each of at most six rounds no more pieces than fill a frame.
+        assert len(frames) <= 1 + 6 * (batch.nbytes + 4 * len(lengths)) / bytes_max
 
     def test_an_oversized_row_is_refused_before_anything_is_written(self) -> None:
         log = memory_log()
