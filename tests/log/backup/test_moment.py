@@ -11,9 +11,10 @@ import pytest
 
 from millstream.errors import LockTimeoutError, MirrorError, OptionError
 from millstream.log import Log
-from millstream.log.backup import Mirror, back_up, promote, restore
+from millstream.log.backup import Mirror, back_up, picture, promote, restore
+from millstream.log.backup.picture import PartitionPicture
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.log.log_kit import SCHEMA, ids_of, log_on, put, read
+from tests.log.log_kit import SCHEMA, ids_of, log_on, memory_log, put, read
 
 TOPICS = ("left", "right")
 COPY = "/copy"
@@ -54,6 +55,13 @@ def busy_log(seed: int) -> tuple[Log, Log, Busy]:
     for _ in range(50):
         busy()
     copying.storage.interrupt = busy  # type: ignore[attr-defined]
+    look = copying.storage.map
+
+    def look_between(path: str, size_bytes: int | None = None) -> pa.Buffer:
+        busy()  # reading has no effect that could be interrupted, and takes its time all the same
+        return look(path, size_bytes)
+
+    copying.storage.map = look_between  # type: ignore[method-assign]
     return log, copying, busy
 
 
@@ -158,3 +166,38 @@ def test_a_mirror_takes_no_writers_until_it_is_promoted() -> None:
         promote(COPY, log.storage)
     with pytest.raises(OptionError, match="is not empty and no mirror"):
         Mirror(log, COPY, log.storage)
+
+
+def test_a_compaction_while_a_picture_is_taken_does_not_tear_a_transaction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = memory_log()
+    config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": 0}
+    for topic in TOPICS:
+        log.create_topic(topic, SCHEMA, key=["id"], config=config)
+        put(log, topic, [7])
+        put(log, topic, [7])  # so that there is something to compact
+    writer = log.transactions.writer("owner")
+    for topic in TOPICS:
+        rows = pa.table({"id": [0]})
+        log.producer(topic, writer=writer).append(rows, transaction=1)
+    moments: list[PartitionPicture | None] = []
+
+    def decided_behind(log: Log) -> PartitionPicture | None:
+        moment = control_picture(log)
+        moments.append(moment)
+        if len(moments) == 1:
+            log.transactions.prepare(writer, 1, [(topic, 0) for topic in TOPICS])
+            log.transactions.decide(writer, 1, "commit")
+            log.topic("left").partition(0).roll()
+            log.clean("left")
+        return moment
+
+    control_picture = picture._control_picture
+    monkeypatch.setattr(picture, "_control_picture", decided_behind)
+    back_up(log, "/spare")
+    assert len(moments) == 2
+    restore("/spare", COPY, log.storage)
+    copy = Log(COPY, storage=log.storage, clock=log.clock)
+    left, right = (ids_of(copy.topic(topic).to_arrow()) for topic in TOPICS)
+    assert (left, right) == ([7, 0], [7, 7, 0])

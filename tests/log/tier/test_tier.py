@@ -238,3 +238,16 @@ def test_a_backup_goes_on_where_moved_segments_are_removed_meanwhile() -> None:
     first = log.topic("a").partition(0).first_offset
     assert first > 0
     assert read(restored.topic("a"), offset=first) == list(range(first, ROWS))
+
+
+def test_a_store_that_gives_back_something_else_leaves_everything_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = filled(memory_log())
+    before = files(log, ".arrows")
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderObjects, "get", lambda self, name: pa.py_buffer(b"something else"))
+        with pytest.raises(LogError, match="gives back something else than"):
+            log.clean()
+    assert (files(log, ".arrows"), files(log, ".moved")) == (before, [])
+    assert read(log.topic("a")) == list(range(ROWS))
