@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from millstream.dsl.source import stream
     from millstream.dsl.stream import Stream, WindowedStream, WindowResult
     from millstream.dsl.table import Table, table
-    from millstream.dsl.windows import tumbling
+    from millstream.dsl.windows import hopping, tumbling
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
     from millstream.plan.explain import Explanation
@@ -44,6 +44,7 @@ __all__ = [
     "min",
     "max",
     "tumbling",
+    "hopping",
     "Stream",
     "WindowedStream",
     "WindowResult",
@@ -75,6 +76,7 @@ _MODULES = {
     "min": "millstream.dsl.functions",
     "max": "millstream.dsl.functions",
     "tumbling": "millstream.dsl.windows",
+    "hopping": "millstream.dsl.windows",
     "Stream": "millstream.dsl.stream",
     "WindowedStream": "millstream.dsl.stream",
     "WindowResult": "millstream.dsl.stream",

@@ -2,41 +2,130 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from typing import Literal, TypeAlias, cast
 
 from millstream.dsl.location import user_location
 from millstream.errors import OptionError
+from millstream.windows.calendar import Calendar, CalendarUnit
 from millstream.windows.duration import parse_duration_us
+from millstream.windows.hopping import Hopping
 from millstream.windows.tumbling import Tumbling
 
+Weekday: TypeAlias = Literal[
+    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
+]
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_CALENDAR = re.compile(r"\s*(\d*)\s*(?:(d|w)|(day|week|month|quarter|year)s?)\s*")
+_LETTERS: dict[str, CalendarUnit] = {"d": "day", "w": "week"}
 
-def tumbling(size: str | timedelta, offset: str | timedelta = "0s") -> Tumbling:
-    """Return windows of one size, one after another: each event is in exactly one.
+
+def tumbling(
+    size: str | timedelta,
+    offset: str | timedelta = "0s",
+    *,
+    timezone: str | None = None,
+    week_start: Weekday = "monday",
+) -> Tumbling | Calendar:
+    """Return windows one after another: each event is in exactly one.
 
     Parameters
     ----------
     size
-        E.g. `"1h"`. A window holds its start and not its end.
+        A duration, e.g. `"1h"`, or days, weeks, months, quarters or years of the calendar, e.g.
+        `"1 day"`, `"2w"`, `"1 month"`. A window holds its start and not its end.
     offset
-        By how much the windows' starts are shifted from multiples of `size` since
-        1970-01-01 UTC.
+        By how much the windows' starts are shifted: from multiples of `size` since 1970-01-01
+        UTC, or from midnight of a calendar window's first day.
+    timezone
+        Whose calendar, e.g. `"Europe/Berlin"`; a day on which the clocks change has 23 or 25
+        hours. By default UTC.
+    week_start
+        With which day a week begins.
 
     Raises
     ------
     OptionError
-        When a duration cannot be read or `size` is not positive.
+        When a size or an offset cannot be read, `size` is not positive, nobody knows the time zone,
+        or one is given for windows that are not the calendar's.
 
     Examples
     --------
     >>> tumbling("1h").size_us
     3600000000
+    >>> tumbling("1 month", timezone="Europe/Berlin").describe()
+    'calendar month in Europe/Berlin'
     """
     location = user_location()
-    size_us = duration_option("size", size, location)
-    if size_us == 0:
-        message = f"{location}: a window's size must be more than 0; got {size!r}"
+    offset_us = duration_option("offset", offset, location)
+    if week_start not in _WEEKDAYS:
+        message = f"{location}: week_start is a day, e.g. {_WEEKDAYS[0]!r}; got {week_start!r}"
         raise OptionError(message)
-    return Tumbling(size_us, duration_option("offset", offset, location) % size_us)
+    calendar = _CALENDAR.fullmatch(size) if isinstance(size, str) else None
+    if calendar is not None and int(calendar[1] or 1) > 0:
+        count = int(calendar[1] or 1)
+        unit = cast("CalendarUnit", calendar[3]) or _LETTERS[calendar[2]]
+        if unit == "day" and timezone in {None, "UTC"}:
+            size_us = count * 86_400_000_000
+            return Tumbling(size_us, offset_us % size_us)
+        try:
+            first_day = _WEEKDAYS.index(week_start)
+            return Calendar(unit, count, timezone or "UTC", first_day, offset_us)
+        except OptionError as error:
+            message = f"{location}: {error}"
+            raise OptionError(message) from error
+    if timezone is not None:
+        message = (
+            f"{location}: a time zone is for windows of days, weeks, months, quarters or years, "
+            f"not of {size!r}; shift them by offset= instead"
+        )
+        raise OptionError(message)
+    size_us = _positive("size", size, location)
+    return Tumbling(size_us, offset_us % size_us)
+
+
+def hopping(
+    size: str | timedelta, slide: str | timedelta, offset: str | timedelta = "0s"
+) -> Hopping:
+    """Return windows of `size`, one every `slide`: each event is in several that overlap.
+
+    Parameters
+    ----------
+    size
+        E.g. `"10m"`. A window holds its start and not its end.
+    slide
+        E.g. `"1m"`: from one window's start to the next one's; at most `size`.
+    offset
+        By how much the windows' starts are shifted from multiples of `slide` since
+        1970-01-01 UTC.
+
+    Raises
+    ------
+    OptionError
+        When a duration cannot be read, or `slide` is not between 0 and `size`.
+
+    Examples
+    --------
+    >>> hopping("10m", "4m").describe()
+    'hopping 0:10:00 every 0:04:00'
+    """
+    location = user_location()
+    size_us, slide_us = _positive("size", size, location), _positive("slide", slide, location)
+    offset_us = duration_option("offset", offset, location)
+    try:
+        return Hopping(size_us, slide_us, offset_us % slide_us)
+    except OptionError as error:
+        message = f"{location}: {error}"
+        raise OptionError(message) from error
+
+
+def _positive(name: str, value: str | timedelta, location: str) -> int:
+    duration_us = duration_option(name, value, location)
+    if duration_us == 0:
+        message = f"{location}: a window's {name} must be more than 0; got {value!r}"
+        raise OptionError(message)
+    return duration_us
 
 
 def duration_option(name: str, value: str | timedelta, location: str) -> int:

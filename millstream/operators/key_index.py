@@ -134,6 +134,31 @@ class KeyIndex:
             for index in range(len(self.types))
         ]
 
+    def grouped(self, slots: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Group live `slots` by all of their key columns but the last, which has no nulls.
+
+        Returns
+        -------
+        tuple
+            The number of each slot's group, int64, shape (n,); and a slot of each group.
+        """
+        words = taken_rows(self._keys, slots)
+        words = np.ascontiguousarray(np.delete(words, len(self.types) - 1, axis=0))
+        count = len(slots)
+        hashes = _hashes(words)
+        table = np.full(1 << (2 * count).bit_length(), kernels.FREE, dtype=np.uint64)
+        keys = new_values(count * len(words), np.uint64).reshape(count, len(words))
+        free, flags = np.zeros(1, dtype=np.uint64), np.zeros(count, dtype=np.uint8)
+        meta = np.zeros(4, dtype=np.uint64)
+        groups, added = new_values(count, np.int64), new_values(count, np.int64)
+        done = kernels.find_slots(
+            words, hashes, 0, True, table, keys, free, flags, meta, groups, added
+        )
+        assert done == count
+        firsts = np.empty(int(meta[kernels.META_LIVE]), dtype=np.int64)
+        firsts[groups[::-1]] = slots[::-1]
+        return groups, firsts
+
     def numbers(self, slots: Int64Array, column: int) -> Int64Array:
         """Return the values of an int64 key column without nulls, of live `slots`."""
         return self._keys[slots, column].view(np.int64)

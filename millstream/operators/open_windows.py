@@ -41,6 +41,18 @@ class OpenWindows:
             merged = _merged(self._runs[-2:])
             self._runs[-2:] = [merged]
 
+    def between(self, start_min_us: int, start_max_us: int) -> tuple[Int64Array, Int64Array]:
+        """Return starts and slots of windows that start in this range, which stay open."""
+        found = []
+        for starts, slots in self._runs:
+            begin = int(np.searchsorted(starts, start_min_us, side="left"))
+            end = int(np.searchsorted(starts, start_max_us, side="right"))
+            if begin < end:
+                found.append((starts[begin:end], slots[begin:end]))
+        if not found:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        return _merged(found)
+
     def take_until(self, start_max_us: int | None) -> Int64Array:
         """Return the slots of windows that start by `start_max_us` (`None`: all), no longer open.
 

@@ -13,38 +13,37 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from millstream.errors import JobError, OptionError
+from millstream.errors import OptionError
 from millstream.operators.aggregate import Aggregate, AggregateFunction, slot_width
-from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
-    HIDDEN_COLUMNS,
     OUTPUT_ROWS_MAX,
-    STAMP_COLUMN,
     ChangeMode,
     Emit,
     Operator,
     OperatorCounters,
     StateSnapshot,
 )
+from millstream.operators.window_assigner import TIME_TYPE, WindowAssigner, late_batch
+from millstream.operators.window_panes import closing_windows
 from millstream.operators.window_restored import Restored
-from millstream.windows.assignment import Assignment, assign
-from millstream.windows.lateness import late_rows
-from millstream.windows.tumbling import Tumbling
+from millstream.windows.assignment import Assignment, TimeWindow
+from millstream.windows.hopping import Hopping
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregateConfig"]
 
-TIME_TYPE = pa.timestamp("us", tz="UTC")
 WINDOW_START = "window_start"
+
+Int64Array = npt.NDArray[np.int64]
+
 SPAN_MAX_US = 100_000 * 366 * 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class WindowAggregateConfig:
-    """Aggregates by key and tumbling window.
+    """Aggregates by key and window.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ class WindowAggregateConfig:
     time_column
         Event time, `timestamp[us, UTC]`.
     window
-        Size and offset.
+        How event time is cut.
     aggregates
         The result columns.
     allowed_lateness_us
@@ -72,7 +71,7 @@ class WindowAggregateConfig:
     input_schema: pa.Schema
     key_columns: tuple[str, ...]
     time_column: str
-    window: Tumbling
+    window: TimeWindow
     aggregates: tuple[Aggregate, ...]
     allowed_lateness_us: int = 0
     partial: bool = False
@@ -84,11 +83,6 @@ class WindowAggregateConfig:
                 f"got {self.window.size_us} and {self.allowed_lateness_us} microseconds"
             )
             raise OptionError(message)
-
-    @property
-    def span_us(self) -> int:
-        """How far a window's start lies behind the watermark that closes it."""
-        return self.window.size_us + self.allowed_lateness_us
 
     @property
     def consumes(self) -> ChangeMode:
@@ -123,8 +117,7 @@ class WindowAggregateConfig:
     @property
     def window_text(self) -> str:
         """What the windows are, as state says it."""
-        window = self.window
-        return f"{window.size_us} µs, from {window.offset_us % window.size_us} µs"
+        return self.window.text
 
     @property
     def partial_schema(self) -> pa.Schema:
@@ -146,90 +139,6 @@ class WindowAggregateConfig:
             f"{each.name}={each.function}({each.argument or ''})" for each in self.aggregates
         )
         return f"aggregate {what} by {keys}, {self.window.describe()} on {self.time_column}"
-
-
-def late_batch(
-    batch: pa.RecordBatch, schema: pa.Schema, late: npt.NDArray[np.bool_]
-) -> pa.RecordBatch:
-    """Return the late rows with their stamps: a timed operator behind decides anew."""
-    hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
-    return batch.select([*schema.names, *hidden]).filter(pa.array(late))
-
-
-class WindowAssigner:
-    """Gives rows their windows, and says which are late.
-
-    Parameters
-    ----------
-    config
-        Of the aggregate.
-    """
-
-    def __init__(self, config: WindowAggregateConfig) -> None:
-        self._config = config
-
-    def assign(
-        self, batch: pa.RecordBatch, watermark_us: int, closed_until_us: int, given_out: GivenOut
-    ) -> Assignment:
-        """Return each row's window start, and whether it is late.
-
-        Parameters
-        ----------
-        batch
-            At least one row.
-        watermark_us
-            Rows of a window that it closed are late, whatever their stamp.
-        closed_until_us
-            Rows of windows that end by then are late, whatever was allowed.
-        given_out
-            Rows of windows that were given out before the restore are late, if these may lie
-            beyond the watermark.
-
-        Raises
-        ------
-        JobError
-            Where a row has no event time, or one whose window int64 cannot hold.
-        """
-        config = self._config
-        column = batch.column(config.time_column)
-        if column.null_count:
-            raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
-        times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
-        self._check_ends(times)
-        # Results of windows come without stamps, and before the watermark that made them: but for
-        # those of an input that was idle and came back. No window is given out twice for them.
-        stamps = None
-        if STAMP_COLUMN in batch.schema.names:
-            stamps = values_of(batch.column(STAMP_COLUMN))
-        found = assign(config.window, times, stamps, config.span_us, watermark_us, closed_until_us)
-        if given_out.restored_max_us <= watermark_us:
-            return found
-        keys = [batch.column(name) for name in config.key_columns]
-        until = given_out.until(keys, batch.num_rows)
-        scratch = new_values(len(times), np.int64)
-        late = late_rows(found.starts_us, until, config.span_us, WATERMARK_MIN, scratch)
-        late |= found.late
-        return Assignment(found.starts_us, late, int(np.count_nonzero(late)))
-
-    def _check_ends(self, times: npt.NDArray[np.int64]) -> None:
-        """Refuse times so near the ends of int64 that their windows may lie beyond."""
-        size_us = self._config.window.size_us
-        for time_us in (int(times.min()), int(times.max())):
-            if not WATERMARK_MIN + size_us <= time_us <= WATERMARK_MAX - 2 * size_us:
-                message = (
-                    f"a row's window is out of the range of times: column "
-                    f"{self._config.time_column!r} is {time_us} microseconds from 1970; is it in "
-                    "another unit?"
-                )
-                raise JobError(message)
-
-    def _no_time(self, batch: pa.RecordBatch, row: int) -> str:
-        name = self._config.time_column
-        return (
-            f"row {row} of a batch has no event time: column {name!r} is null; the row is "
-            f"{batch.slice(row, 1).to_pylist()[0]}; filter such rows out before the window, "
-            f"e.g. .filter(col({name!r}).is_not_null())"
-        )
 
 
 class WindowAggregate:
@@ -267,8 +176,8 @@ class WindowAggregate:
             return
         found = self._assign(batch)
         starts = found.starts_us
+        self.counters.rows_late += found.late_count + found.partly_late_count
         if found.late_count:
-            self.counters.rows_late += found.late_count
             yield from self._pieces(1, late_batch(batch, self._late_schema, found.late))
             batch = batch.filter(pa.array(~found.late))
             starts = starts[~found.late]
@@ -286,10 +195,16 @@ class WindowAggregate:
         JobError
             Where a sum of integers is beyond int64.
         """
-        self._watermark_us = max(self._watermark_us, watermark_us)
+        before_us, self._watermark_us = self._watermark_us, max(self._watermark_us, watermark_us)
         earliest = self._state.windows.earliest_us
-        if earliest is not None and earliest + self.config.span_us <= watermark_us:
-            yield from self._close(watermark_us - self.config.span_us)
+        if earliest is None:
+            return
+        window = self.config.window
+        last_us = window.last_over(watermark_us - self.config.allowed_lateness_us)
+        if isinstance(window, Hopping):
+            yield from self._close_overlapping(before_us, last_us)
+        elif earliest <= last_us:
+            yield from self._close(last_us)
 
     def output_watermark(self, watermark_us: int) -> int:
         """Return the least start that a window emitted later can have.
@@ -298,13 +213,15 @@ class WindowAggregate:
         """
         if watermark_us in {WATERMARK_MIN, WATERMARK_MAX}:
             return watermark_us
-        window = self.config.window
-        open_us = window.start_of(watermark_us - self.config.span_us) + window.size_us
+        open_us = self.config.window.first_open(watermark_us - self.config.allowed_lateness_us)
         return max(open_us, WATERMARK_MIN)
 
     def on_end(self) -> Iterator[Emit]:
         """Emit every open window; rows that come for one in a later run are late."""
-        yield from self._close(None)
+        if isinstance(self.config.window, Hopping):
+            yield from self._close_overlapping(self._watermark_us, None)
+        else:
+            yield from self._close(None)
         self._closed_until_us = max(self._closed_until_us, self._given_end_us)
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
@@ -352,10 +269,43 @@ class WindowAggregate:
             yield from self._pieces(0, batch)
         self._count_state()
 
-    def _results(self, slots: npt.NDArray[np.int64]) -> tuple[pa.RecordBatch, int]:
+    def _close_overlapping(self, before_us: int, last_us: int | None) -> Iterator[Emit]:
+        """Emit windows up to the one that starts at `last_us` (`None`: all).
+
+        Those that were over at the watermark `before_us` were given out before.
+        """
+        window = self.config.window
+        assert isinstance(window, Hopping)
+        after_us = window.last_over(before_us - self.config.allowed_lateness_us)
+        for start_us, slots in closing_windows(self._state, window, after_us, last_us):
+            end_us = start_us + window.size_us
+            kept = self._not_given_out(slots, end_us)
+            if len(kept) == 0:
+                continue
+            keys, results = self._state.merged_results(kept)
+            self._given_end_us = max(self._given_end_us, end_us)
+            bounds = [
+                pa.array(np.full(len(results[0]), each)).view(TIME_TYPE)
+                for each in (start_us, end_us)
+            ]
+            columns = [*keys, *bounds, *results]
+            batch = pa.RecordBatch.from_arrays(columns, schema=self._result_schema)
+            self._given_out.note(batch.select(self.config.key_columns))
+            yield from self._pieces(0, batch)
+        self._count_state()
+
+    def _not_given_out(self, slots: Int64Array, end_us: int) -> Int64Array:
+        """Return those of `slots` whose key's window to `end_us` was not given out before."""
+        over_us = end_us + self.config.allowed_lateness_us
+        if self._given_out.restored_max_us < over_us:
+            return slots
+        until = self._given_out.until(self._state.keys(slots), len(slots))
+        return slots[until < over_us]
+
+    def _results(self, slots: Int64Array) -> tuple[pa.RecordBatch, int]:
         """Return the result rows of `slots`, and the end of the last window."""
         keys, starts, results = self._state.results(slots)
-        ends = starts + self.config.window.size_us
+        ends = self.config.window.ends_of(starts)
         bounds = [pa.array(each).view(TIME_TYPE) for each in (starts, ends)]
         columns = [*keys, *bounds, *results]
         return pa.RecordBatch.from_arrays(columns, schema=self._result_schema), int(ends[-1])

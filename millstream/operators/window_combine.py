@@ -25,12 +25,8 @@ from millstream.operators.operator import (
     OperatorCounters,
     StateSnapshot,
 )
-from millstream.operators.window_aggregate import (
-    TIME_TYPE,
-    WindowAggregateConfig,
-    WindowAssigner,
-    late_batch,
-)
+from millstream.operators.window_aggregate import WindowAggregateConfig
+from millstream.operators.window_assigner import TIME_TYPE, WindowAssigner, late_batch
 from millstream.operators.window_restored import Restored
 from millstream.windows.watermark import WATERMARK_MIN
 
@@ -114,8 +110,8 @@ class WindowCombine:
             return
         found = self._assigner.assign(batch, WATERMARK_MIN, self._closed_until_us, self._given_out)
         starts = found.starts_us
+        self.counters.rows_late += found.late_count + found.partly_late_count
         if found.late_count:
-            self.counters.rows_late += found.late_count
             yield from self._pieces(1, late_batch(batch, self._late_schema, found.late))
             batch = batch.filter(pa.array(~found.late))
             starts = starts[~found.late]

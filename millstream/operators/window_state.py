@@ -90,6 +90,22 @@ class WindowState:
         pairs = zip(self._accumulator_of, self._aggregates, strict=True)
         return keys, np.asarray(starts), [own.result(each, rows) for own, each in pairs]
 
+    def merged_results(self, slots: Int64Array) -> tuple[list[pa.Array], list[pa.Array]]:
+        """Return key columns and result columns of `slots`, those of each key merged."""
+        groups, firsts = self._index.grouped(slots)
+        rows = self._fields[slots]
+        if len(firsts) < len(slots):
+            merged = np.zeros((len(firsts), rows.shape[1]), dtype=np.int64)
+            for each in self._accumulators:
+                each.merge(groups, rows, merged)
+            rows = merged
+        pairs = zip(self._accumulator_of, self._aggregates, strict=True)
+        return self.keys(firsts), [own.result(each, rows) for own, each in pairs]
+
+    def keys(self, slots: Int64Array) -> list[pa.Array]:
+        """Return the key columns of `slots`, without their windows."""
+        return self._index.keys(slots)[:-1]
+
     def remove(self, slots: Int64Array) -> None:
         """Forget `slots`, which were taken out of `windows`."""
         self._index.remove(slots)

@@ -30,7 +30,7 @@ from millstream.plan.stage_text import (
     sink_text,
     source_text,
 )
-from millstream.plan.text import duration_text, expression_text
+from millstream.plan.text import duration_text, expression_text, window_text
 from millstream.runtime.graph import Stage
 
 Counters = Mapping[str, OperatorCounters]
@@ -160,11 +160,9 @@ def _aggregate_text(node: WindowAggregate) -> str:
         for each in node.aggregates
     )
     by = f" by {', '.join(node.columns)}" if node.columns else " over all rows"
-    size = duration_text(node.window.size_us)
-    shift = f" from {duration_text(node.window.offset_us)}" if node.window.offset_us else ""
     allowed = node.allowed_lateness_us
     grace = f", open {duration_text(allowed)} longer" if allowed else ""
-    return f"windows of {size}{shift} on {node.event_time}{by}{grace}: {results}"
+    return f"windows of {window_text(node.window)} on {node.event_time}{by}{grace}: {results}"
 
 
 def _sink_text(node: Sink) -> str:

@@ -29,7 +29,7 @@ from millstream.plan.columns import (
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
 
 if TYPE_CHECKING:
-    from millstream.windows.tumbling import Tumbling
+    from millstream.windows.assignment import TimeWindow
 
 __all__ = [
     "Filter",
@@ -223,7 +223,7 @@ class WindowAggregate(PlanNode):
 
     input: Node
     columns: tuple[str, ...]
-    window: Tumbling
+    window: TimeWindow
     aggregates: tuple[AggregateColumn, ...]
     allowed_lateness_us: int = 0
 

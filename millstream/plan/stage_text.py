@@ -9,9 +9,8 @@ from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.plan.compile import CompiledJob
-from millstream.plan.text import duration_text, expression_text, predicate_text
+from millstream.plan.text import expression_text, predicate_text, window_text
 from millstream.runtime.graph import ExchangeNode, OperatorNode, SinkNode, SourceNode
-from millstream.windows.tumbling import Tumbling
 
 
 def source_text(source: SourceNode, compiled: CompiledJob) -> str:
@@ -47,7 +46,7 @@ def operator_text(operator: OperatorNode, compiled: CompiledJob) -> str:
                 for each in config.aggregates
             )
             time = f"on {config.time_column}"
-            return f"windows of {_window_text(config.window)} {time}{_by_text(config)}: {results}"
+            return f"windows of {window_text(config.window)} {time}{_by_text(config)}: {results}"
         case UnionConfig():
             return f"union of {len(operator.inputs)} streams"
         case config:
@@ -60,7 +59,7 @@ def operator_brief(operator: OperatorNode, compiled: CompiledJob) -> str:
         case TableJoinConfig() as config:
             return f"{config.how}, on {_pairs_text(config)}"
         case WindowAggregateConfig() as config:
-            return f"{_window_text(config.window)}{_by_text(config)}"
+            return f"{window_text(config.window)}{_by_text(config)}"
         case _:
             return operator_text(operator, compiled).removeprefix("fused: ")
 
@@ -103,11 +102,6 @@ def _outputs_text(config: FusedConfig) -> str:
 def _pairs_text(config: TableJoinConfig) -> str:
     pairs = zip(config.stream_keys, config.table_keys, strict=True)
     return ", ".join(one if one == other else f"{one} = {other}" for one, other in pairs)
-
-
-def _window_text(window: Tumbling) -> str:
-    shift = f" from {duration_text(window.offset_us)}" if window.offset_us else ""
-    return f"{duration_text(window.size_us)}{shift}"
 
 
 def _by_text(config: WindowAggregateConfig) -> str:

@@ -19,6 +19,10 @@ from millstream.log.predicate import (
     Unknown,
 )
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
+from millstream.windows.assignment import TimeWindow
+from millstream.windows.calendar import Calendar
+from millstream.windows.hopping import Hopping
+from millstream.windows.tumbling import Tumbling
 
 _INFIX = {
     "add": "+",
@@ -127,6 +131,26 @@ def _constant_text(value: object, type_: pa.DataType) -> str:
         assert isinstance(value, int)
         return duration_text(value * 1_000_000 // per_second)
     return repr(value)
+
+
+def window_text(window: TimeWindow) -> str:
+    """Return how windows cut time.
+
+    Examples
+    --------
+    >>> window_text(Hopping(600_000_000, 60_000_000)), window_text(Calendar("month", 3))
+    ('10m every 1m', '3 months in UTC')
+    """
+    shift = f" from {duration_text(window.offset_us)}" if window.offset_us else ""
+    match window:
+        case Tumbling():
+            return f"{duration_text(window.size_us)}{shift}"
+        case Hopping():
+            size, slide = duration_text(window.size_us), duration_text(window.slide_us)
+            return f"{size} every {slide}{shift}"
+        case Calendar():
+            units = f"{window.count} {window.unit}{'s' if window.count > 1 else ''}"
+            return f"{units} in {window.zone}{shift}"
 
 
 def duration_text(duration_us: int) -> str:

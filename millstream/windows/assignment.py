@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millstream.windows.calendar import Calendar
+from millstream.windows.hopping import Hopping
 from millstream.windows.lateness import late_rows
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MIN
+
+TimeWindow: TypeAlias = Tumbling | Hopping | Calendar
+"""Windows that are cut by time alone, whatever the rows are."""
 
 _COMPILED_ROWS_MIN = 4096
 """From here on a compiled loop is worth its loading; it takes a fifth of NumPy's time."""
@@ -26,16 +32,44 @@ class Assignment:
     Parameters
     ----------
     starts_us
-        Start of each row's window, int64, shape (n,).
+        Start of each row's window, or its place where windows overlap; int64, shape (n,).
     late
         Which rows come when their window is over, bool, shape (n,).
     late_count
         How many.
+    partly_late_count
+        How many rows came too late for some of their windows and in time for others.
     """
 
     starts_us: npt.NDArray[np.int64]
     late: npt.NDArray[np.bool_]
     late_count: int
+    partly_late_count: int = 0
+
+
+def place_rows(
+    window: TimeWindow,
+    times_us: npt.NDArray[np.int64],
+    stamps_us: npt.NDArray[np.int64] | None,
+    allowed_us: int,
+    given_out_us: int,
+    ended_us: int,
+) -> Assignment:
+    """Return the windows of rows, at least one, whatever the kind of window.
+
+    Parameters
+    ----------
+    allowed_us
+        For how long after its end a window takes rows; the rest is as for `assign`.
+    """
+    match window:
+        case Tumbling():
+            span_us = window.size_us + allowed_us
+            return assign(window, times_us, stamps_us, span_us, given_out_us, ended_us)
+        case Hopping():
+            return assign_panes(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
+        case Calendar():
+            return assign_dates(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
 
 
 def assign(
@@ -95,6 +129,60 @@ def assign(
         late,
     )
     return Assignment(starts_us, late, int(late_count))
+
+
+def assign_panes(
+    window: Hopping,
+    times_us: npt.NDArray[np.int64],
+    stamps_us: npt.NDArray[np.int64] | None,
+    allowed_us: int,
+    given_out_us: int,
+    ended_us: int,
+) -> Assignment:
+    """Return the places of rows, at least one; late are those that missed all of their windows.
+
+    Parameters
+    ----------
+    allowed_us
+        For how long after its end a window takes rows; the rest is as for `assign`.
+    """
+    panes = Tumbling(window.pane_us, window.offset_us)
+    span_us = window.pane_us + allowed_us
+    found = assign(panes, times_us, stamps_us, span_us, given_out_us, ended_us)
+    # A row that comes before its pane is over comes before all of its windows are.
+    if not found.late_count:
+        return found
+    behind = np.flatnonzero(found.late)
+    span_us = window.size_us + allowed_us
+    least_us = max(given_out_us, WATERMARK_MIN + span_us)
+    over_us = np.full(len(behind), least_us)
+    if stamps_us is not None:
+        np.maximum(stamps_us[behind], least_us, out=over_us)
+    over_us -= span_us
+    np.maximum(over_us, max(ended_us, WATERMARK_MIN + window.size_us) - window.size_us, out=over_us)
+    panes_us = found.starts_us[behind]
+    places, late = window.places_of(panes_us, over_us)
+    found.starts_us[behind] = places
+    found.late[behind] = late
+    partly_late = int(np.count_nonzero(places != panes_us))
+    return Assignment(found.starts_us, found.late, int(np.count_nonzero(late)), partly_late)
+
+
+def assign_dates(
+    window: Calendar,
+    times_us: npt.NDArray[np.int64],
+    stamps_us: npt.NDArray[np.int64] | None,
+    allowed_us: int,
+    given_out_us: int,
+    ended_us: int,
+) -> Assignment:
+    """Return the calendar's windows of rows; the parameters are those of `place_rows`."""
+    starts_us, ends_us = window.bounds_of(times_us)
+    least_us = max(given_out_us, WATERMARK_MIN + allowed_us)
+    over_us = np.full(1, least_us) if stamps_us is None else np.maximum(stamps_us, least_us)
+    late = ends_us <= over_us - allowed_us
+    late |= ends_us <= ended_us
+    return Assignment(starts_us, late, int(np.count_nonzero(late)))
 
 
 def _new_int64(count: int) -> npt.NDArray[np.int64]:

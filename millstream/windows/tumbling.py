@@ -67,6 +67,23 @@ class Tumbling:
         np.multiply(out, self.size_us, out=out)
         return np.add(out, offset_us, out=out)
 
+    def last_over(self, until_us: int) -> int:
+        """Return the greatest start of a window that ends by `until_us`."""
+        return self.start_of(until_us) - self.size_us
+
+    def first_open(self, until_us: int) -> int:
+        """Return the least start of a window that ends after `until_us`."""
+        return self.start_of(until_us)
+
+    def ends_of(self, starts_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the ends of the windows that start at `starts_us`."""
+        return starts_us + self.size_us
+
+    @property
+    def text(self) -> str:
+        """What the windows are, as state says it."""
+        return f"{self.size_us} µs, from {self.offset_us % self.size_us} µs"
+
     def describe(self) -> str:
         """Return the window as `explain()` shows it."""
         offset = f", offset {timedelta(microseconds=self.offset_us)}" if self.offset_us else ""

@@ -1,8 +1,15 @@
-"""What every kind of window tells the operator that fills it."""
+"""What every kind of window tells the operator that fills it.
+
+Rows are kept by key and **place**: where windows do not overlap, that is the window's start; where
+they do, what all windows have in common that hold the row.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Window(Protocol):
@@ -10,16 +17,24 @@ class Window(Protocol):
 
     @property
     def size_us(self) -> int:
-        """How long a window is."""
+        """How long a window is at the most."""
         ...
 
     @property
-    def offset_us(self) -> int:
-        """Start of some window, as an offset from 1970-01-01 UTC."""
+    def text(self) -> str:
+        """What the windows are, as state says it: where it changes, the state does not fit."""
         ...
 
-    def start_of(self, time_us: int) -> int:
-        """Return the start of the window that holds `time_us`."""
+    def last_over(self, until_us: int) -> int:
+        """Return the greatest start of a window that ends by `until_us`."""
+        ...
+
+    def first_open(self, until_us: int) -> int:
+        """Return the least start of a window that ends after `until_us`."""
+        ...
+
+    def ends_of(self, starts_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the ends of the windows that start at `starts_us`."""
         ...
 
     def describe(self) -> str:

@@ -36,6 +36,9 @@ from tests.operators.window_model import (
 
 KEYS: list[tuple[str, ...]] = [(), ("text",), ("number",), ("text", "number"), ("f64",), ("flag",)]
 SIZES = st.sampled_from([1, 7, 10, 60])
+SIZES_SLIDES = st.sampled_from(
+    [(1, None), (7, None), (10, None), (60, None), (6, 4), (10, 5), (60, 20), (60, 45), (9, 9)]
+)
 
 
 class Workers:
@@ -114,7 +117,7 @@ steps = st.lists(
 @settings(max_examples=120)
 @given(
     keys=st.sampled_from(KEYS),
-    size=SIZES,
+    size_slide=SIZES_SLIDES,
     offset=st.integers(-30, 30),
     allowed=st.sampled_from([0, 0, 5, 30]),
     parallelism=st.integers(1, 3),
@@ -123,14 +126,15 @@ steps = st.lists(
 )
 def test_results_are_those_of_the_model_whatever_interrupts(
     keys: tuple[str, ...],
-    size: int,
+    size_slide: tuple[int, int | None],
     offset: int,
     allowed: int,
     parallelism: int,
     steps: list[tuple[str, Any]],
     cuts: list[int],
 ) -> None:
-    config = config_of(keys, size, offset, allowed)
+    size, slide = size_slide
+    config = config_of(keys, size, offset, allowed, slide)
     workers, model = Workers(config, parallelism), WindowModel(config)
     sources: list[Row] = []
     for action, argument in [*steps, ("end", None)]:
@@ -171,14 +175,15 @@ def test_results_are_those_of_the_model_whatever_interrupts(
 @settings(max_examples=60)
 @given(
     keys=st.sampled_from(KEYS),
+    slide=st.sampled_from([None, 5, 10]),
     allowed=st.sampled_from([0, 5]),
     steps=steps.filter(lambda steps: any(action == "restart" for action, _ in steps)),
 )
 def test_no_window_is_given_out_twice_though_the_watermark_falls_behind(
-    keys: tuple[str, ...], allowed: int, steps: list[tuple[str, Any]]
+    keys: tuple[str, ...], slide: int | None, allowed: int, steps: list[tuple[str, Any]]
 ) -> None:
     # After a restart an idle partition may hold the watermark back for a while.
-    workers = Workers(config_of(keys, 10, 0, allowed), 2)
+    workers = Workers(config_of(keys, 10, 0, allowed, slide), 2)
     given_out: list[Row] = []
     watermark_us = WATERMARK_MIN
     for action, argument in [*steps, ("end", None)]:

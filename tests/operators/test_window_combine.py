@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from millstream.errors import JobError
 from millstream.operators.aggregate import Aggregate, AggregateFunction
 from millstream.operators.operator import Operator
-from millstream.operators.window_aggregate import TIME_TYPE, WindowAggregateConfig
+from millstream.operators.window_aggregate import WindowAggregateConfig
+from millstream.operators.window_assigner import TIME_TYPE
 from millstream.operators.window_combine import WindowCombineConfig
 from millstream.windows.tumbling import Tumbling
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.window_aggregate import WindowAggregateConfig
+from millstream.windows.assignment import TimeWindow
+from millstream.windows.hopping import Hopping
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MIN
 from tests.operators.kit import TIME
@@ -60,9 +62,20 @@ AGGREGATES = (
 
 
 def config_of(
-    keys: tuple[str, ...], size: int, offset: int = 0, allowed: int = 0
+    keys: tuple[str, ...], size: int, offset: int = 0, allowed: int = 0, slide: int | None = None
 ) -> WindowAggregateConfig:
-    return WindowAggregateConfig(SCHEMA, keys, "time", Tumbling(size, offset), AGGREGATES, allowed)
+    window = Tumbling(size, offset) if slide is None else Hopping(size, slide, offset)
+    return WindowAggregateConfig(SCHEMA, keys, "time", window, AGGREGATES, allowed)
+
+
+def starts_of(window: TimeWindow, time_us: int) -> list[int]:
+    """The starts of all windows that hold a time."""
+    if isinstance(window, Tumbling):
+        return [time_us - (time_us - window.offset_us) % window.size_us]
+    assert isinstance(window, Hopping)
+    last = time_us - (time_us - window.offset_us) % window.slide_us
+    starts = range(last, last - window.size_us, -window.slide_us)
+    return [start for start in starts if time_us < start + window.size_us]
 
 
 def rows_of(seed: int, count: int, times: range, stamped: bool = True) -> list[Row]:
@@ -98,20 +111,24 @@ class WindowModel:
         self.watermark_us = WATERMARK_MIN
         self.closed_us = WATERMARK_MIN
         self.given_us = WATERMARK_MIN
+        self.missed = 0
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
         """Take rows in; return the late ones."""
         late = []
         for row in rows:
-            window = self.config.window
-            start = row["time"] - (row["time"] - window.offset_us) % window.size_us
-            over_us = start + window.size_us + self.config.allowed_lateness_us
-            is_late = start + window.size_us <= self.closed_us
+            window, allowed_us = self.config.window, self.config.allowed_lateness_us
             stamp_us = WATERMARK_MIN if row["_stamp"] is None else row["_stamp"]
-            is_late |= over_us <= max(stamp_us, self.watermark_us)
-            if is_late:
+            open_ = [
+                start
+                for start in starts_of(window, row["time"])
+                if start + window.size_us > self.closed_us
+                and start + window.size_us + allowed_us > max(stamp_us, self.watermark_us)
+            ]
+            self.missed += len(open_) < len(starts_of(window, row["time"]))
+            if not open_:
                 late.append(row)
-            else:
+            for start in open_:
                 key = (start, *(row[name] for name in self.config.key_columns))
                 self.windows.setdefault(key, []).append(row)
         return late

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import millstream as ms
 from millstream import col, lit
 from millstream.log import Log
+from millstream.windows.assignment import TimeWindow
 
 Row = dict[str, Any]
 Shape = Literal["one", "both", "branched"]
@@ -31,11 +32,19 @@ class Stamped(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """Tumbling windows by key, in seconds; without keys there is one group."""
+    """Windows by key, in seconds; without keys there is one group, without a slide they tumble."""
 
     keys: tuple[str, ...]
     size_s: int
     allowed_s: int = 0
+    slide_s: int | None = None
+
+    def starts_s(self, time_s: int) -> list[int]:
+        """The starts of the windows that hold a time."""
+        slide_s = self.slide_s or self.size_s
+        last_s = time_s // slide_s * slide_s
+        starts = range(last_s, last_s - self.size_s, -slide_s)
+        return [each for each in starts if time_s < each + self.size_s]
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,10 @@ def sinks(job: Job, log: Log) -> list[ms.Sink]:
 
 def _windowed(rows: ms.Stream, window: Window) -> ms.WindowedStream:
     keyed = rows.key_by(*window.keys) if window.keys else rows
-    return keyed.window(ms.tumbling(f"{window.size_s}s"), allowed_lateness=f"{window.allowed_s}s")
+    kind: TimeWindow = ms.tumbling(f"{window.size_s}s")
+    if window.slide_s is not None:
+        kind = ms.hopping(f"{window.size_s}s", f"{window.slide_s}s")
+    return keyed.window(kind, allowed_lateness=f"{window.allowed_s}s")
 
 
 @dataclass
@@ -193,14 +205,16 @@ class Model:
         late = []
         flushed_s = self._flushed_s.get(name)
         for each in rows:
-            start_s = each.row[time] // window.size_s * window.size_s
-            end_s = start_s + window.size_s
-            too_late = each.stamp_s is not None and end_s + window.allowed_s <= each.stamp_s
-            if too_late or (flushed_s is not None and end_s <= flushed_s):
+            open_ = [
+                start_s
+                for start_s in window.starts_s(each.row[time])
+                if not _is_over(start_s + window.size_s, window, each.stamp_s, flushed_s)
+            ]
+            if not open_:
                 late.append(each)
-                continue
             key = tuple(each.row[column] for column in window.keys)
-            groups.setdefault((*key, start_s), []).append(each.row)
+            for start_s in open_:
+                groups.setdefault((*key, start_s), []).append(each.row)
         results = []
         for group, members in groups.items():
             start_s = group[-1]
@@ -223,6 +237,12 @@ class Model:
     @staticmethod
     def _named(row: Row, names: Mapping[str, str]) -> Row:
         return {**row, "name": names.get(row["key"])}
+
+
+def _is_over(end_s: int, window: Window, stamp_s: int | None, flushed_s: int | None) -> bool:
+    """Whether a window is over for a row with this stamp, or was given out by an earlier run."""
+    too_late = stamp_s is not None and end_s + window.allowed_s <= stamp_s
+    return too_late or (flushed_s is not None and end_s <= flushed_s)
 
 
 def _is_above(value: int | None, least: int) -> bool:
