@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from millstream import errors
-    from millstream.dsl.conditions import coalesce, when
+    from millstream.dsl.conditions import coalesce, concat_str, greatest, hash, least, struct, when  # noqa: A004  # used as ms.hash
     from millstream.dsl.expressions import Expression, col, lit
     from millstream.dsl.functions import Aggregate, count, max, mean, min, sum  # noqa: A004  # SQL's words
     from millstream.dsl.job import run, submit
@@ -38,6 +38,11 @@ __all__ = [
     "lit",
     "when",
     "coalesce",
+    "least",
+    "greatest",
+    "hash",
+    "struct",
+    "concat_str",
     "count",
     "sum",
     "mean",
@@ -70,6 +75,11 @@ _MODULES = {
     "lit": "millstream.dsl.expressions",
     "when": "millstream.dsl.conditions",
     "coalesce": "millstream.dsl.conditions",
+    "least": "millstream.dsl.conditions",
+    "greatest": "millstream.dsl.conditions",
+    "hash": "millstream.dsl.conditions",
+    "struct": "millstream.dsl.conditions",
+    "concat_str": "millstream.dsl.conditions",
     "count": "millstream.dsl.functions",
     "sum": "millstream.dsl.functions",
     "mean": "millstream.dsl.functions",

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
     "Sink", "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col",
+    "concat_str", "greatest", "hash", "least", "struct",
     "count", "errors", "lit", "max", "mean", "min", "run", "stream", "submit", "sum", "table",
     "tumbling", "when",
 }  # fmt: skip

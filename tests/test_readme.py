@@ -48,7 +48,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "\tmillstream demo" in (ROOT / "Makefile").read_text().replace("$(BIN)/", "")
     assert shell("millstream demo --no-ray", directory).returncode == 0
     (name,) = re.findall(r"Save this as `(\w+\.py)`", README)
-    (job,) = blocks("python")
+    job = blocks("python")[0]
     (directory / name).write_text(job)
     return directory
 
@@ -98,6 +98,13 @@ def test_others_read_a_segment(directory: Path) -> None:
     assert counted == (by_polars.height,) == (len(by_pyarrow.to_pandas()),)
     (end, *_) = Log(directory / "demo-data").topic("flights").stable_ends()
     assert by_polars.height == end
+
+
+def test_the_expressions_are_computed_as_they_are_shown(directory: Path) -> None:
+    program = f"{blocks('python')[1]}\nprint(named.collect().num_rows)"
+    (directory / "expressions.py").write_text(program)
+    done = shell("MILLSTREAM_LOG=demo-data python expressions.py", directory)
+    assert (done.returncode, done.stdout) == (0, "336776\n"), done.stderr
 
 
 def test_every_command_and_option_of_the_table_exists(directory: Path) -> None:

@@ -12,14 +12,23 @@ What each function accepts is in `signatures.py`; this module walks the tree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.types as pat
 
 from millstream.dsl import literals, promotion
 from millstream.dsl.expressions import Expression, option, render
-from millstream.errors import ExpressionTypeError, PlanError, UnknownColumnError, nearest
+from millstream.errors import (
+    ExpressionTypeError,
+    OptionError,
+    PlanError,
+    UnknownColumnError,
+    nearest,
+)
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
+from millstream.operators.functions.casts import cast as cast_array
+from millstream.windows.duration import parse_duration_us
 
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
@@ -183,6 +192,29 @@ def shown(expression: Expression, bound: TypedExpression) -> str:
     return f"{render(expression)} ({bound.type})"
 
 
+def failure(expression: Expression, what: str, remedy: str) -> ExpressionTypeError:
+    """Return the error of an expression that does not fit, at its line."""
+    message = f"{expression.location}: {what}; {remedy}"
+    return ExpressionTypeError(message)
+
+
+def duration_us(value: object, expression: Expression) -> int:
+    """Return a duration written as text or as a timedelta, in microseconds.
+
+    Raises
+    ------
+    ExpressionTypeError
+        When it is neither; names the line of `expression`.
+    """
+    if isinstance(value, timedelta):
+        return value // timedelta(microseconds=1)
+    try:
+        return parse_duration_us(value)  # type: ignore[arg-type]  # checked by the parser
+    except (OptionError, TypeError, AttributeError) as error:
+        what = f"{render(expression)}: {value!r} is no duration"
+        raise failure(expression, what, 'write e.g. "90s", "1h" or a timedelta') from error
+
+
 def _compared(expression: Expression, type_: pa.DataType) -> str:
     operand = render(expression)
     if promotion.is_number(type_):
@@ -216,18 +248,21 @@ def _literal(expression: Expression) -> Constant:
 
 def _cast(expression: Expression, scope: Scope) -> TypedExpression:
     inner = scope.bind(expression.arguments[0])
-    target = _named_type(option(expression, "to"), expression.location)
+    options = dict(expression.options)
+    target, strict = named_type(options["to"], expression.location), options.get("strict", True)
     try:
-        if isinstance(inner, Constant):
+        if isinstance(inner, Constant) and strict:
             return literals.folded(inner, target)
-        pa.array([], inner.type).cast(target)
+        cast_array(pa.array([], inner.type), target)
     except pa.ArrowException as error:
         message = (
             f"{expression.location}: cannot cast {shown(expression.arguments[0], inner)} "
             f"to {target}; {error}"
         )
         raise ExpressionTypeError(message) from error
-    return coerce(inner, target)
+    if strict:
+        return coerce(inner, target)
+    return Call("cast", (inner,), target, (("strict", False),))
 
 
 _TYPE_NAMES: dict[object, pa.DataType] = {
@@ -248,7 +283,14 @@ _TYPE_NAMES: dict[object, pa.DataType] = {
 }
 
 
-def _named_type(named: object, location: str) -> pa.DataType:
+def named_type(named: object, location: str) -> pa.DataType:
+    """Return the type that a name, a Python type or a `pyarrow.DataType` means.
+
+    Raises
+    ------
+    ExpressionTypeError
+        When there is none; lists the nearest names.
+    """
     if isinstance(named, pa.DataType):
         return named
     if named in _TYPE_NAMES:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millstream.dsl.expressions import Expression, to_expression
+from millstream.dsl.expressions import Expression, col, to_expression
 from millstream.dsl.location import user_location
+from millstream.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,62 @@ def coalesce(first: object, *others: object) -> Expression:
     col("arrived").coalesce(col("scheduled"))
     """
     return to_expression(first, user_location()).call("coalesce", *others)
+
+
+def least(first: object, *others: object) -> Expression:
+    """Return the least of several values, nulls left out.
+
+    Examples
+    --------
+    >>> from millstream.dsl.expressions import col
+    >>> least(col("a"), col("b"), 0)
+    col("a").least(col("b"), 0)
+    """
+    return to_expression(first, user_location()).call("least", *others)
+
+
+def greatest(first: object, *others: object) -> Expression:
+    """Return the greatest of several values, nulls left out.
+
+    Examples
+    --------
+    >>> from millstream.dsl.expressions import col
+    >>> greatest(col("a"), col("b"), 0)
+    col("a").greatest(col("b"), 0)
+    """
+    return to_expression(first, user_location()).call("greatest", *others)
+
+
+def hash(*values: object) -> Expression:  # noqa: A001  # used as ms.hash
+    """Return the hash of several values together, as that of a key of several columns, uint64.
+
+    Text names a column. It is the same everywhere, for ever (`log/FORMAT.md`, "Key hash").
+    """
+    location = user_location()
+    columns = [col(each) if isinstance(each, str) else each for each in values]
+    if not columns:
+        message = f'{location}: hash needs a value, e.g. ms.hash("carrier", "flight")'
+        raise PlanError(message)
+    return to_expression(columns[0], location).call("hash", *columns[1:])
+
+
+def struct(**fields: object) -> Expression:
+    """Return a struct of values by name: `ms.struct(x=col("lon"), y=col("lat"))`."""
+    location = user_location()
+    if not fields:
+        message = f'{location}: struct needs a field, e.g. ms.struct(x=col("lon"))'
+        raise PlanError(message)
+    arguments = tuple(to_expression(each, location) for each in fields.values())
+    return Expression("struct.of", arguments, tuple((name, True) for name in fields), location)
+
+
+def concat_str(first: object, *others: object, separator: str = "") -> Expression:
+    """Return texts one after another, with `separator` between; null where one is null.
+
+    Text names a column; `lit("…")` is a constant.
+    """
+    columns = [col(each) if isinstance(each, str) else each for each in (first, *others)]
+    joined = to_expression(columns[0], user_location())
+    for each in columns[1:]:
+        joined = joined.call("add", to_expression(separator, user_location())).call("add", each)
+    return joined

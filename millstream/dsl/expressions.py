@@ -6,6 +6,7 @@ An expression is a tree of `Expression`s, each of which knows the user's line th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -15,7 +16,9 @@ from typing import Literal, TypeAlias
 import pyarrow as pa
 
 from millstream.dsl.location import user_location
-from millstream.dsl.methods import StringMethods, TimeMethods
+from millstream.dsl.nested_methods import ListMethods, MapMethods, StructMethods
+from millstream.dsl.text_methods import StringMethods
+from millstream.dsl.time_methods import TimeMethods
 from millstream.errors import ExpressionTypeError
 
 TypeName: TypeAlias = str | type | pa.DataType
@@ -52,6 +55,11 @@ class Expression:
     or, not (Python's own `and`, `or`, `not` cannot be overloaded; put comparisons in
     parentheses: `(col("a") > 1) & (col("b") < 2)`). Nulls follow SQL: arithmetic and
     comparison with null is null, and `&`, `|` are three-valued.
+
+    Integers are computed in 64 bits and wrap where they overflow; `//` and `%` by zero are null;
+    `/` gives floats, by zero infinite or NaN. Decimals are exact by SQL's rules of precision
+    (`dsl/decimal_types.py`); one that overflows its type fails its row, and division by zero is
+    null.
 
     Parameters
     ----------
@@ -179,16 +187,21 @@ class Expression:
         """Return the same expression under the column name `name`."""
         return self.call("alias", name=name)
 
-    def cast(self, to: TypeName) -> Expression:
-        """Return the value as another type; a value that does not fit fails the job.
+    def cast(self, to: TypeName, *, strict: bool = True) -> Expression:
+        """Return the value as another type; a value that does not fit fails its row.
+
+        A fraction is cut off where the type has none; a decimal's places are rounded; a time in a
+        finer unit is floored; a text without a zone is a moment in UTC.
 
         Parameters
         ----------
         to
             A name (`"int64"`, `"float"`, `"string"`, `"timestamp"`, `"date"`, …), a Python
             type (`int`, `float`, `str`, `bool`) or a `pyarrow.DataType`.
+        strict
+            `False`: null for a value that does not fit.
         """
-        return self.call("cast", to=to)
+        return self.call("cast", to=to) if strict else self.call("cast", to=to, strict=False)
 
     def abs(self) -> Expression:
         """Return the absolute value."""
@@ -220,6 +233,100 @@ class Expression:
         above = self.call("greater_equal" if closed in {"both", "left"} else "greater", lower)
         below = self.call("less_equal" if closed in {"both", "right"} else "less", upper)
         return above.call("and", below)
+
+    def is_between(
+        self,
+        lower_bound: object,
+        upper_bound: object,
+        closed: Literal["both", "left", "right", "neither"] = "both",
+    ) -> Expression:
+        """Return whether the value lies between two bounds; the same as `between`."""
+        return self.between(lower_bound, upper_bound, closed)
+
+    def is_nan(self) -> Expression:
+        """Return whether a number is NaN; null for null."""
+        return self.call("is_nan")
+
+    def is_not_nan(self) -> Expression:
+        """Return whether a number is not NaN; null for null."""
+        return self.call("is_nan").call("not")
+
+    def is_finite(self) -> Expression:
+        """Return whether a number is neither infinite nor NaN; null for null."""
+        return self.call("is_finite")
+
+    def fill_nan(self, value: object) -> Expression:
+        """Return the number, or `value` where it is NaN."""
+        arguments = (self.call("is_nan"), to_expression(value, user_location()), self)
+        return Expression("case", arguments, (), user_location())
+
+    def floor(self) -> Expression:
+        """Return the greatest whole number that is not greater, in its own type."""
+        return self.call("floor")
+
+    def ceil(self) -> Expression:
+        """Return the least whole number that is not less, in its own type."""
+        return self.call("ceil")
+
+    def round(self, decimals: int = 0) -> Expression:
+        """Return the number rounded to so many places, half away from zero."""
+        return self.call("round", places=decimals)
+
+    def sqrt(self) -> Expression:
+        """Return the square root, float64; NaN of a negative number."""
+        return self.call("sqrt")
+
+    def exp(self) -> Expression:
+        """Return e to the power of the number, float64."""
+        return self.call("exp")
+
+    def log(self, base: float | None = None) -> Expression:
+        """Return the logarithm, by default the natural one, float64."""
+        logarithm = self.call("log")
+        return logarithm if base is None else logarithm.call("divide", math.log(base))
+
+    def pow(self, exponent: object) -> Expression:
+        """Return the number to a power, float64."""
+        return self.call("power", exponent)
+
+    def __pow__(self, exponent: object) -> Expression:
+        return self.pow(exponent)
+
+    def sign(self) -> Expression:
+        """Return -1, 0 or 1, in the number's own type."""
+        return self.call("sign")
+
+    def clip(self, lower_bound: object = None, upper_bound: object = None) -> Expression:
+        """Return the value, or the bound that it is beyond; null stays null."""
+        location = user_location()
+        branches: tuple[Expression, ...] = ()
+        if lower_bound is not None:
+            branches += (self.call("less", lower_bound), to_expression(lower_bound, location))
+        if upper_bound is not None:
+            branches += (self.call("greater", upper_bound), to_expression(upper_bound, location))
+        return Expression("case", (*branches, self), (), location) if branches else self
+
+    def hash(self) -> Expression:
+        """Return the hash by which keys are told apart, uint64: the same everywhere, for ever.
+
+        It is of the logical value (`log/FORMAT.md`, "Key hash"): int32 5 and int64 5 have one.
+        """
+        return self.call("hash")
+
+    @property
+    def list(self) -> ListMethods:
+        """What can be done with lists, e.g. `col("tags").list.len()`."""
+        return ListMethods(self)
+
+    @property
+    def struct(self) -> StructMethods:
+        """What can be done with structs: `col("user").struct.field("name")`."""
+        return StructMethods(self)
+
+    @property
+    def map(self) -> MapMethods:
+        """What can be done with maps: `col("headers").map.get("id")`."""
+        return MapMethods(self)
 
     @property
     def str(self) -> StringMethods:
@@ -280,7 +387,9 @@ def render(expression: Expression) -> str:
         text = ".".join(f"when({when!r}).then({then!r})" for when, then in pairs)
         return f"{text}.otherwise({arguments[-1]!r})"
     shown = [repr(each) for each in arguments[1:]]
-    for _, value in expression.options:
+    for name, value in expression.options:
+        if value is False and name != "strict":
+            continue  # a switch that is off
         shown.append(f'"{value}"' if isinstance(value, str | pa.DataType) else repr(value))
     return f"{_operand(arguments[0])}.{function}({', '.join(shown)})"
 

@@ -11,6 +11,7 @@ import pyarrow.types as pat
 from millstream.dsl import promotion
 from millstream.errors import OptionError
 from millstream.operators.expression import Constant
+from millstream.operators.functions.casts import cast
 from millstream.windows.duration import parse_duration_us
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -71,6 +72,8 @@ def meeting_type(value: object, type_: pa.DataType) -> pa.DataType | None:
             return type_ if pat.is_boolean(type_) else None
         case int() if pat.is_integer(type_):
             return _integer_meeting(value, type_)
+        case int() if pat.is_decimal(type_):
+            return promotion.common_type(pa.scalar(Decimal(value)).type, type_)
         case int() | float() if pat.is_floating(type_):
             return type_
         case str() if promotion.is_temporal(type_):
@@ -170,7 +173,7 @@ def folded(value: Constant, type_: pa.DataType) -> Constant:
     pyarrow.ArrowException
         When the value does not fit.
     """
-    scalar = pa.scalar(value.value, value.type).cast(type_)
+    scalar = cast(pa.array([value.value], value.type), type_)[0]
     if scalar.as_py() is None:
         return Constant(None, type_)
     held = scalar.value if promotion.is_temporal(type_) else scalar.as_py()

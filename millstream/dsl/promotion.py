@@ -12,8 +12,12 @@ _UNITS = ("s", "ms", "us", "ns")
 
 
 def plain(type_: pa.DataType) -> pa.DataType:
-    """Return the type of the values that a dictionary-encoded column stands for."""
-    return plain(type_.value_type) if pat.is_dictionary(type_) else type_
+    """Return the type of the values that a dictionary stands for, or a view shows."""
+    if pat.is_dictionary(type_):
+        return plain(type_.value_type)
+    if pat.is_string_view(type_):
+        return pa.string()
+    return pa.binary() if pat.is_binary_view(type_) else type_
 
 
 def is_number(type_: pa.DataType) -> bool:
@@ -37,7 +41,7 @@ def is_bytes(type_: pa.DataType) -> bool:
 
 
 def is_temporal(type_: pa.DataType) -> bool:
-    """Return whether the type is a point in time or a duration."""
+    """Return whether the type is a point in time or a duration; not a time of day."""
     return bool(pat.is_timestamp(type_) or pat.is_date(type_) or pat.is_duration(type_))
 
 
@@ -80,6 +84,20 @@ def arithmetic_type(type_: pa.DataType) -> pa.DataType:
     return pa.float32() if pat.is_float16(type_) else type_
 
 
+def integer_digits(type_: pa.DataType) -> int:
+    """Return how many digits an integer of `type_` may have; 0 for other types.
+
+    Examples
+    --------
+    >>> integer_digits(pa.int8()), integer_digits(pa.uint64())
+    (3, 20)
+    """
+    if not pat.is_integer(type_):
+        return 0
+    bits = type_.bit_width - (1 if pat.is_signed_integer(type_) else 0)
+    return len(str(2**bits - 1))
+
+
 def finer_unit(left: str, right: str) -> str:
     """Return the finer of two units of time.
 
@@ -112,7 +130,9 @@ def _common_decimal(left: pa.DataType, right: pa.DataType) -> pa.DataType:
         return pa.float64()
     whole = scale = 0
     for each in (left, right):
-        digits, places = (each.precision, each.scale) if pat.is_decimal(each) else (20, 0)
+        digits, places = integer_digits(each), 0
+        if pat.is_decimal(each):
+            digits, places = each.precision, each.scale
         whole, scale = max(whole, digits - places), max(scale, places)
     if whole + scale <= 38:
         return pa.decimal128(whole + scale, scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.types as pat
@@ -15,12 +15,15 @@ from millstream.dsl.binding import (
     bind_boolean,
     bind_together,
     coerce,
+    failure,
     shown,
 )
-from millstream.dsl.expressions import Expression, option, render
-from millstream.errors import ExpressionTypeError, OptionError
+from millstream.dsl.expressions import Expression, option
+from millstream.dsl.nested_signatures import bind_list, bind_map, bind_struct
+from millstream.dsl.text_signatures import bind_text
+from millstream.dsl.time_signatures import bind_time
+from millstream.log.key_hash import is_key_type
 from millstream.operators.expression import Call, Constant, TypedExpression
-from millstream.windows.duration import parse_duration_us
 
 _ARITHMETIC = ("add", "subtract", "multiply", "divide", "floor_divide", "modulo")
 _SYMBOLS = {
@@ -31,7 +34,6 @@ _SYMBOLS = {
     "floor_divide": "divide",
     "modulo": "take the remainder of",
 }
-_TEXT_OPTIONS = ("pattern", "replacement")
 
 
 def bind_call(expression: Expression, scope: Scope) -> TypedExpression:
@@ -47,11 +49,6 @@ def bind_call(expression: Expression, scope: Scope) -> TypedExpression:
     return binder(expression, scope)
 
 
-def _fail(expression: Expression, what: str, remedy: str) -> ExpressionTypeError:
-    message = f"{expression.location}: {what}; {remedy}"
-    return ExpressionTypeError(message)
-
-
 def _operands(expression: Expression, scope: Scope) -> tuple[str, str]:
     left, right = (shown(each, scope.bind(each)) for each in expression.arguments)
     return left, right
@@ -62,7 +59,7 @@ def _comparison(expression: Expression, scope: Scope) -> TypedExpression:
     if arguments is None or pat.is_nested(arguments[0].type):
         left, right = _operands(expression, scope)
         what = f"cannot compare {left} with {right}"
-        raise _fail(expression, what, "cast one of them to the type of the other with .cast(…)")
+        raise failure(expression, what, "cast one of them to the type of the other with .cast(…)")
     if pat.is_null(arguments[0].type):
         return Constant(None, pa.bool_())
     return Call(expression.function, tuple(arguments), pa.bool_())
@@ -74,10 +71,16 @@ def _arithmetic(expression: Expression, scope: Scope) -> TypedExpression:
         from millstream.dsl.time_arithmetic import bind_time_arithmetic
 
         return bind_time_arithmetic(expression, scope)
+    if any(pat.is_decimal(promotion.plain(each)) for each in types):
+        from millstream.dsl.decimal_types import bind_decimal_arithmetic
+
+        exact = bind_decimal_arithmetic(expression, scope)
+        if exact is not None:
+            return exact
     arguments = bind_together(expression.arguments, scope)
     if arguments is not None:
         type_ = arguments[0].type
-        if expression.function == "add" and promotion.is_text(type_):
+        if expression.function == "add" and (promotion.is_text(type_) or promotion.is_bytes(type_)):
             return Call("str.concat", tuple(arguments), type_)
         if promotion.is_number(type_) or pat.is_null(type_):
             divides = expression.function == "divide" or pat.is_null(type_)
@@ -87,16 +90,12 @@ def _arithmetic(expression: Expression, scope: Scope) -> TypedExpression:
             )
     left, right = _operands(expression, scope)
     what = f"cannot {_SYMBOLS[expression.function]} {left} and {right}"
-    raise _fail(expression, what, _arithmetic_remedy(types))
+    raise failure(expression, what, _arithmetic_remedy(types))
 
 
 def _arithmetic_remedy(types: list[pa.DataType]) -> str:
     if any(promotion.is_text(promotion.plain(each)) for each in types):
         return 'cast the text to a number with .cast("float"), or the number with .cast("string")'
-    if any(pat.is_decimal(each) for each in types):
-        return (
-            'decimals are compared and stored exactly but not computed with; .cast("float") first'
-        )
     if any(pat.is_boolean(each) for each in types):
         return 'cast the condition with .cast("int"), or combine conditions with & and |'
     return "cast both to one number type with .cast(…)"
@@ -113,21 +112,24 @@ def _logical(expression: Expression, scope: Scope) -> TypedExpression:
                 f"{symbol} binds tighter than a comparison, so put each one in parentheses: "
                 "(col('a') > 1) & (col('b') < 2)"
             )
-            raise _fail(expression, what, remedy)
+            raise failure(expression, what, remedy)
         arguments.append(bind_boolean(each, scope, symbol))
     return Call(expression.function, tuple(arguments), pa.bool_())
 
 
 def _sign(expression: Expression, scope: Scope) -> TypedExpression:
     argument = scope.bind(expression.arguments[0])
-    if not promotion.is_number(argument.type):
+    type_ = promotion.plain(argument.type)
+    if pat.is_decimal(type_) or pat.is_duration(type_):
+        return Call(expression.function, (coerce(argument, type_),), type_)
+    if not promotion.is_number(type_):
         operand = shown(expression.arguments[0], argument)
         what = f"{expression.function} needs a number; got {operand}"
-        raise _fail(expression, what, 'cast it with .cast("int") or .cast("float")')
-    type_ = promotion.arithmetic_type(argument.type)
+        raise failure(expression, what, 'cast it with .cast("int") or .cast("float")')
+    type_ = promotion.arithmetic_type(type_)
     if type_.equals(pa.uint64()) and expression.function == "negate":
         what = f"cannot negate {shown(expression.arguments[0], argument)}: it has no sign"
-        raise _fail(expression, what, 'cast it with .cast("int64")')
+        raise failure(expression, what, 'cast it with .cast("int64")')
     return Call(expression.function, (coerce(argument, type_),), type_)
 
 
@@ -140,7 +142,7 @@ def _coalesce(expression: Expression, scope: Scope) -> TypedExpression:
     if arguments is None:
         listed = ", ".join(shown(each, scope.bind(each)) for each in expression.arguments)
         what = f"the values have no common type: {listed}"
-        raise _fail(expression, what, "cast them to one type with .cast(…)")
+        raise failure(expression, what, "cast them to one type with .cast(…)")
     return Call("coalesce", tuple(arguments), arguments[0].type)
 
 
@@ -152,7 +154,7 @@ def _case(expression: Expression, scope: Scope) -> TypedExpression:
     if bound is None:
         listed = ", ".join(shown(each, scope.bind(each)) for each in values)
         what = f"the branches have no common type: {listed}"
-        raise _fail(expression, what, "cast them to one type with .cast(…)")
+        raise failure(expression, what, "cast them to one type with .cast(…)")
     arguments: list[TypedExpression] = []
     for condition, value in zip(conditions, bound[:-1], strict=True):
         arguments += [condition, value]
@@ -167,75 +169,14 @@ def _is_in(expression: Expression, scope: Scope) -> TypedExpression:
     for value in values:
         if value is None:
             what = "is_in does not take None, which equals nothing"
-            raise _fail(expression, what, "add | x.is_null() where nulls are meant")
+            raise failure(expression, what, "add | x.is_null() where nulls are meant")
         met = None if isinstance(value, Expression) else literals.meeting_type(value, type_)
         if met is None:
             what = f"{value!r} cannot be among {shown(expression.arguments[0], argument)}"
-            raise _fail(expression, what, "give constants of the column's type, or cast it")
+            raise failure(expression, what, "give constants of the column's type, or cast it")
         type_ = met
     held = tuple(literals.constant(each, type_).value for each in values)
     return Call("is_in", (coerce(argument, type_),), pa.bool_(), (("values", held),))
-
-
-def _text(expression: Expression, scope: Scope) -> TypedExpression:
-    function, operand = expression.function, expression.arguments[0]
-    argument = scope.bind(operand)
-    type_ = promotion.plain(argument.type)
-    if not promotion.is_text(type_):
-        what = f".{function} needs text; got {shown(operand, argument)}"
-        raise _fail(expression, what, 'cast it with .cast("string")')
-    for name, value in expression.options:
-        if name in _TEXT_OPTIONS and not isinstance(value, str):
-            what = f".{function} takes its {name} as a constant text; got {value!r}"
-            raise _fail(expression, what, "give it as a Python str")
-    if function == "str.slice":
-        _check_slice(expression)
-    results = {"str.length": pa.int64()}
-    results |= dict.fromkeys(("str.contains", "str.starts_with", "str.ends_with"), pa.bool_())
-    result = results.get(function, type_)
-    return Call(function, (coerce(argument, type_),), result, expression.options)
-
-
-def _check_slice(expression: Expression) -> None:
-    for name, value in expression.options:
-        missing = name == "length" and value is None
-        if not missing and (type(value) is not int or value < 0):
-            what = f".str.slice takes its {name} as an integer from 0 on; got {value!r}"
-            raise _fail(expression, what, "count characters from the beginning")
-
-
-def _time(expression: Expression, scope: Scope) -> TypedExpression:
-    function, operand = expression.function, expression.arguments[0]
-    argument = scope.bind(operand)
-    is_date = pat.is_date(argument.type)
-    if not (pat.is_timestamp(argument.type) or is_date):
-        what = f".{function} needs a timestamp or a date; got {shown(operand, argument)}"
-        raise _fail(expression, what, 'cast it with .cast("timestamp")')
-    if function != "dt.truncate":
-        return Call(function, (argument,), pa.int64())
-    type_ = pa.timestamp("us") if is_date else argument.type
-    every_us = duration_us(option(expression, "every"), expression)
-    if every_us <= 0:
-        what = f".dt.truncate needs a positive duration; got {option(expression, 'every')!r}"
-        raise _fail(expression, what, 'give one such as "1h"')
-    return Call(function, (coerce(argument, type_),), type_, (("every_us", every_us),))
-
-
-def duration_us(value: object, expression: Expression) -> int:
-    """Return a duration written as text or as a timedelta, in microseconds.
-
-    Raises
-    ------
-    ExpressionTypeError
-        When it is neither; names the line of `expression`.
-    """
-    if isinstance(value, timedelta):
-        return value // timedelta(microseconds=1)
-    try:
-        return parse_duration_us(value)  # type: ignore[arg-type]  # checked by the parser
-    except (OptionError, TypeError, AttributeError) as error:
-        what = f"{render(expression)}: {value!r} is no duration"
-        raise _fail(expression, what, 'write e.g. "90s", "1h" or a timedelta') from error
 
 
 def is_moment(value: object) -> bool:
@@ -245,16 +186,102 @@ def is_moment(value: object) -> bool:
     return isinstance(value, date)
 
 
-_BINDERS: dict[str, Callable[[Expression, pa.Schema], TypedExpression]] = {
+def _float_test(expression: Expression, scope: Scope) -> TypedExpression:
+    argument = _number(expression, scope)
+    if pat.is_floating(argument.type):
+        return Call(expression.function, (argument,), pa.bool_())
+    # Other numbers are always finite; null stays null.
+    own = Call("equal", (argument, argument), pa.bool_())
+    return own if expression.function == "is_finite" else Call("not", (own,), pa.bool_())
+
+
+def _rounded(expression: Expression, scope: Scope) -> TypedExpression:
+    argument = _number(expression, scope)
+    places = dict(expression.options).get("places", 0)
+    if type(places) is not int or places < 0:
+        what = f"round takes a number of places from 0 on; got {places!r}"
+        raise failure(expression, what, "give a Python int")
+    if pat.is_integer(argument.type):
+        return argument
+    return Call(expression.function, (argument,), argument.type, expression.options)
+
+
+def _float_function(expression: Expression, scope: Scope) -> TypedExpression:
+    argument = _number(expression, scope)
+    return Call(expression.function, (coerce(argument, pa.float64()),), pa.float64())
+
+
+def _signum(expression: Expression, scope: Scope) -> TypedExpression:
+    argument = _number(expression, scope)
+    return Call("sign", (argument,), argument.type)
+
+
+def _power(expression: Expression, scope: Scope) -> TypedExpression:
+    arguments = tuple(
+        coerce(_number_of(expression, each, scope), pa.float64()) for each in expression.arguments
+    )
+    return Call("power", arguments, pa.float64())
+
+
+def _number(expression: Expression, scope: Scope) -> TypedExpression:
+    return _number_of(expression, expression.arguments[0], scope)
+
+
+def _number_of(expression: Expression, operand: Expression, scope: Scope) -> TypedExpression:
+    bound = scope.bind(operand)
+    type_ = promotion.plain(bound.type)
+    if pat.is_decimal(type_):
+        return coerce(bound, type_)
+    if not promotion.is_number(type_):
+        what = f"{expression.function} needs a number; got {shown(operand, bound)}"
+        raise failure(expression, what, 'cast it with .cast("int") or .cast("float")')
+    return coerce(bound, promotion.arithmetic_type(type_))
+
+
+def _extreme(expression: Expression, scope: Scope) -> TypedExpression:
+    arguments = bind_together(expression.arguments, scope)
+    if arguments is None or pat.is_nested(arguments[0].type):
+        listed = ", ".join(shown(each, scope.bind(each)) for each in expression.arguments)
+        what = f"the values cannot be compared: {listed}"
+        raise failure(expression, what, "cast them to one type with .cast(…)")
+    return Call(expression.function, tuple(arguments), arguments[0].type)
+
+
+def _hash(expression: Expression, scope: Scope) -> TypedExpression:
+    arguments = tuple(scope.bind(each) for each in expression.arguments)
+    for operand, each in zip(expression.arguments, arguments, strict=True):
+        if not is_key_type(each.type):
+            what = f"{shown(operand, each)} has no hash"
+            raise failure(expression, what, "hash a part of it, or cast it to text")
+    return Call("hash", arguments, pa.uint64())
+
+
+_BINDERS: dict[str, Callable[[Expression, Scope], TypedExpression]] = {
     "and": _logical,
     "or": _logical,
     "not": _logical,
     "negate": _sign,
     "abs": _sign,
     "is_null": _is_null,
+    "is_nan": _float_test,
+    "is_finite": _float_test,
     "coalesce": _coalesce,
+    "least": _extreme,
+    "greatest": _extreme,
     "case": _case,
     "is_in": _is_in,
-    "str": _text,
-    "dt": _time,
+    "floor": _rounded,
+    "ceil": _rounded,
+    "round": _rounded,
+    "sqrt": _float_function,
+    "exp": _float_function,
+    "log": _float_function,
+    "power": _power,
+    "sign": _signum,
+    "hash": _hash,
+    "str": bind_text,
+    "dt": bind_time,
+    "list": bind_list,
+    "struct": bind_struct,
+    "map": bind_map,
 }

@@ -1,6 +1,7 @@
 """Arithmetic with times: moment ± duration, moment − moment, duration ± duration.
 
-Durations may be written as text (`"90m"`) or as a timedelta.
+A duration times a number, or divided by one or by another duration, works too. Durations may be
+written as text (`"90m"`) or as a timedelta.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.types as pat
 
-from millstream.dsl import literals
-from millstream.dsl.binding import Scope, bind_together, coerce, shown
+from millstream.dsl import literals, promotion
+from millstream.dsl.binding import Scope, bind_together, coerce, duration_us, shown
 from millstream.dsl.expressions import Expression, option
-from millstream.dsl.signatures import duration_us, is_moment
+from millstream.dsl.signatures import is_moment
 from millstream.errors import ExpressionTypeError
 from millstream.operators.expression import Call, Constant, TypedExpression
 
@@ -37,12 +38,19 @@ def bind_time_arithmetic(expression: Expression, scope: Scope) -> TypedExpressio
             return _difference(expression, scope)
         case "add" | "subtract", ("duration", "duration"):
             return _duration_sum(expression, scope)
+        case "multiply", ("duration", "number") | ("number", "duration"):
+            return _scaled(expression, scope, by_left=kinds[0] == "number")
+        case "divide" | "floor_divide", ("duration", "number"):
+            return _scaled(expression, scope, by_left=False)
+        case "divide" | "floor_divide" | "modulo", ("duration", "duration"):
+            return _ratio(expression, scope)
         case _:
             pass
     operands = [shown(each, scope.bind(each)) for each in (left, right)]
     message = (
         f"{expression.location}: cannot {expression.function} {operands[0]} and {operands[1]}; "
-        'what works with times: time + "1h", time - "1h", time - time, and sums of durations'
+        'what works with times: time + "1h", time - "1h", time - time, sums of durations, and '
+        "durations times or divided by numbers"
     )
     raise ExpressionTypeError(message)
 
@@ -58,6 +66,8 @@ def _kind(operand: Expression, scope: Scope) -> str:
 
 
 def _kind_of_type(type_: pa.DataType) -> str:
+    if promotion.is_number(type_):
+        return "number"
     if pat.is_timestamp(type_) or pat.is_date(type_):
         return "moment"
     return "duration" if pat.is_duration(type_) else "other"
@@ -103,3 +113,24 @@ def _duration_sum(expression: Expression, scope: Scope) -> TypedExpression:
     counts = tuple(coerce(_duration(each, scope), pa.int64()) for each in expression.arguments)
     total = Call(expression.function, counts, pa.int64())
     return Call("cast", (total,), _DURATION)
+
+
+def _scaled(expression: Expression, scope: Scope, *, by_left: bool) -> TypedExpression:
+    """Return a duration times, or divided by, a number: in whole microseconds, cut off."""
+    number, duration = expression.arguments if by_left else reversed(expression.arguments)
+    count = coerce(_duration(duration, scope), pa.int64())
+    factor = scope.bind(number)
+    whole = pat.is_integer(factor.type) and expression.function != "divide"
+    type_ = pa.int64() if whole else pa.float64()
+    arguments = (coerce(count, type_), coerce(factor, type_))
+    scaled = Call(expression.function, arguments, type_)
+    return coerce(coerce(scaled, pa.int64()), _DURATION)
+
+
+def _ratio(expression: Expression, scope: Scope) -> TypedExpression:
+    """Return how often a duration goes into another one, or what is left."""
+    counts = [coerce(_duration(each, scope), pa.int64()) for each in expression.arguments]
+    type_ = pa.float64() if expression.function == "divide" else pa.int64()
+    arguments = tuple(coerce(each, type_) for each in counts)
+    result = Call(expression.function, arguments, type_)
+    return coerce(result, _DURATION) if expression.function == "modulo" else result

@@ -8,22 +8,30 @@ already have the types that the function wants, since binding inserted the casts
 | `add subtract multiply` | two numbers of one type → that type; integers wrap |
 | `divide` | two float64 → float64; x/0 is ±inf or NaN |
 | `floor_divide modulo` | two numbers of one type → that type, sign as in Python; integer x//0, x%0 → null |
-| `negate abs` | number → its type |
+| the six above | two decimals → a decimal, rounded; what does not fit fails its row; x/0 → null |
+| `negate abs sign` | number, decimal, duration → its type |
+| `floor ceil round` (option `places`) | float, decimal → its type |
+| `sqrt exp log power` | float64 → float64 |
+| `is_nan is_finite` | float → bool |
 | `equal not_equal less less_equal greater greater_equal` | two values of one type → bool |
 | `and or` | two bools → bool, three-valued (Kleene) |
 | `not` | bool → bool |
 | `is_null` | anything → bool, never null |
-| `case` | bool, T, bool, T, …, T (the otherwise) → T; a null condition is false |
-| `coalesce` | T, T, … → T |
-| `cast` | anything → its type; a value that does not fit fails the row's batch |
+| `case` | bool, T, bool, T, …, T (the otherwise) → T; a null condition is false; a branch that may fail is computed only for rows that take it |
+| `coalesce least greatest` | T, T, … → T; nulls are left out |
+| `cast` (option `strict`) | anything → its type; a value that does not fit fails its row, or is null |
 | `is_in` | T (option `values`) → bool |
-| `str.length str.upper str.lower str.strip` | string → int64 / string |
-| `str.contains str.starts_with str.ends_with` | string (option `pattern`, literal) → bool |
-| `str.slice` | string (options `start`, `length`) → string |
-| `str.replace` | string (options `pattern`, `replacement`, literal) → string |
-| `str.concat` | string, string, … → string, null if any is |
-| `dt.year dt.month dt.day dt.hour dt.minute dt.second dt.weekday dt.day_of_year` | timestamp or date → int64; UTC or the type's zone; Monday is 0 |
-| `dt.truncate` | timestamp (option `every_us`) → timestamp; floors also before 1970 |
+| `hash` | keys → uint64, the hash of FORMAT.md |
+| `random` | int64, a place (option `seed`) → float64 in [0, 1) |
+| `str.…` | string → string, bool, int64, a list of strings; options say how |
+| `str.concat` | string, string, … → string, null if any is; bytes likewise |
+| `str.strptime` | string (options `format`, `strict`) → timestamp, date |
+| `str.json` | string (options `steps`, `strict`) → any type |
+| `dt.…` | timestamp or date → int64, bool, text or its own type; in the type's zone; Monday is 0 |
+| `dt.total` | duration (option `unit_ns`) → int64 |
+| `list.…` | list → item, list, int64, bool |
+| `struct.field struct.of` | struct (option `name`) → field; T, U, … → struct |
+| `map.get map.keys map.values map.len` | map → value, list, int64 |
 | `timestamp_add timestamp_subtract` | timestamp, duration → timestamp of the same type |
 | `timestamp_difference` | timestamp, timestamp → duration("us") |
 """

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from millstream.operators.arrow_expression import evaluate
 from millstream.operators.expression import Call, Column, TypedExpression, columns_of
+from millstream.operators.functions.function import taken
 from millstream.operators.fused_kernels import Computation, Inputs, Selection
 from millstream.operators.kernels.fused_source import is_compiled
 from millstream.operators.operator import (
@@ -197,7 +198,7 @@ class Fused(Stateless):
             needed = frozenset[str]().union(*(columns_of(each) for each in rest))
             rows = batch.select([name for name in batch.schema.names if name in needed])
             # A constant has no column to count its rows by.
-            rows = rows.take(pa.array(selected)) if needed else batch.slice(0, len(selected))
+            rows = taken(rows, selected) if needed else batch.slice(0, len(selected))
         columns = [
             arrays[index] if index in arrays else evaluate(each, rows)
             for index, each in enumerate(outputs)

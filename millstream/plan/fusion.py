@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.types as pat
 
 from millstream.operators.expression import (
     Call,
@@ -22,6 +21,7 @@ from millstream.operators.expression import (
     TypedExpression,
     substitute,
 )
+from millstream.operators.failing import may_fail
 from millstream.plan.columns import Outputs, identity_outputs
 from millstream.plan.nodes import Filter, Fused, Node, Project, Sink
 from millstream.plan.text import expression_text
@@ -133,34 +133,6 @@ def _size(expression: TypedExpression, of_columns: dict[str, int]) -> int:
             return 1 + sum(_size(each, of_columns) for each in arguments)
         case _:
             return 1
-
-
-def may_fail(expression: TypedExpression) -> bool:
-    """Return whether a value of some row could fail the computation: a narrowing cast."""
-    if not isinstance(expression, Call):
-        return False
-    if any(may_fail(each) for each in expression.arguments):
-        return True
-    if expression.function != "cast":
-        return False
-    return not _holds_every_value(expression.arguments[0].type, expression.type)
-
-
-def _holds_every_value(source: pa.DataType, target: pa.DataType) -> bool:
-    if pat.is_dictionary(source):
-        return _holds_every_value(source.value_type, target)
-    if source.equals(target) or pat.is_string(target) or pat.is_large_string(target):
-        return True
-    if pat.is_integer(source) and pat.is_integer(target):
-        if pat.is_signed_integer(source) == pat.is_signed_integer(target):
-            return bool(source.bit_width <= target.bit_width)
-        return bool(pat.is_signed_integer(target) and source.bit_width < target.bit_width)
-    if pat.is_floating(target):
-        small = pat.is_integer(source) or pat.is_boolean(source)
-        return small or bool(pat.is_floating(source) and source.bit_width <= target.bit_width)
-    if pat.is_duration(source) or pat.is_duration(target):
-        return bool(pat.is_int64(target) or pat.is_int64(source))
-    return bool(pat.is_boolean(source) and pat.is_integer(target))
 
 
 def _projection_text(outputs: Outputs) -> str:

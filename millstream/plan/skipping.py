@@ -27,6 +27,7 @@ from millstream.log.predicate import (
     Unknown,
 )
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
+from millstream.operators.failing import may_fail
 from millstream.plan.nodes import Fused, Node, Sink, StreamSource
 from millstream.plan.walk import in_order, with_inputs
 
@@ -67,7 +68,7 @@ def filter_to_predicate(filter_: TypedExpression, source: StreamSource) -> Predi
     `None` where that is nothing, or where the filter may fail on a row: a job must not succeed
     or fail by where its rows lie in files.
     """
-    if _may_fail(filter_):
+    if may_fail(filter_) or _has_other_cast(filter_):
         return None
     found = _predicate(filter_, source)
     return None if isinstance(found, Unknown) else found
@@ -149,9 +150,9 @@ def _keeps_order(cast_: Call) -> bool:
     )
 
 
-def _may_fail(expression: TypedExpression) -> bool:
+def _has_other_cast(expression: TypedExpression) -> bool:
     if not isinstance(expression, Call):
         return False
     if expression.function == "cast" and not _keeps_order(expression):
         return True
-    return any(_may_fail(each) for each in expression.arguments)
+    return any(_has_other_cast(each) for each in expression.arguments)

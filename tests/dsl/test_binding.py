@@ -56,7 +56,7 @@ OBJECT: Any = object()
         (col("i64") + None, "i64 + null", pa.int64()),
         (col("i64") == None, "i64 = null", pa.bool_()),  # noqa: E711
         (lit(None) == None, "null", pa.bool_()),  # noqa: E711
-        (col("money") > 1, "(money as decimal128(22, 2)) > Decimal('1')", pa.bool_()),
+        (col("money") > 1, "money > Decimal('1')", pa.bool_()),
         (col("flag") & True, "flag and True", pa.bool_()),
         (~(col("flag") | None), "not (flag or null)", pa.bool_()),
         (col("text").is_null(), "text is null", pa.bool_()),
@@ -109,7 +109,6 @@ def test_what_is_bound(expression: Expression, text: str, type_: pa.DataType) ->
         (col("u64") > -1, 'cannot compare col("u64") (uint64) with -1'),
         (col("list") == col("list"), "cannot compare"),
         (col("text") + 1, "cast the text to a number"),
-        (col("money") * 2, "decimals are compared and stored exactly but not computed with"),
         (col("flag") + 1, 'cast the condition with .cast("int")'),
         (col("u64") + col("i64"), "cast both to one number type"),
         (col("i8") & col("flag"), '& needs conditions (bool); got col("i8") (int8)'),
@@ -125,7 +124,8 @@ def test_what_is_bound(expression: Expression, text: str, type_: pa.DataType) ->
         (col("text").dt.year(), ".dt.year needs a timestamp or a date"),
         (col("i8").str.upper(), ".str.upper needs text"),
         (col("text").str.contains(NUMBER), "takes its pattern as a constant text; got 5"),
-        (col("text").str.slice(-1), "takes its start as an integer from 0 on"),
+        (col("text").str.slice(NULL), "takes its start as an integer"),
+        (col("text").str.slice(0, -1), "takes its length as an integer from 0 on"),
         (col("i8").is_in([None]), "add | x.is_null()"),
         (col("i8").is_in(["x"]), "'x' cannot be among"),
         (coalesce(col("text"), 1), "the values have no common type"),

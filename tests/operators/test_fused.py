@@ -241,10 +241,15 @@ def test_types_without_numbers_pass_a_filter() -> None:
             "price": pa.decimal128(10, 2),
             "kind": pa.dictionary(pa.int8(), pa.string()),
             "raw": pa.binary(3),
+            "view": pa.string_view(),
+            "map": pa.map_(pa.string(), INT),
+            "wide": pa.decimal256(50, 2),
         }
     )
     rows: list[dict[str, object]] = [
-        {"i64": n, "list": [n], "price": None, "kind": "a", "raw": b"abc"} for n in range(4)
+        {"i64": n, "list": [n], "price": None, "kind": "a", "raw": b"abc", "view": "v"}
+        | {"map": [("k", n)], "wide": None}
+        for n in range(4)
     ]
     batch = pa.RecordBatch.from_pylist(rows, schema)
     outputs = tuple((each.name, Column(each.name, each.type)) for each in schema)

@@ -7,8 +7,9 @@ from millstream import col
 from millstream.dsl.binding import bind
 from millstream.dsl.stream import Stream
 from millstream.operators.expression import Call, Column
+from millstream.operators.failing import may_fail
 from millstream.plan import nodes
-from millstream.plan.fusion import FUSED_SIZE_MAX, chains_to_fused, may_fail
+from millstream.plan.fusion import FUSED_SIZE_MAX, chains_to_fused
 from millstream.plan.text import expression_text
 from millstream.plan.walk import in_order
 

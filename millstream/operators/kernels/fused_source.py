@@ -21,6 +21,7 @@ import pyarrow.types as pat
 
 from millstream.operators.arrow_buffers import storage_dtype
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
+from millstream.operators.failing import may_fail
 
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _COMPARISON = {
@@ -58,6 +59,8 @@ def is_compiled(expression: TypedExpression) -> bool:
         return True
     if expression.function not in _FUNCTIONS:
         return False
+    if expression.function == "case" and any(map(may_fail, expression.arguments)):
+        return False  # a branch is for the rows that take it, and a kernel computes all
     types = [each.type for each in expression.arguments]
     if not all(is_compiled_type(each) for each in types):
         return False
