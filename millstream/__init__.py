@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from millstream.dsl.source import stream
     from millstream.dsl.stream import Stream, WindowedStream, WindowResult
     from millstream.dsl.table import Table, table
-    from millstream.dsl.windows import hopping, tumbling
+    from millstream.dsl.windows import hopping, session, tumbling
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
     from millstream.plan.explain import Explanation
@@ -50,6 +50,7 @@ __all__ = [
     "max",
     "tumbling",
     "hopping",
+    "session",
     "Stream",
     "WindowedStream",
     "WindowResult",
@@ -87,6 +88,7 @@ _MODULES = {
     "max": "millstream.dsl.functions",
     "tumbling": "millstream.dsl.windows",
     "hopping": "millstream.dsl.windows",
+    "session": "millstream.dsl.windows",
     "Stream": "millstream.dsl.stream",
     "WindowedStream": "millstream.dsl.stream",
     "WindowResult": "millstream.dsl.stream",

@@ -33,6 +33,7 @@ from millstream.plan.columns import (
     require_column,
 )
 from millstream.windows.assignment import TimeWindow
+from millstream.windows.session import Session
 
 if TYPE_CHECKING:
     from millstream.log import Log
@@ -126,14 +127,14 @@ class Stream:
         return Stream(nodes.KeyBy(source.node, names, location=location), self.log)
 
     def window(
-        self, window: TimeWindow, *, allowed_lateness: str | timedelta = "0s"
+        self, window: TimeWindow | Session, *, allowed_lateness: str | timedelta = "0s"
     ) -> WindowedStream:
         """Cut event time into windows, for `.agg(…)` to compute a row for each key and window.
 
         Parameters
         ----------
         window
-            E.g. `ms.tumbling("1h")`, `ms.hopping("10m", "1m")`.
+            E.g. `ms.tumbling("1h")`, `ms.hopping("10m", "1m")`, `ms.session("30m")`.
         allowed_lateness
             For how long after its end a window stays open for rows behind the watermark.
 
@@ -143,7 +144,7 @@ class Stream:
             When the rows have no event time.
         """
         location = user_location()
-        if not isinstance(window, TimeWindow):
+        if not isinstance(window, TimeWindow | Session):
             message = f'{location}: window takes e.g. ms.tumbling("1h"); got {window!r}'
             raise PlanError(message)
         nodes.require_event_time(self.node, location)
@@ -323,7 +324,7 @@ class WindowedStream:
     """
 
     stream: Stream
-    window: TimeWindow
+    window: TimeWindow | Session
     allowed_lateness_us: int
 
     def agg(self, /, **aggregates: Aggregate) -> WindowResult:

@@ -11,6 +11,7 @@ from millstream.errors import OptionError
 from millstream.windows.calendar import Calendar, CalendarUnit
 from millstream.windows.duration import parse_duration_us
 from millstream.windows.hopping import Hopping
+from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
 
 Weekday: TypeAlias = Literal[
@@ -118,6 +119,32 @@ def hopping(
     except OptionError as error:
         message = f"{location}: {error}"
         raise OptionError(message) from error
+
+
+def session(gap: str | timedelta) -> Session:
+    """Return sessions: rows of a key that follow one another by less than `gap`.
+
+    A session goes from its first row to `gap` after its last. It is given out when the watermark
+    has come to its end. A row that is behind the watermark is late, whatever sessions are open:
+    `lateness` of the stream says how far rows may be out of order, and with
+    `allowed_lateness` a session waits so much longer for rows that are behind.
+
+    Parameters
+    ----------
+    gap
+        E.g. `"30m"`.
+
+    Raises
+    ------
+    OptionError
+        When it cannot be read, or is not positive.
+
+    Examples
+    --------
+    >>> session("30m").gap_us
+    1800000000
+    """
+    return Session(_positive("gap", gap, user_location()))
 
 
 def _positive(name: str, value: str | timedelta, location: str) -> int:

@@ -174,6 +174,10 @@ class KeyIndex:
         """Return the live slots whose keys were inserted, or came again, since the snapshot."""
         return np.flatnonzero(self._flags & kernels.CHANGED)
 
+    def mark_changed(self, slots: Int64Array) -> None:
+        """Note that the state of live `slots` changed though their keys were not inserted."""
+        self._flags[slots] |= kernels.CHANGED
+
     def removed_keys(self) -> list[list[pa.Array]]:
         """Return the keys removed since the last snapshot that it holds, in pieces."""
         return self._removed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from millstream.errors import OptionError
 from millstream.operators.aggregate import Aggregate, AggregateFunction, slot_width
+from millstream.operators.arrow_buffers import values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
     OUTPUT_ROWS_MAX,
@@ -30,11 +32,16 @@ from millstream.operators.window_panes import closing_windows
 from millstream.operators.window_restored import Restored
 from millstream.windows.assignment import Assignment, TimeWindow
 from millstream.windows.hopping import Hopping
+from millstream.windows.session import Session
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
+
+if TYPE_CHECKING:
+    from millstream.operators.window_state import WindowState
 
 __all__ = ["Aggregate", "AggregateFunction", "WindowAggregate", "WindowAggregateConfig"]
 
 WINDOW_START = "window_start"
+WINDOW_END = "window_end"
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -71,7 +78,7 @@ class WindowAggregateConfig:
     input_schema: pa.Schema
     key_columns: tuple[str, ...]
     time_column: str
-    window: TimeWindow
+    window: TimeWindow | Session
     aggregates: tuple[Aggregate, ...]
     allowed_lateness_us: int = 0
     partial: bool = False
@@ -108,7 +115,7 @@ class WindowAggregateConfig:
     def output_schemas(self) -> tuple[pa.Schema, ...]:
         """Results (keys, `window_start`, `window_end`, aggregates), and late rows as they came."""
         fields = [self.input_schema.field(name) for name in self.key_columns]
-        fields += [pa.field(WINDOW_START, TIME_TYPE), pa.field("window_end", TIME_TYPE)]
+        fields += [pa.field(WINDOW_START, TIME_TYPE), pa.field(WINDOW_END, TIME_TYPE)]
         fields += [
             pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
         ]
@@ -121,9 +128,11 @@ class WindowAggregateConfig:
 
     @property
     def partial_schema(self) -> pa.Schema:
-        """Combined rows: keys, `window_start`, and the fields of a slot."""
+        """Combined rows: keys, `window_start` (of sessions also the end), fields of a slot."""
         fields = [self.input_schema.field(name) for name in self.key_columns]
         fields.append(pa.field(WINDOW_START, TIME_TYPE))
+        if isinstance(self.window, Session):
+            fields.append(pa.field(WINDOW_END, TIME_TYPE))
         width = slot_width(self.aggregates)
         fields += [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
         return pa.schema(fields)
@@ -146,11 +155,11 @@ class WindowAggregate:
 
     def __init__(self, config: WindowAggregateConfig) -> None:
         # Imported here, so that a job can be planned and explained without Numba.
-        from millstream.operators.window_state import WindowState
+        from millstream.operators.window_states import new_state
 
         self.config = config
         self.counters = OperatorCounters()
-        self._state = WindowState(config.input_schema, config.key_columns, config.aggregates)
+        self._state = new_state(config)
         # Windows that end by then were flushed at the end of an earlier, bounded run.
         self._closed_until_us = WATERMARK_MIN
         # Stamped rows of a window that this watermark closed come from a partition that was idle.
@@ -196,32 +205,23 @@ class WindowAggregate:
             Where a sum of integers is beyond int64.
         """
         before_us, self._watermark_us = self._watermark_us, max(self._watermark_us, watermark_us)
-        earliest = self._state.windows.earliest_us
-        if earliest is None:
-            return
-        window = self.config.window
-        last_us = window.last_over(watermark_us - self.config.allowed_lateness_us)
-        if isinstance(window, Hopping):
-            yield from self._close_overlapping(before_us, last_us)
-        elif earliest <= last_us:
-            yield from self._close(last_us)
+        yield from self._close(before_us, watermark_us - self.config.allowed_lateness_us)
 
     def output_watermark(self, watermark_us: int) -> int:
-        """Return the least start that a window emitted later can have.
+        """Return the least time that the result of a window emitted later can have.
 
         Results carry `window_start` as their time, which lies before the watermark.
         """
         if watermark_us in {WATERMARK_MIN, WATERMARK_MAX}:
             return watermark_us
-        open_us = self.config.window.first_open(watermark_us - self.config.allowed_lateness_us)
+        over_us, window = watermark_us - self.config.allowed_lateness_us, self.config.window
+        # The time of a session is its end.
+        open_us = over_us if isinstance(window, Session) else window.first_open(over_us)
         return max(open_us, WATERMARK_MIN)
 
     def on_end(self) -> Iterator[Emit]:
         """Emit every open window; rows that come for one in a later run are late."""
-        if isinstance(self.config.window, Hopping):
-            yield from self._close_overlapping(self._watermark_us, None)
-        else:
-            yield from self._close(None)
+        yield from self._close(self._watermark_us, None)
         self._closed_until_us = max(self._closed_until_us, self._given_end_us)
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
@@ -247,50 +247,44 @@ class WindowAggregate:
         """Return each row's window start, and whether it is late."""
         if self.config.partial:
             # Combined rows had their lateness decided before they were combined.
-            starts = np.asarray(batch.column(WINDOW_START).view(pa.int64()))
+            starts = values_of(batch.column(WINDOW_START))
             return Assignment(starts, np.zeros(len(starts), dtype=np.bool_), 0)
         return self._assigner.assign(
             batch, self._watermark_us, self._closed_until_us, self._given_out
         )
 
-    def _close(self, start_max_us: int | None) -> Iterator[Emit]:
-        """Emit and forget the windows that start at or before `start_max_us` (`None`: all).
+    def _close(self, before_us: int, until_us: int | None) -> Iterator[Emit]:
+        """Emit and forget the windows that end by `until_us` (`None`: all), the earliest first.
 
         What a piece holds is forgotten as it is given out, so that the operator may rest
-        between two pieces.
+        between two pieces. What was over at the watermark `before_us` was given out before.
         """
-        slots = self._state.windows.take_until(start_max_us)
+        if isinstance(self.config.window, Hopping):
+            yield from self._close_overlapping(self.config.window, before_us, until_us)
+            return
+        slots = self._state.over(until_us)
         for begin in range(0, len(slots), OUTPUT_ROWS_MAX):
             piece = slots[begin : begin + OUTPUT_ROWS_MAX]
-            batch, end_us = self._results(piece)
-            self._given_end_us = max(self._given_end_us, end_us)
-            self._given_out.note(batch.select(self.config.key_columns))
+            keys, starts, ends, results = self._state.results(piece)
+            batch = self._results(keys, starts, ends, results)
             self._state.remove(piece)
             yield from self._pieces(0, batch)
-        self._count_state()
+        if len(slots):
+            self._count_state()
 
-    def _close_overlapping(self, before_us: int, last_us: int | None) -> Iterator[Emit]:
-        """Emit windows up to the one that starts at `last_us` (`None`: all).
-
-        Those that were over at the watermark `before_us` were given out before.
-        """
-        window = self.config.window
-        assert isinstance(window, Hopping)
+    def _close_overlapping(
+        self, window: Hopping, before_us: int, until_us: int | None
+    ) -> Iterator[Emit]:
+        state = cast("WindowState", self._state)
         after_us = window.last_over(before_us - self.config.allowed_lateness_us)
-        for start_us, slots in closing_windows(self._state, window, after_us, last_us):
-            end_us = start_us + window.size_us
-            kept = self._not_given_out(slots, end_us)
+        last_us = None if until_us is None else window.last_over(until_us)
+        for start_us, slots in closing_windows(state, window, after_us, last_us):
+            kept = self._not_given_out(slots, start_us + window.size_us)
             if len(kept) == 0:
                 continue
-            keys, results = self._state.merged_results(kept)
-            self._given_end_us = max(self._given_end_us, end_us)
-            bounds = [
-                pa.array(np.full(len(results[0]), each)).view(TIME_TYPE)
-                for each in (start_us, end_us)
-            ]
-            columns = [*keys, *bounds, *results]
-            batch = pa.RecordBatch.from_arrays(columns, schema=self._result_schema)
-            self._given_out.note(batch.select(self.config.key_columns))
+            keys, results = state.merged_results(kept)
+            starts = np.full(len(results[0]), start_us)
+            batch = self._results(keys, starts, window.ends_of(starts), results)
             yield from self._pieces(0, batch)
         self._count_state()
 
@@ -302,13 +296,20 @@ class WindowAggregate:
         until = self._given_out.until(self._state.keys(slots), len(slots))
         return slots[until < over_us]
 
-    def _results(self, slots: Int64Array) -> tuple[pa.RecordBatch, int]:
-        """Return the result rows of `slots`, and the end of the last window."""
-        keys, starts, results = self._state.results(slots)
-        ends = self.config.window.ends_of(starts)
+    def _results(
+        self,
+        keys: list[pa.Array],
+        starts: Int64Array,
+        ends: Int64Array,
+        results: list[pa.Array],
+    ) -> pa.RecordBatch:
+        """Return rows of results, and note that they are given out."""
         bounds = [pa.array(each).view(TIME_TYPE) for each in (starts, ends)]
         columns = [*keys, *bounds, *results]
-        return pa.RecordBatch.from_arrays(columns, schema=self._result_schema), int(ends[-1])
+        batch = pa.RecordBatch.from_arrays(columns, schema=self._result_schema)
+        self._given_end_us = max(self._given_end_us, int(ends[-1]))
+        self._given_out.note(batch.select(self.config.key_columns))
+        return batch
 
     def _pieces(self, port: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):

@@ -26,7 +26,7 @@ from millstream.operators.operator import (
     StateSnapshot,
 )
 from millstream.operators.window_aggregate import WindowAggregateConfig
-from millstream.operators.window_assigner import TIME_TYPE, WindowAssigner, late_batch
+from millstream.operators.window_assigner import WindowAssigner, late_batch
 from millstream.operators.window_restored import Restored
 from millstream.windows.watermark import WATERMARK_MIN
 
@@ -83,14 +83,12 @@ class WindowCombine:
 
     def __init__(self, config: WindowCombineConfig) -> None:
         # Imported here, so that a job can be planned and explained without Numba.
-        from millstream.operators.window_state import WindowState
+        from millstream.operators.window_states import new_state
 
         aggregate = config.aggregate
         self.config = config
         self.counters = OperatorCounters()
-        self._state = WindowState(
-            aggregate.input_schema, aggregate.key_columns, aggregate.aggregates
-        )
+        self._state = new_state(aggregate)
         self._assigner = WindowAssigner(aggregate)
         self._schema, self._late_schema = config.output_schemas
         self._closed_until_us = WATERMARK_MIN
@@ -117,7 +115,8 @@ class WindowCombine:
             starts = starts[~found.late]
         if batch.num_rows:
             self._state.fold(batch, starts)
-            yield from self._pieces(0, self._taken())
+            taken = pa.RecordBatch.from_arrays(self._state.take_all(), schema=self._schema)
+            yield from self._pieces(0, taken)
 
     def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
         """Emit nothing: nothing is held back."""
@@ -140,12 +139,6 @@ class WindowCombine:
         before = Restored.of(snapshots, self.config.aggregate.window_text)
         self._closed_until_us = before.closed_until_us
         self._given_out.restore(before.given_out, range(KEY_GROUPS))
-
-    def _taken(self) -> pa.RecordBatch:
-        """Return everything that was folded, and forget it."""
-        keys, starts, fields = self._state.take_all()
-        columns = [*keys, pa.array(starts).view(TIME_TYPE), *fields]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def _pieces(self, port: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):

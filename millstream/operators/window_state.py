@@ -15,6 +15,8 @@ from millstream.operators.kernels.key_index import clear_rows
 from millstream.operators.key_index import KeyIndex, taken_rows
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
+from millstream.operators.window_assigner import TIME_TYPE
+from millstream.windows.assignment import TimeWindow
 
 WINDOW_START_COLUMN = "window_start"
 
@@ -34,11 +36,18 @@ class WindowState:
         Grouping columns.
     aggregates
         What is kept for each key and window.
+    window
+        How time is cut.
     """
 
     def __init__(
-        self, schema: pa.Schema, key_columns: Sequence[str], aggregates: Sequence[Aggregate]
+        self,
+        schema: pa.Schema,
+        key_columns: Sequence[str],
+        aggregates: Sequence[Aggregate],
+        window: TimeWindow,
     ) -> None:
+        self._window = window
         self._key_columns = tuple(key_columns)
         types = [schema.field(name).type for name in key_columns]
         self._index = KeyIndex([*types, pa.int64()])
@@ -75,20 +84,33 @@ class WindowState:
         for each in self._accumulators:
             each.merge(slots, rows, self._fields)
 
-    def take_all(self) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
+    def take_all(self) -> list[pa.Array]:
         """Return keys, window starts and fields of all slots, and forget them."""
         slots = self.windows.take_until(None)
         *keys, starts = self._index.keys(slots)
         fields = [pa.array(each) for each in taken_rows(self._fields, slots)]
         self.remove(slots)
-        return keys, np.asarray(starts), fields
+        return [*keys, starts.view(TIME_TYPE), *fields]
 
-    def results(self, slots: Int64Array) -> tuple[list[pa.Array], Int64Array, list[pa.Array]]:
-        """Return key columns, window starts and result columns of `slots`."""
-        *keys, starts = self._index.keys(slots)
+    def over(self, until_us: int | None) -> Int64Array:
+        """Return the slots of windows that end by `until_us` (`None`: all), the earliest first.
+
+        They are no longer open: the caller gives them out and removes them.
+        """
+        return self.windows.take_until(
+            None if until_us is None else self._window.last_over(until_us)
+        )
+
+    def results(
+        self, slots: Int64Array
+    ) -> tuple[list[pa.Array], Int64Array, Int64Array, list[pa.Array]]:
+        """Return key columns, window starts and ends, and result columns of `slots`."""
+        *keys, start_column = self._index.keys(slots)
+        starts = np.asarray(start_column)
         rows = taken_rows(self._fields, slots).T
         pairs = zip(self._accumulator_of, self._aggregates, strict=True)
-        return keys, np.asarray(starts), [own.result(each, rows) for own, each in pairs]
+        results = [own.result(each, rows) for own, each in pairs]
+        return keys, starts, self._window.ends_of(starts), results
 
     def merged_results(self, slots: Int64Array) -> tuple[list[pa.Array], list[pa.Array]]:
         """Return key columns and result columns of `slots`, those of each key merged."""

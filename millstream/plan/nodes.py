@@ -27,6 +27,7 @@ from millstream.plan.columns import (
     require_column,
 )
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
+from millstream.windows.session import Session
 
 if TYPE_CHECKING:
     from millstream.windows.assignment import TimeWindow
@@ -223,7 +224,7 @@ class WindowAggregate(PlanNode):
 
     input: Node
     columns: tuple[str, ...]
-    window: TimeWindow
+    window: TimeWindow | Session
     aggregates: tuple[AggregateColumn, ...]
     allowed_lateness_us: int = 0
 
@@ -234,7 +235,9 @@ class WindowAggregate(PlanNode):
         results = [pa.field(each.name, each.type) for each in self.aggregates]
         schema = pa.schema([*keys, *bounds, *results])
         check_names(schema.names, self.location)
-        self._settle(schema, self.columns, "window_start")
+        # A session is told of when it is over, and may have begun long before.
+        time = "window_end" if isinstance(self.window, Session) else "window_start"
+        self._settle(schema, self.columns, time)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

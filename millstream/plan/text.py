@@ -22,6 +22,7 @@ from millstream.operators.expression import Call, Column, Constant, TypedExpress
 from millstream.windows.assignment import TimeWindow
 from millstream.windows.calendar import Calendar
 from millstream.windows.hopping import Hopping
+from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
 
 _INFIX = {
@@ -133,7 +134,7 @@ def _constant_text(value: object, type_: pa.DataType) -> str:
     return repr(value)
 
 
-def window_text(window: TimeWindow) -> str:
+def window_text(window: TimeWindow | Session) -> str:
     """Return how windows cut time.
 
     Examples
@@ -141,6 +142,8 @@ def window_text(window: TimeWindow) -> str:
     >>> window_text(Hopping(600_000_000, 60_000_000)), window_text(Calendar("month", 3))
     ('10m every 1m', '3 months in UTC')
     """
+    if isinstance(window, Session):
+        return f"sessions with gaps of {duration_text(window.gap_us)}"
     shift = f" from {duration_text(window.offset_us)}" if window.offset_us else ""
     match window:
         case Tumbling():

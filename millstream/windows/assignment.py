@@ -12,6 +12,7 @@ import pyarrow as pa
 from millstream.windows.calendar import Calendar
 from millstream.windows.hopping import Hopping
 from millstream.windows.lateness import late_rows
+from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MIN
 
@@ -48,7 +49,7 @@ class Assignment:
 
 
 def place_rows(
-    window: TimeWindow,
+    window: TimeWindow | Session,
     times_us: npt.NDArray[np.int64],
     stamps_us: npt.NDArray[np.int64] | None,
     allowed_us: int,
@@ -70,6 +71,8 @@ def place_rows(
             return assign_panes(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
         case Calendar():
             return assign_dates(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
+        case Session():
+            return assign_sessions(times_us, stamps_us, allowed_us, given_out_us, ended_us)
 
 
 def assign(
@@ -183,6 +186,20 @@ def assign_dates(
     late = ends_us <= over_us - allowed_us
     late |= ends_us <= ended_us
     return Assignment(starts_us, late, int(np.count_nonzero(late)))
+
+
+def assign_sessions(
+    times_us: npt.NDArray[np.int64],
+    stamps_us: npt.NDArray[np.int64] | None,
+    allowed_us: int,
+    given_out_us: int,
+    ended_us: int,
+) -> Assignment:
+    """Return the times of rows as starts of sessions; the parameters are those of `place_rows`."""
+    least_us = max(given_out_us, WATERMARK_MIN + allowed_us)
+    over_us = np.full(1, least_us) if stamps_us is None else np.maximum(stamps_us, least_us)
+    late = times_us < np.maximum(over_us - allowed_us, ended_us)
+    return Assignment(times_us, late, int(np.count_nonzero(late)))
 
 
 def _new_int64(count: int) -> npt.NDArray[np.int64]:

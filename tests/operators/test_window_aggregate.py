@@ -37,7 +37,19 @@ from tests.operators.window_model import (
 KEYS: list[tuple[str, ...]] = [(), ("text",), ("number",), ("text", "number"), ("f64",), ("flag",)]
 SIZES = st.sampled_from([1, 7, 10, 60])
 SIZES_SLIDES = st.sampled_from(
-    [(1, None), (7, None), (10, None), (60, None), (6, 4), (10, 5), (60, 20), (60, 45), (9, 9)]
+    [
+        (1, None),
+        (7, None),
+        (10, None),
+        (60, None),
+        (6, 4),
+        (10, 5),
+        (60, 20),
+        (60, 45),
+        (9, 9),
+        (3, 0),
+        (15, 0),
+    ]
 )
 
 
@@ -175,7 +187,7 @@ def test_results_are_those_of_the_model_whatever_interrupts(
 @settings(max_examples=60)
 @given(
     keys=st.sampled_from(KEYS),
-    slide=st.sampled_from([None, 5, 10]),
+    slide=st.sampled_from([None, 5, 10, 0]),
     allowed=st.sampled_from([0, 5]),
     steps=steps.filter(lambda steps: any(action == "restart" for action, _ in steps)),
 )

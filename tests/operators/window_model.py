@@ -14,8 +14,9 @@ from millstream.operators.aggregate import Aggregate
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.windows.assignment import TimeWindow
 from millstream.windows.hopping import Hopping
+from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
-from millstream.windows.watermark import WATERMARK_MIN
+from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 from tests.operators.kit import TIME
 
 Row = dict[str, Any]
@@ -64,11 +65,14 @@ AGGREGATES = (
 def config_of(
     keys: tuple[str, ...], size: int, offset: int = 0, allowed: int = 0, slide: int | None = None
 ) -> WindowAggregateConfig:
-    window = Tumbling(size, offset) if slide is None else Hopping(size, slide, offset)
+    """Without a slide windows tumble; with one of 0 they are sessions, the size being the gap."""
+    window: TimeWindow | Session = Tumbling(size, offset)
+    if slide is not None:
+        window = Hopping(size, slide, offset) if slide else Session(size)
     return WindowAggregateConfig(SCHEMA, keys, "time", window, AGGREGATES, allowed)
 
 
-def starts_of(window: TimeWindow, time_us: int) -> list[int]:
+def starts_of(window: TimeWindow | Session, time_us: int) -> list[int]:
     """The starts of all windows that hold a time."""
     if isinstance(window, Tumbling):
         return [time_us - (time_us - window.offset_us) % window.size_us]
@@ -118,6 +122,9 @@ class WindowModel:
         late = []
         for row in rows:
             window, allowed_us = self.config.window, self.config.allowed_lateness_us
+            if isinstance(window, Session):
+                late += self._session_row(row)
+                continue
             stamp_us = WATERMARK_MIN if row["_stamp"] is None else row["_stamp"]
             open_ = [
                 start
@@ -133,15 +140,55 @@ class WindowModel:
                 self.windows.setdefault(key, []).append(row)
         return late
 
+    def _session_row(self, row: Row) -> list[Row]:
+        stamp_us = WATERMARK_MIN if row["_stamp"] is None else row["_stamp"]
+        over_us = max(stamp_us, self.watermark_us) - self.config.allowed_lateness_us
+        if row["time"] < max(over_us, self.closed_us):
+            return [row]
+        key = (0, *(row[name] for name in self.config.key_columns))
+        self.windows.setdefault(key, []).append(row)
+        return []
+
+    def _close_sessions(self, until_us: int) -> list[Row]:
+        results = []
+        gap_us = self.config.window.size_us
+        for key in list(self.windows):
+            rows = sorted(self.windows.pop(key), key=lambda row: row["time"])
+            sessions: list[list[Row]] = []
+            for row in rows:
+                if sessions and row["time"] < sessions[-1][-1]["time"] + gap_us:
+                    sessions[-1].append(row)
+                else:
+                    sessions.append([row])
+            for session in sessions:
+                end_us = session[-1]["time"] + gap_us
+                if end_us > until_us:
+                    self.windows.setdefault(key, []).extend(session)
+                    continue
+                self.given_us = max(self.given_us, end_us)
+                bounds = {"window_start": session[0]["time"], "window_end": end_us}
+                results.append(
+                    dict(zip(self.config.key_columns, key[1:], strict=True))
+                    | bounds
+                    | {each.name: computed(each, session) for each in self.config.aggregates}
+                )
+        return results
+
     def watermark(self, watermark_us: int) -> list[Row]:
         """Return the results of the windows that are over."""
         self.watermark_us = max(self.watermark_us, watermark_us)
+        if isinstance(self.config.window, Session):
+            return self._close_sessions(watermark_us - self.config.allowed_lateness_us)
         span = self.config.window.size_us + self.config.allowed_lateness_us
         return self._close(lambda start: start + span <= watermark_us)
 
     def end(self) -> list[Row]:
         """Return the results of all windows."""
-        results = self._close(lambda start: True)
+        results = (
+            self._close_sessions(WATERMARK_MAX)
+            if isinstance(self.config.window, Session)
+            else self._close(lambda start: True)
+        )
         self.closed_us = max(self.closed_us, self.given_us)
         return results
 

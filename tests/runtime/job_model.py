@@ -15,6 +15,7 @@ import millstream as ms
 from millstream import col, lit
 from millstream.log import Log
 from millstream.windows.assignment import TimeWindow
+from millstream.windows.session import Session
 
 Row = dict[str, Any]
 Shape = Literal["one", "both", "branched"]
@@ -32,12 +33,20 @@ class Stamped(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """Windows by key, in seconds; without keys there is one group, without a slide they tumble."""
+    """Windows by key, in seconds; without keys there is one group.
+
+    Without a slide they tumble; with one of 0 they are sessions, the size being the gap.
+    """
 
     keys: tuple[str, ...]
     size_s: int
     allowed_s: int = 0
     slide_s: int | None = None
+
+    @property
+    def result_time(self) -> str:
+        """The column that is the time of results."""
+        return "window_end" if self.slide_s == 0 else "window_start"
 
     def starts_s(self, time_s: int) -> list[int]:
         """The starts of the windows that hold a time."""
@@ -120,8 +129,10 @@ def sinks(job: Job, log: Log) -> list[ms.Sink]:
 
 def _windowed(rows: ms.Stream, window: Window) -> ms.WindowedStream:
     keyed = rows.key_by(*window.keys) if window.keys else rows
-    kind: TimeWindow = ms.tumbling(f"{window.size_s}s")
-    if window.slide_s is not None:
+    kind: TimeWindow | Session = ms.tumbling(f"{window.size_s}s")
+    if window.slide_s == 0:
+        kind = ms.session(f"{window.size_s}s")
+    elif window.slide_s is not None:
         kind = ms.hopping(f"{window.size_s}s", f"{window.slide_s}s")
     return keyed.window(kind, allowed_lateness=f"{window.allowed_s}s")
 
@@ -174,11 +185,11 @@ class Model:
             case "late rows":
                 self._second(late, "time", "value")
             case "results":
-                self._second([Stamped(each, None) for each in first], "window_start", "n")
+                self._second([Stamped(each, None) for each in first], job.window.result_time, "n")
             case "united results":
                 more, _ = self._window("other", job.window, others, "time", "value")
                 both = [Stamped(each, None) for each in (*first, *more)]
-                self._second(both, "window_start", "n")
+                self._second(both, job.window.result_time, "n")
 
     def _second(self, rows: list[Stamped], time: str, summed: str) -> None:
         results, late = self._window("second", self.job.second, rows, time, summed)
@@ -204,6 +215,11 @@ class Model:
         groups: dict[tuple[Any, ...], list[Row]] = {}
         late = []
         flushed_s = self._flushed_s.get(name)
+        if window.slide_s == 0:
+            behind = [(each, _is_behind(each, time, window, flushed_s)) for each in rows]
+            late = [each for each, is_late in behind if is_late]
+            kept = [each.row for each, is_late in behind if not is_late]
+            groups, rows = _sessions(kept, window, time), []
         for each in rows:
             open_ = [
                 start_s
@@ -218,9 +234,11 @@ class Model:
         results = []
         for group, members in groups.items():
             start_s = group[-1]
+            end_s = start_s + window.size_s
+            if window.slide_s == 0:
+                end_s = members[-1][time] + window.size_s
             values = [each[summed] for each in members if each[summed] is not None]
             result: Row = dict(zip(window.keys, group[:-1], strict=True))
-            end_s = start_s + window.size_s
             result |= {"window_start": start_s, "window_end": end_s}
             result["rows" if name == "second" else "n"] = len(members)
             results.append({**result, "total": sum(values) if values else None})
@@ -243,6 +261,25 @@ def _is_over(end_s: int, window: Window, stamp_s: int | None, flushed_s: int | N
     """Whether a window is over for a row with this stamp, or was given out by an earlier run."""
     too_late = stamp_s is not None and end_s + window.allowed_s <= stamp_s
     return too_late or (flushed_s is not None and end_s <= flushed_s)
+
+
+def _is_behind(each: Stamped, time: str, window: Window, flushed_s: int | None) -> bool:
+    """Whether a row is late for any session."""
+    time_s = each.row[time]
+    too_late = each.stamp_s is not None and time_s + window.allowed_s < each.stamp_s
+    return too_late or (flushed_s is not None and time_s < flushed_s)
+
+
+def _sessions(rows: Iterable[Row], window: Window, time: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by key and start of their session, in the order of time."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    latest: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row[time]):
+        key = tuple(row[column] for column in window.keys)
+        if key not in latest or row[time] >= latest[key][-1][time] + window.size_s:
+            latest[key] = groups[(*key, row[time])] = []
+        latest[key].append(row)
+    return groups
 
 
 def _is_above(value: int | None, least: int) -> bool:

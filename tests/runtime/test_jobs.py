@@ -193,9 +193,9 @@ def jobs(draw: st.DrawFn) -> Job:
         above=one_of([None, -1, 4]),
         join=one_of(JOINS),
         join_names=one_of(JOINS),
-        window=Window(keys, one_of([7, 10]), one_of([0, 20]), one_of([None, 3, 5])),
+        window=Window(keys, one_of([7, 10]), one_of([0, 20]), one_of([None, 3, 5, 0])),
         then=then,
-        second=Window(one_of(behind), one_of([5, 30]), one_of([0, 9]), one_of([None, 5])),
+        second=Window(one_of(behind), one_of([5, 30]), one_of([0, 9]), one_of([None, 5, 0])),
     )
 
 
