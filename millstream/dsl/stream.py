@@ -19,13 +19,14 @@ from millstream.dsl.functions import Aggregate
 from millstream.dsl.location import user_location
 from millstream.dsl.selection import condition, named_outputs
 from millstream.dsl.sink import Sink, checked_name
-from millstream.dsl.table import Table
-from millstream.dsl.topics import check_sink, same_log
+from millstream.dsl.topics import check_sink, check_table_sink, same_log
 from millstream.dsl.windows import duration_option
 from millstream.errors import PlanError
 from millstream.operators.expression import Call, Constant, TypedExpression
+from millstream.operators.operator import ChangeMode
 from millstream.plan import nodes
 from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.changes import is_told_apart
 from millstream.plan.columns import (
     Outputs,
     check_same_columns,
@@ -36,6 +37,7 @@ from millstream.windows.assignment import TimeWindow
 from millstream.windows.session import Session
 
 if TYPE_CHECKING:
+    from millstream.dsl.table import Table
     from millstream.log import Log
     from millstream.plan.explain import Explanation
 
@@ -187,10 +189,10 @@ class Stream:
         ExpressionTypeError
             When join columns are of different types, or of one that cannot be compared.
         """
+        from millstream.dsl.table import table_source
+
         location = user_location()
-        if not isinstance(table, Table):
-            message = f"{location}: join takes a table, ms.table(…); got {type(table).__name__}"
-            raise PlanError(message)
+        source = table_source(table, location)
         if how not in {"inner", "left"}:
             message = f'{location}: how is "inner" or "left"; got {how!r}'
             raise PlanError(message)
@@ -200,15 +202,15 @@ class Stream:
             message = (
                 f"{location}: a join needs columns, each of the table's once and one of the "
                 f"stream's for it; got {', '.join(mine) or 'nothing'} and "
-                f"{', '.join(theirs) or 'nothing'} of table {table.node.topic!r}: "
-                f'write e.g. on="{table.keys[0]}", or left_on= and right_on= where names differ'
+                f"{', '.join(theirs) or 'nothing'} of table {source.topic!r}: "
+                f'write e.g. on="{source.keys[0]}", or left_on= and right_on= where names differ'
             )
             raise PlanError(message)
         pairs = dict(zip(theirs, mine, strict=True))
-        if pairs.keys() == set(table.keys):
-            theirs = table.keys
+        if pairs.keys() == set(source.keys):
+            theirs = source.keys
         stream_keys = tuple(pairs[each] for each in theirs)
-        joined = nodes.TableJoin(self.node, table.node, stream_keys, theirs, how, location=location)
+        joined = nodes.TableJoin(self.node, source, stream_keys, theirs, how, location=location)
         return Stream(joined, log)
 
     def union(self, *others: Stream) -> Stream:
@@ -251,13 +253,83 @@ class Stream:
         location = user_location()
         return replace(self, node=replace(self.node, name=checked_name(name, location)))
 
-    def to(self, topic: str, *, partitions: int | None = None) -> Sink:
+    def agg(self, /, **aggregates: Aggregate) -> Stream:
+        """Compute a row for each key over all of its rows so far, and keep it up to date.
+
+        Its columns are the keys and the results by keyword: `agg(orders=ms.count())`. Rows that
+        are not keyed are one group. What comes out is a changelog: each batch of rows gives out,
+        for each key whose result is another one now, the old result as taken back and the new
+        one. Of changes of a table, rows that are taken back are taken back from the results, too;
+        a key without rows has no result.
+        """
+        location = user_location()
+        columns = _bound_aggregates(aggregates, self.schema, location)
+        node = nodes.GroupAggregate(self.node, self.node.keys, columns, location=location)
+        return Stream(node, self.log)
+
+    def to_table(self, key: str | Sequence[str] | None = None) -> Table:
+        """Return the rows as a table: each one replaces the one before it of the same key.
+
+        Parameters
+        ----------
+        key
+            Columns that tell the table's rows apart; by default those that the stream is keyed
+            by.
+
+        Notes
+        -----
+        Where the stream has event time, the latest row of a key is the one of the greatest time;
+        of equal times, and without event time, the one that came last.
+
+        Raises
+        ------
+        PlanError
+            When there is no key, or these are changes of which it may tell no row from another.
+        """
+        from millstream.dsl.table import Table
+
+        location = user_location()
+        keys = _names(key) or self.node.keys
+        if not keys:
+            message = f"{location}: a table needs a key, e.g. to_table({self.schema.names[0]!r})"
+            raise PlanError(message)
+        if self.node.mode is ChangeMode.APPEND:
+            return Table(nodes.AsTable(self.node, keys, location=location), self.log)
+        nodes.require_unique(self.node, keys, location, "to_table")
+        return Table(nodes.KeyBy(self.node, keys, location=location), self.log)
+
+    def to_stream(self) -> Stream:
+        """Return a row for each change of a table, with what it is in the column `op`.
+
+        `"+I"`: a row came; `"-U"`, `"+U"`: it replaced another, which stands before it; `"-D"`:
+        it is gone.
+        """
+        location = user_location()
+        if self.node.mode is ChangeMode.APPEND:
+            message = (
+                f"{location}: these rows are a stream already: none of them is ever taken back"
+            )
+            raise PlanError(message)
+        return Stream(nodes.ChangeRows(self.node, "op", location=location), self.log)
+
+    def to(
+        self,
+        topic: str,
+        *,
+        mode: Literal["append", "upsert", "changelog"] = "append",
+        partitions: int | None = None,
+    ) -> Sink:
         """Write the rows to a topic, which is made when it is not there.
 
         Parameters
         ----------
         topic
             The topic's name. It is keyed as the stream is.
+        mode
+            `"append"`: the rows as they are, which may not be changes of a table. `"upsert"`: the
+            topic is a table with the latest row of each key, and a tombstone where it is gone.
+            `"changelog"`: a row for each change, with its weight (+1 or -1) in the column
+            `weight`.
         partitions
             For a new topic; by default as many as the job's largest source has.
 
@@ -265,21 +337,32 @@ class Stream:
         ------
         SchemaMismatchError
             When the topic exists with other columns.
+        PlanError
+            When the rows cannot be written in this mode; names the remedy.
         """
         location = user_location()
         if partitions is not None and partitions < 1:
             message = f"{location}: a topic has at least 1 partition; got {partitions}"
             raise PlanError(message)
-        check_sink(self.log, topic, self.schema, location)
-        node = nodes.Sink(
-            self.node,
+        if mode not in {"append", "upsert", "changelog"}:
+            message = f'{location}: mode is "append", "upsert" or "changelog"; got {mode!r}'
+            raise PlanError(message)
+        node, keys = self.node, self.node.keys
+        if mode == "changelog":
+            node = nodes.ChangeRows(node, "weight", location=location)
+        elif mode == "upsert":
+            node, keys = self._upserts(topic, location)
+        check_sink(self.log, topic, node.schema, location)
+        sink = nodes.Sink(
+            node,
             topic,
-            self.node.keys,
-            self.node.time_column,
+            keys,
+            None if mode == "upsert" else node.time_column,
             partitions,
+            upsert=mode == "upsert",
             location=location,
         )
-        return Sink(node, self.log)
+        return Sink(sink, self.log)
 
     def collect(self) -> pa.Table:
         """Run the stream to the present end of its topics, and return its rows.
@@ -302,10 +385,30 @@ class Stream:
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{each.name}: {each.type}" for each in self.schema)
-        return f"stream ({columns})"
+        kind = "stream" if self.node.mode is ChangeMode.APPEND else "changes"
+        return f"{kind} ({columns})"
 
     def _repr_html_(self) -> str:
         return self.explain()._repr_html_()
+
+    def _upserts(self, topic: str, location: str) -> tuple[nodes.Node, tuple[str, ...]]:
+        """Return the rows as upserts, and the key of the table `topic` that they are of."""
+        node, keys = self.node, self.node.keys
+        what = f'mode="upsert" into {topic!r}'
+        if node.mode is not ChangeMode.APPEND and not is_told_apart(node.unique, keys):
+            keys = node.unique or ()
+        if not keys and node.unique != ():
+            nodes.require_unique(node, (), location, what)
+        if not keys:
+            message = (
+                f"{location}: {what} needs a key; name it with .key_by(…) before, e.g. a "
+                'constant: .with_columns(all=lit("all")).key_by("all")'
+            )
+            raise PlanError(message)
+        keys = check_table_sink(self.log, topic, keys, location)
+        if node.mode is ChangeMode.APPEND:
+            node = nodes.AsTable(node, keys, location=location)
+        return node, keys
 
     def _project(self, outputs: Outputs, location: str) -> Stream:
         return Stream(nodes.Project(self.node, outputs, location=location), self.log)
@@ -333,25 +436,13 @@ class WindowedStream:
         Its columns are the keys, `window_start`, `window_end` and the results by keyword:
         `agg(flights=ms.count(), worst=ms.max("delay"))`.
         """
-        location, scope = user_location(), Scope(self.stream.schema)
-        columns = []
-        for name, each in aggregates.items():
-            if not isinstance(each, Aggregate):
-                message = (
-                    f"{location}: agg takes aggregates such as ms.count() or ms.mean(…); "
-                    f"{name}={each!r} is none"
-                )
-                raise PlanError(message)
-            argument = None if each.argument is None else scope.bind(each.argument)
-            columns.append(AggregateColumn(name, each.function, argument, each.location))
-        if not columns:
-            message = f"{location}: agg computes nothing; write e.g. agg(rows=ms.count())"
-            raise PlanError(message)
+        location = user_location()
+        columns = _bound_aggregates(aggregates, self.stream.schema, location)
         node = nodes.WindowAggregate(
             self.stream.node,
             self.stream.node.keys,
             self.window,
-            tuple(columns),
+            columns,
             self.allowed_lateness_us,
             location=location,
         )
@@ -366,6 +457,27 @@ class WindowResult(Stream):
         """Return the rows that came after their window had closed, as they were."""
         assert isinstance(self.node, nodes.WindowAggregate)
         return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
+
+
+def _bound_aggregates(
+    aggregates: Mapping[str, Aggregate], schema: pa.Schema, location: str
+) -> tuple[AggregateColumn, ...]:
+    """Return the result columns that keywords of `agg` ask for, over rows of `schema`."""
+    scope = Scope(schema)
+    columns = []
+    for name, each in aggregates.items():
+        if not isinstance(each, Aggregate):
+            message = (
+                f"{location}: agg takes aggregates such as ms.count() or ms.mean(…); "
+                f"{name}={each!r} is none"
+            )
+            raise PlanError(message)
+        argument = None if each.argument is None else scope.bind(each.argument)
+        columns.append(AggregateColumn(name, each.function, argument, each.location))
+    if not columns:
+        message = f"{location}: agg computes nothing; write e.g. agg(rows=ms.count())"
+        raise PlanError(message)
+    return tuple(columns)
 
 
 def _names(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -97,6 +97,32 @@ def check_sink(log: Log, topic: str, schema: pa.Schema, location: str) -> None:
         raise SchemaMismatchError(message)
 
 
+def check_table_sink(log: Log, topic: str, keys: tuple[str, ...], location: str) -> tuple[str, ...]:
+    """Return the key of a table that rows told apart by `keys` go to, in the topic's order.
+
+    Raises
+    ------
+    PlanError
+        When there is a topic that is no table, or one with another key.
+    """
+    if topic not in log.topic_names():
+        return keys
+    config = log.topic(topic).config
+    if not config.table:
+        message = (
+            f"{location}: topic {topic!r} exists and is no table, so rows cannot replace others "
+            'there; choose another topic, or write each change with mode="changelog"'
+        )
+        raise PlanError(message)
+    if set(config.key) != set(keys):
+        message = (
+            f"{location}: the key of table {topic!r} is {', '.join(config.key)}, and these rows "
+            f"are told apart by {', '.join(keys)}; choose another topic, or key the rows so"
+        )
+        raise PlanError(message)
+    return tuple(config.key)
+
+
 def _type(schema: pa.Schema, name: str) -> str:
     index = schema.get_field_index(name)
     return "missing" if index < 0 else str(schema.field(index).type)

@@ -14,7 +14,10 @@ ones, whose names start with an underscore:
   the row. Carried from the source to the first timed operator, which decides lateness by it;
   rows that come out late there keep it.
 - `_weight` (int64): the signed weight of the row in a changelog, as in DBSP's Z-sets
-  (insert +1, delete -1). Absent where every row weighs +1.
+  (insert +1, delete -1). Absent where every row weighs +1. Where a row replaces another, both
+  changes come one behind the other in one batch.
+- `_op` (int8), of rows that come as upserts: 0 for a row, 1 where its key is gone. Absent where
+  every one is a row.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import pyarrow as pa
 
 STAMP_COLUMN = "_stamp"
 WEIGHT_COLUMN = "_weight"
+OPERATION_COLUMN = "_op"
 HIDDEN_COLUMNS = (STAMP_COLUMN, WEIGHT_COLUMN)
 
 KEY_GROUP_COLUMN = "_key_group"
@@ -42,6 +46,8 @@ class ChangeMode(Enum):
 
     APPEND = "append"
     """Every row is a fact of its own with weight +1."""
+    UPSERT = "upsert"
+    """A row replaces the one before it of its key; with `_op` 1 it only takes that one away."""
     CHANGELOG = "changelog"
     """Rows carry signed weights; a later row may take back an earlier one."""
 
@@ -155,7 +161,7 @@ class OperatorConfig(Protocol):
 
     @property
     def consumes(self) -> ChangeMode:
-        """What the operator accepts: `APPEND`, or `CHANGELOG` (which includes append)."""
+        """What the operator accepts: `APPEND`, `UPSERT` or `CHANGELOG` (both include append)."""
         ...
 
     @property

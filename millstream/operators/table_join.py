@@ -20,6 +20,7 @@ import pyarrow as pa
 from millstream.operators.arrow_buffers import valid_bytes_of, values_of
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
+    OPERATION_COLUMN,
     OUTPUT_ROWS_MAX,
     ChangeMode,
     Emit,
@@ -33,7 +34,6 @@ from millstream.operators.row_bytes import row_bytes
 if TYPE_CHECKING:
     from millstream.operators.match_index import MatchIndex
 
-OPERATION_COLUMN = "_op"
 TOMBSTONE = 1
 
 Int64Array = npt.NDArray[np.int64]
@@ -168,7 +168,7 @@ class TableJoin(Stateless):
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the rows of `snapshots`; all of them, since every worker has the whole table."""
-        for rows, removed in self._table.restored(snapshots):
+        for rows, removed in self._table.restored(snapshots, key_groups):
             self._change(rows, removed)
 
     def _change(self, rows: pa.RecordBatch, removed: BooleanArray) -> None:

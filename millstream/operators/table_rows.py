@@ -8,10 +8,12 @@ Rows lie in the order of arrival. Superseded ones are dropped when they are the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millstream.log.key_hash import key_groups as key_groups_of
 from millstream.operators.key_index import KeyIndex
@@ -23,6 +25,34 @@ _SNAPSHOT_PIECE_ROWS = 1_048_576
 
 Int64Array = npt.NDArray[np.int64]
 BooleanArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What changed of n keys, each there once.
+
+    Parameters
+    ----------
+    before, existed
+        The row of each key as it was, n rows, and whether there was one.
+    after, exists
+        The row of each key as it is, n rows, and whether there is one.
+    """
+
+    before: pa.RecordBatch
+    existed: BooleanArray
+    after: pa.RecordBatch
+    exists: BooleanArray
+
+    def piece(self, begin: int, count: int) -> Replaced:
+        """Return what changed of at most `count` keys, from key `begin` on."""
+        part = slice(begin, begin + count)
+        return Replaced(
+            self.before.slice(begin, count),
+            self.existed[part],
+            self.after.slice(begin, count),
+            self.exists[part],
+        )
 
 
 class TableRows:
@@ -57,6 +87,47 @@ class TableRows:
         """Memory held."""
         return self._index.size_bytes + self._rows.size_bytes
 
+    def replace(
+        self, rows: pa.RecordBatch, removed: BooleanArray, order: str | None = None
+    ) -> Replaced:
+        """Apply rows and tombstones, of each key only the latest; return what was there before.
+
+        Parameters
+        ----------
+        rows, removed
+            As for `change`.
+        order
+            The column whose greatest value is the latest, nulls being the least; of equal ones,
+            and where it is `None`, that is the last that came.
+        """
+        found = self._index.insert([rows.column(name) for name in self._key])
+        slots = found.of_rows
+        self._grow()
+        is_new = np.zeros(self._index.capacity, dtype=np.bool_)
+        is_new[found.added] = True
+        # Where a key comes twice, NumPy keeps the last assignment.
+        last = np.empty(self._index.capacity, dtype=np.int64)
+        ascending = np.arange(len(slots))
+        if order is not None:
+            ascending = np.argsort(_order_of(rows.column(order)), kind="stable")
+        last[slots[ascending]] = ascending
+        chosen = np.flatnonzero(last[slots] == np.arange(len(slots)))
+        if order is not None:
+            numbers = np.where(is_new[slots[chosen]], -1, self._row_of_slot[slots[chosen]])
+            (kept,) = self._rows.take([order], numbers)
+            chosen = chosen[_order_of(rows.column(order))[chosen] >= _order_of(kept)]
+        slots, rows, removed = slots[chosen], rows.take(pa.array(chosen)), removed[chosen]
+        existed = ~is_new[slots]
+        numbers = np.where(existed, self._row_of_slot[slots], -1)
+        before = self._rows.take(self._schema.names, numbers)
+        self._row_of_slot[slots] = np.arange(len(self._rows), len(self._rows) + rows.num_rows)
+        self._rows.append(rows)
+        if removed.any():
+            self._index.remove(slots[removed])
+        self._drop_superseded()
+        old = pa.RecordBatch.from_arrays(before, schema=self._schema)
+        return Replaced(old, existed, rows, ~removed)
+
     def change(self, rows: pa.RecordBatch, removed: BooleanArray) -> Int64Array:
         """Apply rows and, where `removed`, tombstones; the last one of a key is what holds.
 
@@ -67,9 +138,7 @@ class TableRows:
             another key's after the next change.
         """
         slots = self._index.insert([rows.column(name) for name in self._key]).of_rows
-        if len(self._row_of_slot) < self._index.capacity:
-            more = np.zeros(self._index.capacity - len(self._row_of_slot), dtype=np.int64)
-            self._row_of_slot = np.concatenate([self._row_of_slot, more])
+        self._grow()
         numbers = np.arange(len(self._rows), len(self._rows) + rows.num_rows)
         # Where a key comes twice, NumPy keeps the last assignment.
         self._row_of_slot[slots] = numbers
@@ -77,10 +146,7 @@ class TableRows:
         if removed.any():
             last = self._row_of_slot[slots] == numbers
             self._index.remove(slots[last & removed])
-        if len(self._rows) > _SUPERSEDED_MIN and len(self._rows) > 2 * len(self._index):
-            live = self._index.live_slots()
-            self._rows.keep(self._row_of_slot[live])
-            self._row_of_slot[live] = np.arange(len(live))
+        self._drop_superseded()
         return slots
 
     def find(self, columns: Sequence[pa.Array]) -> Int64Array:
@@ -115,19 +181,34 @@ class TableRows:
         return StateSnapshot(full, pa.concat_tables(parts))
 
     def restored(
-        self, snapshots: Sequence[StateSnapshot]
+        self, snapshots: Sequence[StateSnapshot], groups: range
     ) -> list[tuple[pa.RecordBatch, BooleanArray]]:
-        """Return what `snapshots` hold as changes that make a table of none, in order."""
+        """Return what `snapshots` hold of key groups as changes that make a table of none."""
         names = [f"row.{name}" for name in self._schema.names]
         changes = []
         for snapshot in snapshots:
             assert snapshot.version == 1, f"state of version {snapshot.version}"
             for batch in [] if snapshot.rows is None else snapshot.rows.to_batches():
+                group = np.asarray(batch.column(KEY_GROUP_COLUMN))
+                mine = (group >= groups.start) & (group < groups.stop)
+                if not mine.all():
+                    batch = batch.filter(pa.array(mine))  # noqa: PLW2901  # a part of it
                 removed = np.asarray(batch.column(REMOVED_COLUMN).cast(pa.int8())) == 1
                 arrays = batch.select(names).columns
                 rows = pa.RecordBatch.from_arrays(arrays, names=self._schema.names)
                 changes.append((rows, removed))
         return changes
+
+    def _grow(self) -> None:
+        if len(self._row_of_slot) < self._index.capacity:
+            more = np.zeros(self._index.capacity - len(self._row_of_slot), dtype=np.int64)
+            self._row_of_slot = np.concatenate([self._row_of_slot, more])
+
+    def _drop_superseded(self) -> None:
+        if len(self._rows) > _SUPERSEDED_MIN and len(self._rows) > 2 * len(self._index):
+            live = self._index.live_slots()
+            self._rows.keep(self._row_of_slot[live])
+            self._row_of_slot[live] = np.arange(len(live))
 
     def _state_rows(self, arrays: list[pa.Array], *, removed: bool) -> pa.Table:
         """Return rows as a snapshot holds them."""
@@ -151,3 +232,8 @@ class TableRows:
             for field in self._schema
         ]
         return self._state_rows(arrays, removed=True)
+
+
+def _order_of(times: pa.Array) -> Int64Array:
+    """Return timestamps as int64, nulls as the least."""
+    return np.asarray(pc.fill_null(times.view(pa.int64()), np.iinfo(np.int64).min))

@@ -76,12 +76,13 @@ def check_same_columns(first: pa.Schema, other: pa.Schema, location: str) -> Non
 def projected(
     keys: tuple[str, ...],
     time_column: str | None,
+    unique: tuple[str, ...] | None,
     outputs: Outputs,
     location: str,
-) -> tuple[pa.Schema, tuple[str, ...], str | None]:
-    """Return schema, keys and time column of a projection of rows with `keys` and `time_column`.
+) -> tuple[pa.Schema, tuple[str, ...], str | None, tuple[str, ...] | None]:
+    """Return schema, keys, time column and unique columns of a projection of rows with those.
 
-    Keys and time follow a column under its new name; a key that is left out ends them all.
+    They follow a column under its new name; a key that is left out ends them all.
 
     Raises
     ------
@@ -107,4 +108,10 @@ def projected(
             renamed[expression.name] = name
         fields.append(pa.field(name, expression.type))
     kept = tuple(renamed.get(each, "") for each in keys)
-    return pa.schema(fields), kept if all(kept) else (), renamed.get(time_column or "")
+    told = None if unique is None else tuple(renamed.get(each, "") for each in unique)
+    return (
+        pa.schema(fields),
+        kept if all(kept) else (),
+        renamed.get(time_column or ""),
+        told if told is None or all(told) else None,
+    )

@@ -14,16 +14,26 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.types as pat
 
+from millstream.operators.change_rows import ChangeRowsConfig
+from millstream.operators.consolidate import ConsolidateConfig
 from millstream.operators.expression import Column
 from millstream.operators.fused import FusedConfig
-from millstream.operators.operator import OperatorConfig
+from millstream.operators.group_aggregate import GroupAggregateConfig
+from millstream.operators.group_combine import GroupCombineConfig
+from millstream.operators.latest_rows import LatestRowsConfig
+from millstream.operators.operator import ChangeMode, OperatorConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
 from millstream.operators.window_combine import WindowCombineConfig
+from millstream.plan.aggregates import AggregateColumn
 from millstream.plan.nodes import (
+    ChangeRows,
+    Consolidate,
     Fused,
+    GroupAggregate,
     LateRows,
+    LatestRows,
     Node,
     Sink,
     StreamSource,
@@ -34,13 +44,14 @@ from millstream.plan.nodes import (
 )
 from millstream.plan.placement import (
     Distribution,
+    Keyed,
     distribution_of,
     is_combined,
     needs_exchange,
     stamped_sources,
 )
 from millstream.plan.rewrites import sinks_to_physical, sources_to_partitions
-from millstream.plan.walk import in_order, source_partitions
+from millstream.plan.walk import changed_tables, in_order, source_partitions
 from millstream.runtime.graph import (
     Edge,
     ExchangeNode,
@@ -142,6 +153,7 @@ class _Builder:
         self.parallelism = parallelism
         self.partitions = source_partitions(order)
         self.stamped = stamped_sources(order)
+        self.changed = changed_tables(order)
         self.stages: list[_StageParts] = []
         self.edges: dict[int, Edge] = {}
         self.stage_of: dict[int, int] = {}
@@ -171,7 +183,9 @@ class _Builder:
             case StreamSource():
                 self._add_stream(node)
             case TableSource():
-                pass  # added to each stage in which it is joined
+                # Where it is joined, each stage reads all of it.
+                if id(node) in self.changed:
+                    self._add_table_changes(node)
             case Fused():
                 config = FusedConfig(node.input.schema, node.predicate, node.outputs)
                 kind = "filter" if _only_filters(node) else "select"
@@ -181,6 +195,17 @@ class _Builder:
                 self._add_join(node)
             case WindowAggregate():
                 self._add_aggregate(node)
+            case GroupAggregate():
+                self._add_group(node)
+            case LatestRows():
+                self._add_latest(node)
+            case ChangeRows():
+                rows = ChangeRowsConfig(node.input.schema, node.column, node.input.unique)
+                self._add_operator(node, "changes", rows, [node.input])
+            case Consolidate():
+                self._add_operator(
+                    node, "consolidate", ConsolidateConfig(node.schema), [node.input]
+                )
             case LateRows():
                 self.edges[id(node)], self.stage_of[id(node)] = self.late[id(node.aggregate)]
             case Union():
@@ -241,6 +266,7 @@ class _Builder:
         taken = tuple(self.edges[id(each)] for each in inputs) if edges is None else tuple(edges)
         self._stage(at).operators.append(OperatorNode(name, config, taken, node.location))
         self.edges[id(node)], self.stage_of[id(node)] = Edge(name), at
+        notes += _mode_notes(node)
         if notes:
             self.notes[name] = notes
         return name
@@ -271,9 +297,7 @@ class _Builder:
         if (id(table), stage) in self.tables:
             return self.tables[id(table), stage]
         name = self._unique(table.name or f"table-{table.topic}")
-        read = pa.schema(
-            table.topic_schema.field(column).with_name(column) for _, column in table.columns
-        )
+        read = _read_of(table)
         source = SourceNode(
             name,
             table.topic,
@@ -288,6 +312,44 @@ class _Builder:
             edge = self._renamed_table(table, read, stage, edge)
         self.tables[id(table), stage] = edge
         return edge
+
+    def _add_table_changes(self, node: TableSource) -> None:
+        """Add a source of which each worker reads its share, as upserts."""
+        name = self._unique(node.name or f"changes-{node.topic}")
+        read = _read_of(node)
+        source = SourceNode(name, node.topic, "stream", read, changes=True, location=node.location)
+        self._stage(0).sources.append(source)
+        edge = Edge(name)
+        if any(own != column for own, column in node.columns):
+            edge = self._renamed_table(node, read, 0, edge)
+        self.edges[id(node)], self.stage_of[id(node)] = edge, 0
+
+    def _add_group(self, node: GroupAggregate) -> None:
+        stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
+        config = GroupAggregateConfig(
+            node.input.schema, node.columns, _aggregates(node.aggregates), node.takes_changes
+        )
+        notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
+        kind = "-".join(("group", *node.columns))
+        if is_combined(node, self.parallelism):
+            combine = self._unique("-".join(("combine", *node.columns)))
+            self._stage(stage).operators.append(
+                OperatorNode(combine, GroupCombineConfig(config), (edge,), node.location)
+            )
+            edge = self._sent(Edge(combine), node.columns, config.partial_schema, stage)
+            stage, config = stage + 1, replace(config, partial=True)
+        elif needs_exchange(node, self.parallelism):
+            stage, edge = self._exchange(node.input, node.columns, stage + 1)
+        self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
+
+    def _add_latest(self, node: LatestRows) -> None:
+        stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
+        notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
+        if needs_exchange(node, self.parallelism):
+            stage, edge = self._exchange(node.input, node.columns, stage + 1)
+        config = LatestRowsConfig(node.schema, node.columns, node.order)
+        kind = "-".join(("latest", *node.columns))
+        self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
 
     def _renamed_table(self, table: TableSource, read: pa.Schema, stage: int, edge: Edge) -> Edge:
         outputs = tuple(
@@ -307,14 +369,7 @@ class _Builder:
             node.columns,
             node.event_time,
             node.window,
-            tuple(
-                Aggregate(
-                    each.name,
-                    each.function,
-                    each.argument.name if isinstance(each.argument, Column) else None,
-                )
-                for each in node.aggregates
-            ),
+            _aggregates(node.aggregates),
             node.allowed_lateness_us,
         )
         notes = (self._exchange_note(node, have),)
@@ -339,14 +394,8 @@ class _Builder:
         """Add an aggregate whose rows are combined before they cross to its worker."""
         stage = self.stage_of[id(node.input)]
         combine = self._unique("-".join(("combine", *node.columns)))
-        exchange = ExchangeNode(
-            self._unique("-".join(("exchange", *(node.columns or ("all",))))),
-            Edge(combine),
-            node.columns,
-            config.partial_schema,
-        )
         merged = replace(config, partial=True)
-        edges = (Edge(exchange.name),)
+        edges = (self._sent(Edge(combine), node.columns, config.partial_schema, stage),)
         name = self._add_operator(
             node, kind, merged, [node.input], notes, edges=edges, stage=stage + 1
         )
@@ -359,9 +408,15 @@ class _Builder:
                 restores_from=name,
             )
         )
+        self.late[id(node)] = Edge(combine, 1), stage
+
+    def _sent(self, edge: Edge, keys: tuple[str, ...], schema: pa.Schema, stage: int) -> Edge:
+        """Send combined rows of `stage` to the next one by the hash of `keys`."""
+        name = self._unique("-".join(("exchange", *(keys or ("all",)))))
+        exchange = ExchangeNode(name, edge, keys, schema)
         self._stage(stage).sends.append(exchange)
         self._stage(stage + 1).receives.append(exchange)
-        self.late[id(node)] = Edge(combine, 1), stage
+        return Edge(name)
 
     def _exchange(self, source: Node, keys: tuple[str, ...], to: int) -> tuple[int, Edge]:
         """Send the rows of `source` to stage `to` by the hash of `keys`; return where they are."""
@@ -375,14 +430,15 @@ class _Builder:
         self.exchanges[wanted] = Edge(name)
         return to, Edge(name)
 
-    def _exchange_note(self, node: WindowAggregate, have: Distribution) -> str:
+    def _exchange_note(self, node: Keyed, have: Distribution) -> str:
         keys = ", ".join(node.columns)
         if self.parallelism == 1:
             return "no exchange: one worker has all rows"
         if have.keys == node.columns:
             return f"no exchange: {have.reason}"
         if not node.columns:
-            return "exchange to one worker: the window is over all rows, without a key"
+            what = "window" if isinstance(node, WindowAggregate) else "aggregate"
+            return f"exchange to one worker: the {what} is over all rows, without a key"
         combined = is_combined(node, self.parallelism)
         how = "; rows are combined batch by batch before they cross" if combined else ""
         return f"exchange by {keys}: {have.reason}{how}"
@@ -410,10 +466,39 @@ class _Builder:
             time_column=node.event_time,
             partitions=node.partitions or self.partitions,
             kind=node.kind,
+            upsert=node.upsert,
             location=node.location,
         )
         self._stage(self.stage_of[id(node.input)]).sinks.append(sink)
         self._place(node, Edge(name), node.input)
+
+
+def _aggregates(columns: Sequence[AggregateColumn]) -> tuple[Aggregate, ...]:
+    """Return result columns as operators know them: over columns, not expressions."""
+    return tuple(
+        Aggregate(
+            each.name,
+            each.function,
+            each.argument.name if isinstance(each.argument, Column) else None,
+        )
+        for each in columns
+    )
+
+
+def _read_of(table: TableSource) -> pa.Schema:
+    """Return the columns that are read of a table's topic, under their names there."""
+    return pa.schema(
+        table.topic_schema.field(column).with_name(column) for _, column in table.columns
+    )
+
+
+def _mode_notes(node: Node) -> tuple[str, ...]:
+    """Return what rows are to each other before and behind a node, where they are no facts."""
+    taken = {each.mode for each in node.inputs}
+    if taken | {node.mode} == {ChangeMode.APPEND}:
+        return ()
+    before = " and ".join(sorted(each.value for each in taken))
+    return (f"takes {before}, gives {node.mode.value}",)
 
 
 def _only_filters(node: Fused) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from millstream.operators.operator import OperatorCounters
+from millstream.operators.operator import ChangeMode, OperatorCounters
 from millstream.plan.columns import identity_outputs
 from millstream.plan.compile import CompiledJob, compile_plan
 from millstream.plan.draw import job_to_html
 from millstream.plan.nodes import (
+    AsTable,
+    ChangeRows,
     Filter,
     Fused,
+    GroupAggregate,
     KeyBy,
     LateRows,
     Node,
@@ -117,7 +120,8 @@ def _place(node: Node) -> str:
 
 def _node_text(node: Node) -> str:
     named = f" as {node.name!r}" if node.name else ""
-    return f"{_TEXTS[type(node)](node)}{named}"
+    changes = "" if node.mode is ChangeMode.APPEND else f" [{node.mode.value}]"
+    return f"{_TEXTS[type(node)](node)}{named}{changes}"
 
 
 def _stream_text(node: StreamSource) -> str:
@@ -153,20 +157,31 @@ def _join_text(node: TableJoin) -> str:
     return f"{node.how} join on {on}{many}{warning}"
 
 
-def _aggregate_text(node: WindowAggregate) -> str:
-    results = ", ".join(
+def _results_text(node: WindowAggregate | GroupAggregate) -> str:
+    return ", ".join(
         f"{each.name} = {each.function}"
         f"({expression_text(each.argument) if each.argument is not None else ''})"
         for each in node.aggregates
     )
+
+
+def _group_text(node: GroupAggregate) -> str:
+    by = f"by {', '.join(node.columns)}" if node.columns else "over all rows"
+    return f"running aggregates {by}: {_results_text(node)}"
+
+
+def _aggregate_text(node: WindowAggregate) -> str:
     by = f" by {', '.join(node.columns)}" if node.columns else " over all rows"
     allowed = node.allowed_lateness_us
     grace = f", open {duration_text(allowed)} longer" if allowed else ""
-    return f"windows of {window_text(node.window)} on {node.event_time}{by}{grace}: {results}"
+    windows = window_text(node.window)
+    return f"windows of {windows} on {node.event_time}{by}{grace}: {_results_text(node)}"
 
 
 def _sink_text(node: Sink) -> str:
-    return f"to {node.topic}" if node.kind == "log" else "collect"
+    if node.kind == "memory":
+        return "collect"
+    return f"to {node.topic}{' (the latest row of each key)' if node.upsert else ''}"
 
 
 def _fused_text(node: Fused) -> str:
@@ -182,6 +197,9 @@ _TEXTS: dict[type, Callable[..., str]] = {
     KeyBy: lambda node: f"key by {', '.join(node.columns)}",
     TableJoin: _join_text,
     WindowAggregate: _aggregate_text,
+    GroupAggregate: _group_text,
+    AsTable: lambda node: f"table by {', '.join(node.columns)}",
+    ChangeRows: lambda node: f"a row for each change, with {node.column}",
     LateRows: lambda _: "rows that came too late for their window",
     Union: lambda node: f"union of {len(node.streams)} streams",
     Sink: _sink_text,

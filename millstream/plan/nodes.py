@@ -3,7 +3,7 @@
 A plan is a graph of nodes, each of which holds its inputs; its roots are `Sink`s. Every node
 has the Arrow schema of its rows, the key columns and time column that they still carry, and
 the user's line, so that a mistake is an error at that line. The same node object is the same
-operator: what two sinks share runs once.
+operator: what two sinks share runs once. What makes changes of rows is in `keyed_nodes`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import pyarrow.types as pat
 
 from millstream.errors import ExpressionTypeError, PlanError
 from millstream.operators.expression import TypedExpression
+from millstream.operators.operator import ChangeMode
 from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.changes import passed_mode, require_facts
 from millstream.plan.columns import (
     EVENT_TIME,
     Outputs,
@@ -26,6 +28,14 @@ from millstream.plan.columns import (
     projected,
     require_column,
 )
+from millstream.plan.keyed_nodes import (
+    AsTable,
+    ChangeRows,
+    Consolidate,
+    GroupAggregate,
+    LatestRows,
+    require_unique,
+)
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
 from millstream.windows.session import Session
 
@@ -33,10 +43,15 @@ if TYPE_CHECKING:
     from millstream.windows.assignment import TimeWindow
 
 __all__ = [
+    "AsTable",
+    "ChangeRows",
+    "Consolidate",
     "Filter",
     "Fused",
+    "GroupAggregate",
     "KeyBy",
     "LateRows",
+    "LatestRows",
     "Node",
     "Project",
     "Sink",
@@ -46,6 +61,7 @@ __all__ = [
     "Union",
     "WindowAggregate",
     "require_event_time",
+    "require_unique",
 ]
 
 
@@ -60,7 +76,9 @@ class Filter(PlanNode):
         if not pat.is_boolean(self.predicate.type):
             message = f"{self.location}: a filter needs a condition; got {self.predicate.type}"
             raise ExpressionTypeError(message)
-        self._settle(self.input.schema, self.input.keys, self.input.time_column)
+        source = self.input
+        mode, unique = passed_mode(source), source.unique
+        self._settle(source.schema, source.keys, source.time_column, mode, unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -126,7 +144,9 @@ class KeyBy(PlanNode):
                 message = f"{self.location}: rows cannot be keyed by {each!r}, which is {type_}"
                 raise ExpressionTypeError(message)
         check_names(self.columns, self.location)
-        self._settle(self.input.schema, self.columns, self.input.time_column)
+        source = self.input
+        mode, unique = passed_mode(source), source.unique
+        self._settle(source.schema, self.columns, source.time_column, mode, unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -157,6 +177,7 @@ class TableJoin(PlanNode):
     left_out: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        require_facts(self.stream, self.location, "a join with a table")
         pairs = zip(self.stream_keys, self.table_keys, strict=True)
         for stream_key, table_key in pairs:
             self._check_pair(stream_key, table_key)
@@ -280,7 +301,8 @@ class Union(PlanNode):
         same_time = all(each.time_column == first.time_column for each in self.streams)
         fields = [_united(each, self.streams) for each in first.schema]
         time_column = first.time_column if same_time else None
-        self._settle(pa.schema(fields), first.keys if same_keys else (), time_column)
+        keys = first.keys if same_keys else ()
+        self._settle(pa.schema(fields), keys, time_column, passed_mode(*self.streams))
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -290,7 +312,7 @@ class Union(PlanNode):
 
 @dataclass(frozen=True, eq=False)
 class Sink(PlanNode):
-    """Rows appended to a topic, or kept in the process.
+    """Rows written to a topic, or kept in the process.
 
     Parameters
     ----------
@@ -300,6 +322,10 @@ class Sink(PlanNode):
         By which the topic is partitioned and its time column, where it is not there yet.
     partitions
         Likewise; `None` means as many as the largest source has.
+    kind
+        `"memory"`: the rows stay in the process; of changes, what holds in the end.
+    upsert
+        The topic is a table: a row replaces that of its key, a tombstone takes it away.
     """
 
     input: Node
@@ -308,9 +334,24 @@ class Sink(PlanNode):
     event_time: str | None = None
     partitions: int | None = None
     kind: Literal["log", "memory"] = "log"
+    upsert: bool = False
 
     def __post_init__(self) -> None:
-        self._settle(self.input.schema, self.key_columns, self.event_time)
+        if self.kind == "log" and not self.upsert:
+            remedy = (
+                f'write the latest row of each key with .to({self.topic!r}, mode="upsert"), or '
+                f'each change with its weight with .to({self.topic!r}, mode="changelog"), or '
+            )
+            require_facts(self.input, self.location, 'mode="append"', remedy)
+        source = self.input
+        schema = source.schema
+        if self.upsert:
+            # A tombstone has nothing beside its key.
+            schema = pa.schema(
+                each if each.name in self.key_columns else each.with_nullable(True)
+                for each in schema
+            )
+        self._settle(schema, self.key_columns, self.event_time, source.mode, source.unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -329,6 +370,11 @@ Node: TypeAlias = (
     | WindowAggregate
     | LateRows
     | Union
+    | GroupAggregate
+    | AsTable
+    | LatestRows
+    | ChangeRows
+    | Consolidate
     | Sink
 )
 
@@ -342,9 +388,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(repr(each) for each in names)
 
 
-def _projection_of(node: Project | Fused) -> tuple[pa.Schema, tuple[str, ...], str | None]:
+def _projection_of(
+    node: Project | Fused,
+) -> tuple[pa.Schema, tuple[str, ...], str | None, ChangeMode, tuple[str, ...] | None]:
     source = node.input
-    return projected(source.keys, source.time_column, node.outputs, node.location)
+    schema, keys, time_column, unique = projected(
+        source.keys, source.time_column, source.unique, node.outputs, node.location
+    )
+    return schema, keys, time_column, passed_mode(source), unique
 
 
 def require_event_time(node: Node, location: str) -> str:
@@ -353,8 +404,9 @@ def require_event_time(node: Node, location: str) -> str:
     Raises
     ------
     PlanError
-        When they have none, which windows need.
+        When they have none, which windows need, or are changes.
     """
+    require_facts(node, location, "a window", "aggregate them without a window, or ")
     if node.time_column is None:
         message = (
             f"{location}: a window needs event time, and these rows have none; name the column "

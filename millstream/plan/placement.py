@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from millstream.operators.expression import Column
 from millstream.plan.nodes import (
+    ChangeRows,
+    Consolidate,
     Fused,
+    GroupAggregate,
     LateRows,
+    LatestRows,
     Node,
     StreamSource,
     TableJoin,
+    TableSource,
     Union,
     WindowAggregate,
 )
 from millstream.plan.walk import in_order
+
+Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows
+"""What needs all rows of a key on one worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +52,19 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
     """
     match node:
         case StreamSource():
-            return _source_distribution(node, parallelism)
+            return _source_distribution(node, node.schema.names, parallelism)
+        case TableSource():
+            names = {column: name for name, column in node.columns}
+            found = _source_distribution(node, list(names), parallelism)
+            keys = None if found.keys is None else tuple(names[each] for each in found.keys)
+            return Distribution(keys, found.reason)
+        case ChangeRows() | Consolidate():
+            return distribution_of(node.input, parallelism)
         case Fused():
             return _renamed(distribution_of(node.input, parallelism), node)
         case TableJoin():
             return distribution_of(node.stream, parallelism)
-        case WindowAggregate():
+        case WindowAggregate() | GroupAggregate() | LatestRows():
             return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
         case LateRows():
             # Combined rows cross to the aggregate's worker; those that came late stay behind.
@@ -64,24 +80,28 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             return Distribution(None, "rows lie anywhere")
 
 
-def needs_exchange(node: WindowAggregate, parallelism: int) -> bool:
-    """Return `True` iff rows of a key may lie on several workers before an aggregate."""
+def needs_exchange(node: Keyed, parallelism: int) -> bool:
+    """Return `True` iff rows of a key may lie on several workers before who needs them together."""
     return parallelism > 1 and distribution_of(node.input, parallelism).keys != node.columns
 
 
-def is_combined(node: WindowAggregate, parallelism: int) -> bool:
+def is_combined(node: Keyed, parallelism: int) -> bool:
     """Return `True` iff rows are combined, batch by batch, before they cross to an aggregate.
 
     Not where a partition may be declared idle: rows of one that comes back can be late by the
     aggregate's own watermark, and must reach it as they are.
     """
-    if not needs_exchange(node, parallelism):
+    if isinstance(node, LatestRows) or not needs_exchange(node, parallelism):
         return False
+    if isinstance(node, GroupAggregate):
+        return node.merges
     sources = [each for each in in_order([node]) if isinstance(each, StreamSource)]
     return all(each.idle_timeout_us is None for each in sources)
 
 
-def _source_distribution(node: StreamSource, parallelism: int) -> Distribution:
+def _source_distribution(
+    node: StreamSource | TableSource, columns: Sequence[str], parallelism: int
+) -> Distribution:
     topic, keys = repr(node.topic), node.topic_keys
     if not keys:
         return Distribution(None, f"{topic} is not written by key")
@@ -89,7 +109,7 @@ def _source_distribution(node: StreamSource, parallelism: int) -> Distribution:
         reason = f"{parallelism} workers share the {node.partitions} partitions of {topic} unevenly"
         return Distribution(None, reason)
     reason = f"{topic} is written by {_listed(keys)}"
-    if not set(keys).issubset(node.schema.names):
+    if not set(keys).issubset(columns):
         return Distribution(None, reason)
     return Distribution(keys, reason)
 
@@ -123,7 +143,7 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
         match node:
             case StreamSource():
                 found.add(id(node))
-            case WindowAggregate() | LateRows():
+            case WindowAggregate() | LateRows() | GroupAggregate() | LatestRows() | ChangeRows():
                 pass
             case TableJoin():
                 waiting.append(node.stream)

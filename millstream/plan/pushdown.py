@@ -11,10 +11,15 @@ import pyarrow as pa
 from millstream.operators.expression import columns_of
 from millstream.plan.columns import identity_outputs
 from millstream.plan.nodes import (
+    AsTable,
+    ChangeRows,
+    Consolidate,
     Filter,
     Fused,
+    GroupAggregate,
     KeyBy,
     LateRows,
+    LatestRows,
     Node,
     Project,
     Sink,
@@ -72,6 +77,19 @@ def _add_needs(node: Node, needs: Needs) -> None:
             for each in node.aggregates:
                 if each.argument is not None:
                     wanted.update(columns_of(each.argument))
+        case GroupAggregate():
+            wanted = needs[id(node.input)]
+            wanted.update(node.columns)
+            for each in node.aggregates:
+                if each.argument is not None:
+                    wanted.update(columns_of(each.argument))
+            _keep_one(wanted, node.input.schema.names)
+        case LatestRows():
+            order = () if node.order is None else (node.order,)
+            needs[id(node.input)].update(needed, node.columns, order)
+        case ChangeRows():
+            # A change of a column that nobody needs is a change, too.
+            needs[id(node.input)].update(node.input.schema.names)
         case LateRows():
             # What is wanted of the late rows must have come in with the others.
             needs[id(node.aggregate.input)].update(needed)
@@ -81,7 +99,7 @@ def _add_needs(node: Node, needs: Needs) -> None:
                 needs[id(stream)].update(needed)
         case StreamSource() | TableSource():
             pass
-        case Filter() | Project() | KeyBy():
+        case Filter() | Project() | KeyBy() | AsTable() | Consolidate():
             message = f"pushdown takes a plan of fused chains; got a {type(node).__name__}"
             raise AssertionError(message)
 

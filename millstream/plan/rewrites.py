@@ -8,42 +8,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
 from millstream.operators.expression import Column, TypedExpression
-from millstream.plan.columns import identity_outputs
+from millstream.plan.columns import Outputs, identity_outputs
+from millstream.plan.conversions import changes_to_consolidated, upserts_to_changelogs
 from millstream.plan.fusion import chains_to_fused
 from millstream.plan.nodes import (
+    GroupAggregate,
     KeyBy,
     LateRows,
     Node,
     Project,
     Sink,
     StreamSource,
+    TableSource,
     WindowAggregate,
 )
 from millstream.plan.pushdown import columns_to_needed
 from millstream.plan.skipping import filters_to_sources
 from millstream.plan.walk import in_order, with_inputs
 
+AggregateNode = TypeVar("AggregateNode", WindowAggregate, GroupAggregate)
+
 
 def sinks_to_physical(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     """Return the plan as it is compiled: fused, and with sources that read what is needed."""
-    plan = key_by_to_nothing(sinks)
+    plan = upserts_to_changelogs(key_by_to_nothing(sinks))
     plan = aggregates_to_columns(plan)
     plan = chains_to_fused(plan)
     plan = columns_to_needed(plan)
     # Pushdown put columns in order with projections of its own, which fuse once more.
-    return filters_to_sources(chains_to_fused(plan))
+    return changes_to_consolidated(filters_to_sources(chains_to_fused(plan)))
 
 
 def sources_to_partitions(sinks: Sequence[Sink], partitions: Mapping[str, int]) -> tuple[Sink, ...]:
-    """Let the stream sources of the topics in `partitions` have so many partitions."""
+    """Let the sources of the topics in `partitions` have so many partitions."""
     rebuilt: dict[int, Node] = {}
     for node in in_order(sinks):
-        if isinstance(node, StreamSource) and node.topic in partitions:
+        if isinstance(node, StreamSource | TableSource) and node.topic in partitions:
             rebuilt[id(node)] = replace(node, partitions=partitions[node.topic])
         else:
             rebuilt[id(node)] = with_inputs(node, [rebuilt[id(each)] for each in node.inputs])
@@ -73,6 +78,8 @@ def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
                 aggregate = _with_columns(node, rebuilt[id(node.input)])
                 prepared[id(node)] = aggregate
                 rebuilt[id(node)] = aggregate
+            case GroupAggregate():
+                rebuilt[id(node)] = _with_columns(node, rebuilt[id(node.input)])
             case LateRows():
                 late = replace(node, aggregate=prepared[id(node.aggregate)])
                 rebuilt[id(node)] = _trimmed(late, node.schema)
@@ -88,7 +95,7 @@ def _trimmed(node: LateRows, schema: pa.Schema) -> Node:
     return Project(node, identity_outputs(schema), location=node.location)
 
 
-def _with_columns(node: WindowAggregate, source: Node) -> WindowAggregate:
+def _with_columns(node: AggregateNode, source: Node) -> AggregateNode:
     added: dict[TypedExpression, str] = {}
     aggregates = []
     for each in node.aggregates:
@@ -98,7 +105,7 @@ def _with_columns(node: WindowAggregate, source: Node) -> WindowAggregate:
             argument = Column(name, argument.type)
         aggregates.append(replace(each, argument=argument))
     if added:
-        computed = tuple((name, expression) for expression, name in added.items())
+        computed: Outputs = tuple((name, expression) for expression, name in added.items())
         outputs = (*identity_outputs(source.schema), *computed)
         source = Project(source, outputs, location=node.location)
     return replace(node, input=source, aggregates=tuple(aggregates))

@@ -10,6 +10,7 @@ import pyarrow.types as pat
 
 from millstream.errors import ExpressionTypeError
 from millstream.log.predicate import Predicate
+from millstream.operators.operator import ChangeMode
 from millstream.plan.columns import EVENT_TIME, check_names, require_column
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class PlanNode:
     """The columns that the rows are keyed by, as far as they are still there."""
     time_column: str | None = field(init=False, default=None)
     """The column with the rows' event time, if it is still there."""
+    mode: ChangeMode = field(init=False, default=ChangeMode.APPEND)
+    """Whether the rows are facts, or changes of what earlier rows said."""
+    unique: tuple[str, ...] | None = field(init=False, default=None)
+    """Of changes: columns that tell each row that holds at a moment from all others, if known."""
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -43,12 +48,21 @@ class PlanNode:
         return ()
 
     def _settle(
-        self, schema: pa.Schema, keys: tuple[str, ...] = (), time_column: str | None = None
+        self,
+        schema: pa.Schema,
+        keys: tuple[str, ...] = (),
+        time_column: str | None = None,
+        mode: ChangeMode = ChangeMode.APPEND,
+        unique: tuple[str, ...] | None = None,
     ) -> None:
         # A frozen dataclass has no other way to keep what was computed from its fields.
         object.__setattr__(self, "schema", schema)
         object.__setattr__(self, "keys", keys)
-        object.__setattr__(self, "time_column", time_column)
+        # Changes are not in the order of time: what they take back is older than they are.
+        timed = mode is not ChangeMode.CHANGELOG
+        object.__setattr__(self, "time_column", time_column if timed else None)
+        object.__setattr__(self, "mode", mode)
+        object.__setattr__(self, "unique", None if mode is ChangeMode.APPEND else unique)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +121,8 @@ class TableSource(PlanNode):
         The topic's time column; without one the table has a single version.
     columns
         `(name, column of the topic)`, in order; contains all keys.
+    partitions
+        What the log says of the topic.
     """
 
     topic: str
@@ -114,6 +130,7 @@ class TableSource(PlanNode):
     topic_keys: tuple[str, ...]
     event_time: str | None
     columns: tuple[tuple[str, str], ...]
+    partitions: int = 1
 
     def __post_init__(self) -> None:
         names = {column: name for name, column in self.columns}
@@ -122,4 +139,5 @@ class TableSource(PlanNode):
         )
         check_names(schema.names, self.location)
         keys = tuple(names[each] for each in self.topic_keys)
-        self._settle(schema, keys, names.get(self.event_time or ""))
+        time_column = names.get(self.event_time or "")
+        self._settle(schema, keys, time_column, ChangeMode.UPSERT, keys)

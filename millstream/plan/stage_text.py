@@ -19,6 +19,8 @@ def source_text(source: SourceNode, compiled: CompiledJob) -> str:
     columns = f"all {known} columns" if 1 < known == len(read) else ", ".join(read)
     if source.role == "table":
         return f"reads all of table {source.topic} on every worker: {columns}"
+    if source.changes:
+        return f"reads the changes of table {source.topic}: {columns}"
     time = f" by {source.time_column}" if source.time_column else ""
     passed = f"; passes frames without {predicate_text(source.where)}" if source.where else ""
     return f"reads {source.topic}{time}: {columns}{passed}"
@@ -75,6 +77,8 @@ def sink_text(sink: SinkNode) -> str:
     if sink.kind == "memory":
         return "keeps rows in this process"
     by = f" by {', '.join(sink.key_columns)}" if sink.key_columns else ""
+    if sink.upsert:
+        return f"writes the latest row of each key to table {sink.topic}{by}"
     return f"appends to {sink.topic}{by}"
 
 

@@ -61,6 +61,22 @@ def in_order(roots: Sequence[Node]) -> list[Node]:
 
 
 def source_partitions(nodes: Sequence[Node]) -> int:
-    """Return the largest partition count among the stream sources, at least 1."""
-    counts = [each.partitions for each in nodes if isinstance(each, StreamSource)]
+    """Return the largest partition count among what the workers share, at least 1."""
+    shared = changed_tables(nodes)
+    counts = [
+        each.partitions
+        for each in nodes
+        if isinstance(each, StreamSource) or (isinstance(each, TableSource) and id(each) in shared)
+    ]
     return max(counts, default=1)
+
+
+def changed_tables(nodes: Sequence[Node]) -> set[int]:
+    """Return the ids of the tables whose changes are read, not (only) joined by streams."""
+    return {
+        id(each)
+        for node in nodes
+        if not isinstance(node, TableJoin)
+        for each in node.inputs
+        if isinstance(each, TableSource)
+    }

@@ -51,6 +51,7 @@ def create_topics(graph: JobGraph, log: Log) -> None:
                 partitions=sink.partitions,
                 key=sink.key_columns,
                 time=sink.time_column,
+                table=sink.upsert,
                 if_not_exists=True,
             )
 

@@ -48,6 +48,9 @@ class SourceNode:
         Whether rows carry `_stamp`: some operator downstream decides lateness.
     idle_timeout_us
         After how long without data a partition read to its end stops holding the watermark.
+    changes
+        The topic is a table and its rows come as upserts: with `_op` behind the columns, which
+        says of each whether it is a tombstone.
     where
         Frames in which no row fulfils this may be left out; those that come are not filtered.
     location
@@ -63,6 +66,7 @@ class SourceNode:
     stamped: bool = False
     idle_timeout_us: int | None = None
     where: Predicate | None = None
+    changes: bool = False
     location: str = ""
 
 
@@ -100,7 +104,8 @@ class SinkNode:
 
     A missing topic is created with `partitions`, `key_columns` and `time_column`.
     `kind="memory"` keeps the rows in the process instead (`collect()`); it promises
-    nothing across a crash.
+    nothing across a crash. With `upsert` the topic is a table: rows may come with `_weight` or
+    `_op`, and the last one of each key is written as a row, or as a tombstone.
     """
 
     name: str
@@ -111,6 +116,7 @@ class SinkNode:
     time_column: str | None = None
     partitions: int = 1
     kind: Literal["log", "memory"] = "log"
+    upsert: bool = False
     location: str = ""
 
 

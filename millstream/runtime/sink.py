@@ -6,17 +6,26 @@ Rows are gathered into frames of a decent size: nobody sees them before the chec
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from millstream.log.fitting import FRAME_ROWS_MAX
 from millstream.log.producer import Producer
+from millstream.log.topic_config import TOMBSTONE
 from millstream.log.transactions import Participant
+from millstream.operators.arrow_buffers import values_of
+from millstream.operators.consolidate import can_consolidate, consolidated
+from millstream.operators.operator import OPERATION_COLUMN, WEIGHT_COLUMN
+from millstream.operators.weights import WEIGHT_FIELD, weights_of
 from millstream.runtime.background import Background, Done, Pending
 from millstream.runtime.graph import SinkNode
 
 FRAME_BYTES = 8 * 1024 * 1024
+
+_OPERATION_FIELD = pa.field(OPERATION_COLUMN, pa.int8())
 
 
 class Sink(Protocol):
@@ -74,7 +83,9 @@ class LogSink:
         """
         if self._rows + rows.num_rows > FRAME_ROWS_MAX:
             self._append(transaction)  # the rows beyond would make a small frame of their own
-        self._gathered.append(_as_sunk(rows, self.node))
+        self._gathered.append(
+            _with_operations(rows, self.node) if self.node.upsert else _as_sunk(rows, self.node)
+        )
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
         self.rows_written += rows.num_rows
@@ -101,17 +112,23 @@ class LogSink:
             return
         batches, size_bytes = self._gathered, self._bytes
         self._gathered, self._rows, self._bytes = [], 0, 0
-        producer = self._producer
+        producer, keys = self._producer, self.node.key_columns if self.node.upsert else ()
 
         def append() -> None:
             rows = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches)
-            producer.append(rows, transaction=transaction)
+            if keys:
+                _append_upserts(producer, rows, keys, transaction)
+            else:
+                producer.append(rows, transaction=transaction)
 
         self._appends.append(self._background.submit(append, size_bytes))
 
 
 class MemorySink:
-    """Keeps rows in the process, for `collect()`; nothing is promised across a crash."""
+    """Keeps rows in the process, for `collect()`; nothing is promised across a crash.
+
+    Of rows that come with weights, those are kept that hold in the end.
+    """
 
     def __init__(self, node: SinkNode) -> None:
         self.node = node
@@ -124,7 +141,8 @@ class MemorySink:
 
     def append(self, rows: pa.RecordBatch, transaction: int) -> None:
         """Keep rows."""
-        self._batches.append(_as_sunk(rows, self.node))
+        weight = [name for name in rows.schema.names if name == WEIGHT_COLUMN]
+        self._batches.append(rows.select([*self.node.schema.names, *weight]))
         self.rows_written += rows.num_rows
 
     def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
@@ -133,7 +151,12 @@ class MemorySink:
 
     def table(self) -> pa.Table:
         """Return the rows, in the order in which they came."""
-        return pa.Table.from_batches(self._batches, self.node.schema)
+        schema = self.node.schema
+        if not any(WEIGHT_COLUMN in each.schema.names for each in self._batches):
+            return pa.Table.from_batches(
+                [_as_sunk(each, self.node) for each in self._batches], schema
+            )
+        return rows_that_hold(self._batches, schema)
 
 
 def _as_sunk(rows: pa.RecordBatch, node: SinkNode) -> pa.RecordBatch:
@@ -144,3 +167,52 @@ def _as_sunk(rows: pa.RecordBatch, node: SinkNode) -> pa.RecordBatch:
     """
     columns = [rows.column(name) for name in node.schema.names]
     return pa.RecordBatch.from_arrays(columns, schema=node.schema)
+
+
+def rows_that_hold(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Return the rows of `schema` that hold after changes, which come with or without weights."""
+    weighted = [
+        pa.RecordBatch.from_arrays(
+            [*(each.column(name) for name in schema.names), pa.array(weights_of(each))],
+            schema=schema.append(WEIGHT_FIELD),
+        )
+        for each in batches
+    ]
+    rows = pa.concat_batches(weighted)
+    if can_consolidate(schema):
+        rows = consolidated(rows)
+    counts = np.maximum(weights_of(rows), 0)
+    kept = rows.select(schema.names).take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+    return pa.Table.from_batches([kept], schema)
+
+
+def _with_operations(rows: pa.RecordBatch, node: SinkNode) -> pa.RecordBatch:
+    """Return rows with `_op` last: 0 for a row that comes, 1 for one that is taken away."""
+    if OPERATION_COLUMN in rows.schema.names:
+        operations = rows.column(OPERATION_COLUMN)
+    else:
+        operations = pa.array((weights_of(rows) < 0).astype(np.int8))
+    columns = [*(rows.column(name) for name in node.schema.names), operations]
+    return pa.RecordBatch.from_arrays(columns, schema=node.schema.append(_OPERATION_FIELD))
+
+
+def _append_upserts(
+    producer: Producer, rows: pa.RecordBatch | pa.Table, keys: Sequence[str], transaction: int
+) -> None:
+    """Append the last row of each key, or a tombstone where that is taken away."""
+    from millstream.operators.key_index import KeyIndex
+
+    (batch,) = rows.combine_chunks().to_batches() if isinstance(rows, pa.Table) else [rows]
+    columns = [batch.column(name) for name in keys]
+    slots = KeyIndex([each.type for each in columns]).insert(columns).of_rows
+    last = np.empty(int(slots.max()) + 1, dtype=np.int64)
+    last[slots] = np.arange(len(slots))  # NumPy keeps the last assignment
+    is_last = last[slots] == np.arange(len(slots))
+    gone = values_of(batch.column(OPERATION_COLUMN)) == TOMBSTONE
+    # No key is among both, so their order is of no matter.
+    kept = batch.drop_columns([OPERATION_COLUMN]).filter(pa.array(is_last & ~gone))
+    if kept.num_rows:
+        producer.append(kept, transaction=transaction)
+    if (is_last & gone).any():
+        removed = batch.select(list(keys)).filter(pa.array(is_last & gone))
+        producer.delete(removed, transaction=transaction)

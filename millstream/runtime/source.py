@@ -282,7 +282,8 @@ class Source:
         return [*self._partitions[self._turn :], *self._partitions[: self._turn]]
 
     def _read(self, partition: _Partition) -> pa.RecordBatch | None:
-        read = partition.reader.read if self.node.role == "stream" else partition.reader.read_table
+        as_events = self.node.role == "stream" and not self.node.changes
+        read = partition.reader.read if as_events else partition.reader.read_table
         return read(self._batch_rows, self._batch_bytes, partition.end)
 
     def _note_passed(self, partition: _Partition) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from millstream.dsl.table import Table, table
 from millstream.errors import PlanError, UnknownColumnError
+from millstream.plan.nodes import TableSource
 from tests.dsl.known_topics import KnownTopics
 
 
@@ -21,6 +22,7 @@ def test_the_keys_stay_whatever_is_chosen(airlines: Table) -> None:
 def test_a_renamed_column_still_comes_from_the_topics(airlines: Table) -> None:
     renamed = airlines.rename({"carrier": "code", "year": "founded"}).drop("name")
     assert renamed.keys == ("code",)
+    assert isinstance(renamed.node, TableSource)
     assert renamed.node.columns == (("code", "carrier"), ("founded", "year"))
 
 

@@ -213,6 +213,7 @@ def test_a_join_knows_the_tables_key_beside_its_columns(log: KnownTopics, flight
     assert pickle.loads(pickle.dumps(config)) == config
     assert job.notes["join-planes"] == (
         "many matches: a row goes out once with each (the table's key is built, dest)",
+        "takes append and upsert, gives append",
     )
 
 

@@ -1,0 +1,195 @@
+"""Nodes that make changes of rows, and rows of changes: running aggregates and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from millstream.errors import ExpressionTypeError, PlanError
+from millstream.log.key_hash import is_key_type
+from millstream.operators.operator import ChangeMode
+from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.changes import is_told_apart, passed_mode
+from millstream.plan.columns import check_names, require_column
+from millstream.plan.sources import PlanNode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from millstream.plan.nodes import Node
+
+RETRACTABLE = ("count", "sum", "mean", "min", "max")
+"""Functions from whose result a row can be taken back."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupAggregate(PlanNode):
+    """One row for each key: the key and the aggregates of all its rows so far.
+
+    Parameters
+    ----------
+    columns
+        Key columns; empty for one group of all rows.
+    aggregates
+        Result columns.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+    aggregates: tuple[AggregateColumn, ...]
+
+    def __post_init__(self) -> None:
+        keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
+        if self.takes_changes:
+            for each in self.aggregates:
+                if each.function not in RETRACTABLE:
+                    message = (
+                        f"{each.location}: {each.function} cannot take a row back, and "
+                        f"{each.name!r} is over changes of a table; use "
+                        f"{', '.join(RETRACTABLE)}, or make a row of each change with "
+                        ".to_stream() before"
+                    )
+                    raise PlanError(message)
+        results = [pa.field(each.name, each.type) for each in self.aggregates]
+        schema = pa.schema([*keys, *results])
+        check_names(schema.names, self.location)
+        self._settle(schema, self.columns, None, ChangeMode.CHANGELOG, self.columns)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows that are aggregated."""
+        return (self.input,)
+
+    @property
+    def takes_changes(self) -> bool:
+        """`True` iff rows of the input may be taken back."""
+        return self.input.mode is not ChangeMode.APPEND
+
+    @property
+    def merges(self) -> bool:
+        """`True` iff what is known of some rows can be merged with what is known of others.
+
+        Extremes from which rows are taken back need every value.
+        """
+        extremes = any(each.function in {"min", "max"} for each in self.aggregates)
+        return not (self.takes_changes and extremes)
+
+
+@dataclass(frozen=True, eq=False)
+class AsTable(PlanNode):
+    """Facts understood as upserts: a row replaces the one before it of the same key.
+
+    Parameters
+    ----------
+    columns
+        The key.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        schema = self.input.schema
+        for each in self.columns:
+            type_ = require_column(schema, each, self.location).type
+            if not is_key_type(type_):
+                message = f"{self.location}: a table cannot be keyed by {each!r}, which is {type_}"
+                raise ExpressionTypeError(message)
+        check_names(self.columns, self.location)
+        assert self.input.mode is ChangeMode.APPEND, "changes are a table already"
+        self._settle(schema, self.columns, None, ChangeMode.UPSERT, self.columns)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The facts."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class LatestRows(PlanNode):
+    """Upserts as a changelog: each row together with the one that it replaces.
+
+    Parameters
+    ----------
+    columns
+        The key.
+    order
+        The column whose greatest value is the latest; `None`: the last that came.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+    order: str | None = None
+
+    def __post_init__(self) -> None:
+        self._settle(self.input.schema, self.columns, None, ChangeMode.CHANGELOG, self.columns)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The upserts, or the facts that are understood so."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class ChangeRows(PlanNode):
+    """Changes as facts: a row for each, with a column that says what it is.
+
+    Parameters
+    ----------
+    column
+        `"op"`: +I, -U, +U or -D. `"weight"`: +1 or -1, or more of equal rows.
+    """
+
+    input: Node
+    column: Literal["op", "weight"]
+
+    def __post_init__(self) -> None:
+        type_ = pa.string() if self.column == "op" else pa.int64()
+        schema = self.input.schema.append(pa.field(self.column, type_))
+        check_names(schema.names, self.location)
+        self._settle(schema, self.input.keys)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The changes."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class Consolidate(PlanNode):
+    """Changes without those that cancel each other; made by rewrites."""
+
+    input: Node
+
+    def __post_init__(self) -> None:
+        source = self.input
+        self._settle(source.schema, source.keys, None, passed_mode(source), source.unique)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The changes."""
+        return (self.input,)
+
+
+def require_unique(node: PlanNode, keys: Sequence[str], location: str, what: str) -> None:
+    """Check that changes have one row for each value of `keys`, as `what` needs.
+
+    Raises
+    ------
+    PlanError
+        When they may have several.
+    """
+    if is_told_apart(node.unique, keys):
+        return
+    known = "nothing tells their rows apart"
+    remedy = "keep the key columns of what made them in select, or aggregate by the key"
+    if node.unique is not None:
+        known = f"they have a row for each {', '.join(node.unique) or 'moment'}"
+        remedy = f"use key={list(node.unique)!r}, or aggregate by the key first"
+    message = (
+        f"{location}: {what} needs one row for each {', '.join(keys) or 'key'} of these changes, "
+        f"and {known}; {remedy}"
+    )
+    raise PlanError(message)
