@@ -107,6 +107,25 @@ def test_the_expressions_are_computed_as_they_are_shown(directory: Path) -> None
     assert (done.returncode, done.stdout) == (0, "336776\n"), done.stderr
 
 
+def test_results_are_kept_up_to_date_as_it_is_shown(directory: Path) -> None:
+    (directory / "kept.py").write_text(blocks("python")[2])
+    done = shell("millstream run kept.py --log demo-data --until end", directory)
+    assert done.returncode == 0, done.stderr
+    log = Log(directory / "demo-data")
+    found, flights = log.topic("by_carrier").latest(), log.topic("flights").to_arrow()
+    with duckdb.connect() as connection:
+        query = "SELECT carrier, count(*), max(dep_delay) FROM flights GROUP BY carrier ORDER BY 1"
+        connection.register("flights", flights)
+        wanted = connection.sql(query).fetchall()
+        connection.register("kept", found)
+        connection.register("busy", log.topic("busy_changes").to_arrow())
+        kept = connection.sql("SELECT carrier, flights, worst FROM kept ORDER BY 1").fetchall()
+        held = connection.sql("SELECT carriers FROM busy GROUP BY 1 HAVING sum(weight) > 0")
+        assert kept == wanted
+        assert held.fetchall() == [(sum(count > 10_000 for _, count, _ in wanted),)]
+    assert flights.num_rows == sum(count for _, count, _ in wanted)
+
+
 def test_every_command_and_option_of_the_table_exists(directory: Path) -> None:
     table = README[README.index("| command |") : README.index("The log is a directory")]
     rows = [line.split("|")[1:3] for line in table.splitlines()[2:] if line.startswith("|")]

@@ -257,14 +257,17 @@ class Stream:
         """Compute a row for each key over all of its rows so far, and keep it up to date.
 
         Its columns are the keys and the results by keyword: `agg(orders=ms.count())`. Rows that
-        are not keyed are one group. What comes out is a changelog: each batch of rows gives out,
-        for each key whose result is another one now, the old result as taken back and the new
-        one. Of changes of a table, rows that are taken back are taken back from the results, too;
-        a key without rows has no result.
+        are not keyed are one group, and so are those of a table or of results, whose own key
+        tells each from all others, until `key_by` groups them.
+
+        What comes out is a changelog: each batch of rows gives out, for each key whose result is
+        another one now, the old result as taken back and the new one. Rows of a table that are
+        taken back are taken back from the results, too; a key without rows has no result.
         """
         location = user_location()
         columns = _bound_aggregates(aggregates, self.schema, location)
-        node = nodes.GroupAggregate(self.node, self.node.keys, columns, location=location)
+        keys = nodes.grouping_keys(self.node)
+        node = nodes.GroupAggregate(self.node, keys, columns, location=location)
         return Stream(node, self.log)
 
     def to_table(self, key: str | Sequence[str] | None = None) -> Table:

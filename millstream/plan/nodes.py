@@ -60,6 +60,7 @@ __all__ = [
     "TableSource",
     "Union",
     "WindowAggregate",
+    "grouping_keys",
     "require_event_time",
     "require_unique",
 ]
@@ -414,3 +415,16 @@ def require_event_time(node: Node, location: str) -> str:
         )
         raise PlanError(message)
     return node.time_column
+
+
+def grouping_keys(node: Node) -> tuple[str, ...]:
+    """Return the columns by which the rows of `node` are grouped where nothing else is said.
+
+    What tells the rows of a table or of results from each other groups none of them.
+    """
+    found = node
+    while found.mode is not ChangeMode.APPEND and not isinstance(found, KeyBy):
+        if isinstance(found, TableSource | AsTable | GroupAggregate | LatestRows):
+            return ()
+        found = found.inputs[0]
+    return node.keys

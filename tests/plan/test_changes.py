@@ -62,6 +62,26 @@ def test_facts_stay_facts_and_changes_stay_changes(
     assert flights.to_table("origin").node.mode is ChangeMode.UPSERT
 
 
+def test_a_tables_own_key_groups_nothing_until_it_is_asked_to(
+    flights: Stream, counts: Stream, airlines: Table
+) -> None:
+    def groups(rows: Stream) -> tuple[str, ...]:
+        return rows.agg(n=ms.count()).node.keys
+
+    assert groups(flights.key_by("origin")) == ("origin",)
+    for rows in (
+        flights,
+        airlines,
+        counts,
+        counts.filter(col("flights") > 1),
+        counts.union(counts),
+    ):
+        assert groups(rows) == ()
+    assert groups(counts.key_by("origin").filter(col("flights") > 1)) == ("origin",)
+    assert groups(flights.to_table("origin")) == ()
+    assert groups(airlines.to_stream()) == ("carrier",)
+
+
 def test_what_tells_rows_apart_follows_its_columns(counts: Stream, airlines: Table) -> None:
     assert counts.node.unique == ("origin",)
     assert counts.rename({"origin": "from"}).node.unique == ("from",)
