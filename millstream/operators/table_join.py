@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millstream.log.key_hash import KEY_GROUPS
 from millstream.operators.arrow_buffers import valid_bytes_of, values_of
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
@@ -168,7 +169,7 @@ class TableJoin(Stateless):
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the rows of `snapshots`; all of them, since every worker has the whole table."""
-        for rows, removed in self._table.restored(snapshots, key_groups):
+        for rows, removed in self._table.restored(snapshots, range(KEY_GROUPS)):
             self._change(rows, removed)
 
     def _change(self, rows: pa.RecordBatch, removed: BooleanArray) -> None:

@@ -19,7 +19,7 @@ NEW = np.uint8(2)
 """A slot's mark before it is touched, after, and before where its key has just come."""
 
 TERMS = 4
-"""Terms of a float sum: more than 200 bits, so that sums of values that differ by up to 10⁴⁵ are
+"""Terms of a float sum: more than 200 bits, so that sums of values that differ by up to 10⁴⁰ are
 exact."""
 
 
