@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from millstream.dsl.source import stream
     from millstream.dsl.stream import Stream, WindowedStream, WindowResult
     from millstream.dsl.table import Table, table
+    from millstream.dsl.user_functions import UserFunction, udf
     from millstream.dsl.windows import hopping, session, tumbling
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
@@ -43,6 +44,8 @@ __all__ = [
     "hash",
     "struct",
     "concat_str",
+    "udf",
+    "UserFunction",
     "count",
     "sum",
     "mean",
@@ -81,6 +84,8 @@ _MODULES = {
     "hash": "millstream.dsl.conditions",
     "struct": "millstream.dsl.conditions",
     "concat_str": "millstream.dsl.conditions",
+    "udf": "millstream.dsl.user_functions",
+    "UserFunction": "millstream.dsl.user_functions",
     "count": "millstream.dsl.functions",
     "sum": "millstream.dsl.functions",
     "mean": "millstream.dsl.functions",

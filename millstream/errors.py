@@ -177,6 +177,10 @@ class CheckpointError(JobError):
     """Raised when a checkpoint cannot be taken, or a file of it is missing or damaged."""
 
 
+class PythonFallbackWarning(UserWarning):
+    """Given once for each function that Python calls for every row; says why it is not compiled."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the tail of an error message that lists the names closest to `name`.
 

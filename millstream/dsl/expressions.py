@@ -386,6 +386,9 @@ def render(expression: Expression) -> str:
         pairs = zip(arguments[0::2], arguments[1::2], strict=False)
         text = ".".join(f"when({when!r}).then({then!r})" for when, then in pairs)
         return f"{text}.otherwise({arguments[-1]!r})"
+    if function == "udf":
+        called = ", ".join(repr(each) for each in arguments)
+        return f"{option(expression, 'function')!r}({called})"
     shown = [repr(each) for each in arguments[1:]]
     for name, value in expression.options:
         if value is False and name != "strict":

@@ -43,6 +43,10 @@ def bind_call(expression: Expression, scope: Scope) -> TypedExpression:
         return _arithmetic(expression, scope)
     if function in COMPARISONS:
         return _comparison(expression, scope)
+    if function == "udf":
+        from millstream.dsl.user_functions import bind_user_function
+
+        return bind_user_function(expression, scope)
     family = function.partition(".")[0]
     binder = _BINDERS.get(family)
     assert binder is not None, f"the surface made an unknown function {function}"

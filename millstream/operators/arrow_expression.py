@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
 from millstream.operators.failing import may_fail
-from millstream.operators.functions import casts, json_texts, lists, numbers, texts, times
+from millstream.operators.functions import casts, json_texts, lists, numbers, texts, times, user
 from millstream.operators.functions.function import Function, take, taken
 
 _FUNCTIONS: dict[str, Function] = {
@@ -19,6 +19,7 @@ _FUNCTIONS: dict[str, Function] = {
     **times.FUNCTIONS,
     **lists.FUNCTIONS,
     **json_texts.FUNCTIONS,
+    **user.FUNCTIONS,
 }
 FUNCTIONS = frozenset(_FUNCTIONS)
 """The functions of `millstream.operators.expression`, all of them."""

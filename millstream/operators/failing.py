@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from millstream.operators.expression import Call, TypedExpression
+from millstream.operators.user_function import PythonFunction
 
 _STRICT = frozenset({"str.strptime", "str.json", "str.to_integer"})
 
@@ -25,6 +26,7 @@ def python_parts(expression: TypedExpression) -> Iterator[str]:
         return
     for each in expression.arguments:
         yield from python_parts(each)
+    options = dict(expression.options)
     match expression.function:
         case "str.extract_all" | "str.to_integer":
             yield f"{expression.function}: Arrow has no such function"
@@ -32,6 +34,10 @@ def python_parts(expression: TypedExpression) -> Iterator[str]:
             yield f"{expression.function} of decimals: Arrow has no such function"
         case "str.json" if pat.is_nested(expression.type):
             yield f"str.json to {expression.type}: only single values are found by a kernel"
+        case "udf":
+            function = options["function"]
+            if isinstance(function, PythonFunction):
+                yield f"{function.name}: {function.reason}"
         case _:
             pass
 
@@ -47,8 +53,8 @@ def _fails(call: Call) -> bool:
             return options.get("strict") is not False
         case "dt.replace_time_zone":
             return "raise" in {options["ambiguous"], options["nonexistent"]}
-        case "dt.epoch" | "dt.total":
-            return True  # a finer unit may not hold the count
+        case "udf" | "dt.epoch" | "dt.total":
+            return True  # it may raise; a finer unit may not hold the count
         case "add" | "subtract" | "multiply" | "divide" | "floor_divide" | "modulo":
             return bool(pat.is_decimal(call.type))
         case _:

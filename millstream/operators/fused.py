@@ -1,13 +1,15 @@
 """Filters and projects in one compiled pass: every stateless run of a stage is one of these.
 
 batch ─▶ what only Arrow computes ─▶ select: rows that pass ─▶ compute: numbers of those
-         (strings, calendar)             │ row numbers
-         texts of those ◀──── take ──────┘
+         (strings, calendar)             │ row numbers             ▲
+         of the predicate                └─▶ take ─▶ what only Arrow computes of those
+
+What an output needs is computed of the rows that pass alone: it may be dear, or fail on others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow as pa
 
 from millstream.operators.arrow_expression import evaluate
 from millstream.operators.expression import Call, Column, TypedExpression, columns_of
+from millstream.operators.failing import python_parts
 from millstream.operators.functions.function import taken
 from millstream.operators.fused_kernels import Computation, Inputs, Selection
 from millstream.operators.kernels.fused_source import is_compiled
@@ -94,21 +97,26 @@ class Fused(Stateless):
         self._schema = config.output_schemas[0]
         # With each set of hidden columns that came.
         self._schemas: dict[tuple[str, ...], pa.Schema] = {}
-        # What only Arrow computes and a kernel takes as an input, by the input's name.
+        # What only Arrow computes and a kernel takes as an input, by the input's name: of all
+        # rows, for the predicate, and of those that pass it.
         self._prepared: dict[str, TypedExpression] = {}
+        self._prepared_of_passed: dict[str, TypedExpression] = {}
         self._selection: Selection | None = None
         if config.predicate is not None:
-            predicate = self._compilable(config.predicate)
+            predicate = self._compilable(config.predicate, self._prepared)
             self._selection = Selection(self._inputs([predicate]), predicate)
         # Outputs of the kernel by their place. Columns that pass without a filter cost nothing.
         filtered = self._selection is not None
         self._computed: dict[int, TypedExpression] = {
-            index: self._compilable(each)
+            index: self._compilable(each, self._prepared_of_passed)
             for index, (_, each) in enumerate(config.outputs)
             if is_compiled(each) and columns_of(each) and (filtered or isinstance(each, Call))
         }
         self._computations: dict[tuple[str, ...], Computation] = {}
         self._passes = all(isinstance(each, Column) for _, each in config.outputs)
+        self._arrow_first, self._python_first = _ways(self._prepared.values())
+        later = [each for _, each in config.outputs if not is_compiled(each)]
+        self._python_later = _ways([*later, *self._prepared_of_passed.values()])[1]
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         """Emit the rows that pass, with the computed columns and the hidden ones.
@@ -131,6 +139,8 @@ class Fused(Stateless):
         if self._selection is not None or self._computed:
             self.counters.rows_numba += count
         prepared = {name: evaluate(each, batch) for name, each in self._prepared.items()}
+        self.counters.rows_arrow += count if self._arrow_first else 0
+        self.counters.rows_python += count if self._python_first else 0
 
         def column(name: str) -> pa.Array:
             return prepared[name] if name in prepared else batch.column(name)
@@ -139,20 +149,36 @@ class Fused(Stateless):
         if self._selection is not None:
             selected = self._selection.rows(column, count)
             if len(selected) == 0:
-                self.counters.rows_arrow += count if prepared else 0
                 return None
             if len(selected) == count and self._passes:
                 selected = None
+        passed = count if selected is None else len(selected)
+        prepared |= self._prepare_passed(batch, selected)
         names = batch.schema.names
         hidden = tuple(name for name in HIDDEN_COLUMNS if name in names)
         arrays: dict[int, pa.Array] = {}
-        if selected is not None:
-            arrays = self._compute(column, hidden, len(selected), selected)
-        elif not self._passes:
-            arrays = self._compute(column, (), count, None)
+        if selected is not None or not self._passes:
+            arrays = self._compute(column, hidden if selected is not None else (), passed, selected)
         result, by_arrow = self._assemble(batch, selected, arrays, hidden)
-        self.counters.rows_arrow += count if prepared or by_arrow else 0
+        if (by_arrow or self._prepared_of_passed) and not self._arrow_first:
+            self.counters.rows_arrow += count
+        self.counters.rows_python += passed if self._python_later else 0
         return result
+
+    def _prepare_passed(
+        self, batch: pa.RecordBatch, selected: Int32Array | None
+    ) -> dict[str, pa.Array]:
+        """Return what Arrow computes, for the outputs, of the selected rows alone."""
+        if not self._prepared_of_passed:
+            return {}
+        rows = batch
+        if selected is not None:
+            parts = self._prepared_of_passed.values()
+            needed = frozenset[str]().union(*(columns_of(each) for each in parts))
+            names = [name for name in batch.schema.names if name in needed]
+            # A constant has no column to count its rows by.
+            rows = taken(batch.select(names or batch.schema.names[:1]), selected)
+        return {name: evaluate(each, rows) for name, each in self._prepared_of_passed.items()}
 
     def _compute(
         self,
@@ -172,7 +198,10 @@ class Fused(Stateless):
         if found is None:
             numbers = [Column(name, pa.int64()) for name in hidden]
             outputs = [*self._computed.values(), *numbers]
-            found = Computation(self._inputs(outputs), outputs, selected=selected is not None)
+            dense = self._prepared_of_passed if selected is not None else ()
+            found = Computation(
+                self._inputs(outputs), outputs, selected=selected is not None, dense=dense
+            )
             self._computations[hidden] = found
         return dict(zip(places, found.columns(column, count, selected), strict=True))
 
@@ -230,16 +259,24 @@ class Fused(Stateless):
             visit(each)
         return sorted(types.items())
 
-    def _compilable(self, expression: TypedExpression) -> TypedExpression:
-        """Return `expression` with what only Arrow computes replaced by prepared columns."""
+    def _compilable(
+        self, expression: TypedExpression, prepared: dict[str, TypedExpression]
+    ) -> TypedExpression:
+        """Return `expression` with what only Arrow computes as columns, added to `prepared`."""
         if is_compiled(expression):
             if not isinstance(expression, Call):
                 return expression
-            arguments = tuple(self._compilable(each) for each in expression.arguments)
+            arguments = tuple(self._compilable(each, prepared) for each in expression.arguments)
             return Call(expression.function, arguments, expression.type, expression.options)
-        for name, known in self._prepared.items():
+        for name, known in (*self._prepared.items(), *prepared.items()):
             if known == expression:
                 return Column(name, expression.type)
-        name = f"_prepared_{len(self._prepared)}"
-        self._prepared[name] = expression
+        name = f"_prepared_{len(self._prepared) + len(self._prepared_of_passed)}"
+        prepared[name] = expression
         return Column(name, expression.type)
+
+
+def _ways(expressions: Iterable[TypedExpression]) -> tuple[bool, bool]:
+    """Return whether anything is computed by Arrow, and whether by Python, row after row."""
+    parts = list(expressions)
+    return bool(parts), any(True for each in parts for _ in python_parts(each))

@@ -6,7 +6,7 @@ set of inputs; but never more than three, since each is compiled while rows wait
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,14 +130,22 @@ class Computation:
         What is computed.
     selected
         Whether only some rows are.
+    dense
+        Inputs that have values for the selected rows alone.
     """
 
     def __init__(
-        self, inputs: Inputs, outputs: Sequence[TypedExpression], *, selected: bool
+        self,
+        inputs: Inputs,
+        outputs: Sequence[TypedExpression],
+        *,
+        selected: bool,
+        dense: Collection[str] = (),
     ) -> None:
         self._types = [(each.type, storage_dtype(each.type)) for each in outputs]
         self._variants = _Variants(
-            inputs, lambda nulls: compute_source(inputs, nulls, outputs, selected=selected)
+            inputs,
+            lambda nulls: compute_source(inputs, nulls, outputs, selected=selected, dense=dense),
         )
 
     def columns(

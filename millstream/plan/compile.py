@@ -17,6 +17,7 @@ import pyarrow.types as pat
 from millstream.operators.change_rows import ChangeRowsConfig
 from millstream.operators.consolidate import ConsolidateConfig
 from millstream.operators.expression import Column
+from millstream.operators.failing import python_parts
 from millstream.operators.fused import FusedConfig
 from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.group_combine import GroupCombineConfig
@@ -189,7 +190,8 @@ class _Builder:
             case Fused():
                 config = FusedConfig(node.input.schema, node.predicate, node.outputs)
                 kind = "filter" if _only_filters(node) else "select"
-                name = self._add_operator(node, kind, config, [node.input])
+                notes = python_notes(node)
+                name = self._add_operator(node, kind, config, [node.input], notes)
                 self.steps[name] = node.steps
             case TableJoin():
                 self._add_join(node)
@@ -499,6 +501,15 @@ def _mode_notes(node: Node) -> tuple[str, ...]:
         return ()
     before = " and ".join(sorted(each.value for each in taken))
     return (f"takes {before}, gives {node.mode.value}",)
+
+
+def python_notes(node: Fused) -> tuple[str, ...]:
+    """Return what of a fused node goes through Python, row after row, and why."""
+    parts = [expression for _, expression in node.outputs]
+    if node.predicate is not None:
+        parts.append(node.predicate)
+    found = dict.fromkeys(text for each in parts for text in python_parts(each))
+    return tuple(f"through Python, row after row: {each}" for each in found)
 
 
 def _only_filters(node: Fused) -> bool:

@@ -89,9 +89,9 @@ def _merged(first: Fused, second: Fused) -> Fused | None:
     later = [expression for _, expression in second.outputs]
     if second.predicate is not None:
         later.append(second.predicate)
-    # A cast that can fail must not see rows that an earlier filter took away: parts of a
-    # fused pass are computed for the whole batch.
-    if first.predicate is not None and any(may_fail(each) for each in later):
+    # What can fail must not see rows that an earlier filter took away: the predicate is computed
+    # for the whole batch, outputs for the rows that pass.
+    if first.predicate is not None and predicate is not None and may_fail(predicate):
         return None
     if _substituted_size(later, computed) > FUSED_SIZE_MAX:
         return None

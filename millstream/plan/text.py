@@ -69,6 +69,9 @@ def expression_text(expression: TypedExpression) -> str:
             return f"not {_operand(argument)}"
         case Call(function="cast", arguments=(argument,), type=type_):
             return f"{_operand(argument)} as {type_}"
+        case Call(function="udf", arguments=arguments, options=options):
+            name = getattr(dict(options)["function"], "name", "udf")
+            return f"{name}({', '.join(map(expression_text, arguments))})"
         case Call(function=function, arguments=arguments) if function in _INFIX:
             return f" {_INFIX[function]} ".join(_operand(each) for each in arguments)
         case Call(function=function, arguments=arguments, options=options):

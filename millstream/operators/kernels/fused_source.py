@@ -13,7 +13,7 @@ value is where it is not valid is arbitrary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ import pyarrow.types as pat
 from millstream.operators.arrow_buffers import storage_dtype
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
 from millstream.operators.failing import may_fail
+from millstream.operators.user_function import CompiledFunction
 
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _COMPARISON = {
@@ -57,6 +58,8 @@ def is_compiled(expression: TypedExpression) -> bool:
         return False
     if not isinstance(expression, Call):
         return True
+    if expression.function == "udf":
+        return isinstance(dict(expression.options)["function"], CompiledFunction)
     if expression.function not in _FUNCTIONS:
         return False
     if expression.function == "case" and any(map(may_fail, expression.arguments)):
@@ -141,14 +144,20 @@ def compute_source(
     outputs: Sequence[TypedExpression],
     *,
     selected: bool,
+    dense: Collection[str] = (),
 ) -> Source:
     """Return a kernel that computes `outputs` of all rows, or of those in `selected`.
 
     Its arguments: the number of rows to compute; the inputs, as in `select_source`; with
     `selected`, their numbers (int32); for each output its values (for booleans bytes), then,
     where it may be null, its validity (bool).
+
+    Parameters
+    ----------
+    dense
+        Inputs that have values for the selected rows alone.
     """
-    writer = _Writer(inputs, with_nulls)
+    writer = _Writer(inputs, with_nulls, dense)
     writer.add("for o in range(n):", 1)
     writer.add("i = np.int64(selected[o])" if selected else "i = o")
     names = ["selected"] if selected else []
@@ -168,8 +177,13 @@ class _Writer:
     """Writes the body of one loop over rows `i`; each subexpression is computed once."""
 
     def __init__(
-        self, inputs: Sequence[tuple[str, pa.DataType]], with_nulls: Sequence[bool]
+        self,
+        inputs: Sequence[tuple[str, pa.DataType]],
+        with_nulls: Sequence[bool],
+        dense: Collection[str] = (),
     ) -> None:
+        self._rows = ["o" if name in dense else "i" for name, _ in inputs]
+        self._functions: dict[CompiledFunction, str] = {}
         self._inputs = list(inputs)
         self._with_nulls = list(with_nulls)
         self._number = {name: index for index, (name, _) in enumerate(inputs)}
@@ -187,7 +201,17 @@ class _Writer:
             if self._with_nulls[index]:
                 arguments += [f"valid{index}", f"valid_bit{index}"]
         head = f"def {name}({', '.join([*arguments, *more])}):"
-        return "\n".join(["import numpy as np", "", "", head, *self._lines]) + "\n"
+        imports = ["import numpy as np", *self._loads()]
+        return "\n".join([*imports, "", "", head, *self._lines]) + "\n"
+
+    def _loads(self) -> list[str]:
+        if not self._functions:
+            return []
+        loads = [
+            f"{name} = load_user_function({each.source!r}, {each.name!r})"
+            for each, name in self._functions.items()
+        ]
+        return ["", "from millstream.jit import load_user_function", "", *loads]
 
     def add(self, line: str, indent: int = 2) -> None:
         """Add a line to the body."""
@@ -215,12 +239,12 @@ class _Writer:
         return found
 
     def _column(self, index: int, type_: pa.DataType) -> Value:
-        valid = None
+        valid, row = None, self._rows[index]
         if self._with_nulls[index]:
-            valid = self._named(_bit(f"valid{index}", f"valid_bit{index}"))
+            valid = self._named(_bit(f"valid{index}", f"valid_bit{index}", row))
         if pat.is_boolean(type_):
-            return Value(self._named(_bit(f"in{index}", f"in_bit{index}")), valid)
-        return Value(self._named(f"in{index}[i]"), valid)
+            return Value(self._named(_bit(f"in{index}", f"in_bit{index}", row)), valid)
+        return Value(self._named(f"in{index}[{row}]"), valid)
 
     def _call(self, call: Call) -> Value:
         values = [self.value(each) for each in call.arguments]
@@ -236,6 +260,8 @@ class _Writer:
             return self._coalesce(values)
         if function in {"floor_divide", "modulo"}:
             return self._divide_down(call, values)
+        if function == "udf":
+            return self._user_function(call, values)
         valid = _all_valid(values)
         return Value(self._named(_plain_code(call, [each.code for each in values])), valid)
 
@@ -279,6 +305,17 @@ class _Writer:
             code = self._named(f"{each.code} if {each.valid} else {code}")
             valid = None if valid is None else self._named(f"{each.valid} or {valid}")
         return Value(code, valid)
+
+    def _user_function(self, call: Call, values: list[Value]) -> Value:
+        """Return a call of a user's function, which sees no nulls: what lies there is arbitrary."""
+        function = dict(call.options)["function"]
+        assert isinstance(function, CompiledFunction)
+        name = self._functions.setdefault(function, f"user{len(self._functions)}")
+        code = _typed(f"{name}({', '.join(each.code for each in values)})", call.type)
+        valid = _all_valid(values)
+        if valid is not None:
+            code = f"{code} if {valid} else {_constant(None, call.type).code}"
+        return Value(self._named(code), valid)
 
     def _divide_down(self, call: Call, values: list[Value]) -> Value:
         left, right = values[0].code, values[1].code
@@ -358,8 +395,8 @@ def _special(value: float) -> str:
     return "np.inf" if value > 0 else "-np.inf"
 
 
-def _bit(bitmap: str, first: str) -> str:
-    return f"({bitmap}[({first} + i) >> 3] >> (({first} + i) & 7)) & 1 != 0"
+def _bit(bitmap: str, first: str, row: str) -> str:
+    return f"({bitmap}[({first} + {row}) >> 3] >> (({first} + {row}) & 7)) & 1 != 0"
 
 
 def _all_valid(values: list[Value]) -> str | None:
