@@ -111,6 +111,37 @@ class Stream:
         outputs = ((names.get(name, name), each) for name, each in identity_outputs(self.schema))
         return self._project(tuple(outputs), location)
 
+    def explode(
+        self, *columns: str, empty_as_null: bool = False, keep_nulls: bool = True
+    ) -> Stream:
+        """Return a row for each item of a list, with the other columns repeated.
+
+        Parameters
+        ----------
+        *columns
+            Lists; several are taken in lockstep, those of a row being as long as each other.
+        empty_as_null, keep_nulls
+            Whether a row whose list is empty, or null, stays, with null. As in Polars; in SQL's
+            `UNNEST` neither does.
+        """
+        location = user_location()
+        node = nodes.Explode(self.node, columns, empty_as_null, keep_nulls, location=location)
+        return Stream(node, self.log)
+
+    def flat_map(self, /, **lists: object) -> Stream:
+        """Return many rows for one: a row for each item of a computed list, and none of no item.
+
+        `flat_map(word=col("text").str.split(" "))` adds the column `word`. With a function of the
+        user's own (`ms.udf`) that returns a list, perhaps of structs, it is a table function.
+        """
+        location = user_location()
+        if not lists:
+            message = f'{location}: flat_map needs a list, e.g. word=col("text").str.split(" ")'
+            raise PlanError(message)
+        node = self.with_columns(**lists).node
+        exploded = nodes.Explode(node, tuple(lists), keep_nulls=False, location=location)
+        return Stream(exploded, self.log)
+
     def key_by(self, /, *keys: str | Expression, **computed: object) -> Stream:
         """Return the rows keyed by columns; a computed key is added as a column.
 

@@ -16,6 +16,7 @@ import pyarrow.types as pat
 
 from millstream.operators.change_rows import ChangeRowsConfig
 from millstream.operators.consolidate import ConsolidateConfig
+from millstream.operators.explode import ExplodeConfig
 from millstream.operators.expression import Column
 from millstream.operators.failing import python_parts
 from millstream.operators.fused import FusedConfig
@@ -31,6 +32,7 @@ from millstream.plan.aggregates import AggregateColumn
 from millstream.plan.nodes import (
     ChangeRows,
     Consolidate,
+    Explode,
     Fused,
     GroupAggregate,
     LateRows,
@@ -195,6 +197,11 @@ class _Builder:
                 self.steps[name] = node.steps
             case TableJoin():
                 self._add_join(node)
+            case Explode():
+                exploded = ExplodeConfig(
+                    node.input.schema, node.columns, node.empty_as_null, node.keep_nulls
+                )
+                self._add_operator(node, "explode", exploded, [node.input])
             case WindowAggregate():
                 self._add_aggregate(node)
             case GroupAggregate():

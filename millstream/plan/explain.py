@@ -12,6 +12,7 @@ from millstream.plan.draw import job_to_html
 from millstream.plan.nodes import (
     AsTable,
     ChangeRows,
+    Explode,
     Filter,
     Fused,
     GroupAggregate,
@@ -194,6 +195,7 @@ _TEXTS: dict[type, Callable[..., str]] = {
     Filter: lambda node: f"filter {expression_text(node.predicate)}",
     Project: _project_text,
     Fused: _fused_text,
+    Explode: lambda node: f"a row for each item of {', '.join(node.columns)}",
     KeyBy: lambda node: f"key by {', '.join(node.columns)}",
     TableJoin: _join_text,
     WindowAggregate: _aggregate_text,

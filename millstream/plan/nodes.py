@@ -28,6 +28,7 @@ from millstream.plan.columns import (
     projected,
     require_column,
 )
+from millstream.plan.explode import Explode
 from millstream.plan.keyed_nodes import (
     AsTable,
     ChangeRows,
@@ -46,6 +47,7 @@ __all__ = [
     "AsTable",
     "ChangeRows",
     "Consolidate",
+    "Explode",
     "Filter",
     "Fused",
     "GroupAggregate",
@@ -367,6 +369,7 @@ Node: TypeAlias = (
     | Project
     | Fused
     | KeyBy
+    | Explode
     | TableJoin
     | WindowAggregate
     | LateRows

@@ -10,6 +10,7 @@ from millstream.operators.expression import Column
 from millstream.plan.nodes import (
     ChangeRows,
     Consolidate,
+    Explode,
     Fused,
     GroupAggregate,
     LateRows,
@@ -64,6 +65,8 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             return _renamed(distribution_of(node.input, parallelism), node)
         case TableJoin():
             return distribution_of(node.stream, parallelism)
+        case Explode():
+            return distribution_of(node.input, parallelism)
         case WindowAggregate() | GroupAggregate() | LatestRows():
             return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
         case LateRows():

@@ -14,6 +14,7 @@ from millstream.plan.nodes import (
     AsTable,
     ChangeRows,
     Consolidate,
+    Explode,
     Filter,
     Fused,
     GroupAggregate,
@@ -90,6 +91,8 @@ def _add_needs(node: Node, needs: Needs) -> None:
         case ChangeRows():
             # A change of a column that nobody needs is a change, too.
             needs[id(node.input)].update(node.input.schema.names)
+        case Explode():
+            needs[id(node.input)].update(needed, node.columns)
         case LateRows():
             # What is wanted of the late rows must have come in with the others.
             needs[id(node.aggregate.input)].update(needed)

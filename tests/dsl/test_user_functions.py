@@ -37,7 +37,7 @@ LOCK = threading.Lock()
 NAMES = {"a": "Anna"}
 
 
-def helper(x):  # type: ignore[no-untyped-def]
+def helper(x: float) -> float:
     return x * RATE
 
 

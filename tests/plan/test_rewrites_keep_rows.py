@@ -45,13 +45,15 @@ def step(name: str, number: int) -> Step:
         "union": lambda rows: rows.union(rows.filter(col("a") < number)),
         "branch": lambda rows: rows.branch(col("a") > number, col("b") > 0)[1],
         "key": lambda rows: rows.key_by("a"),
+        "explode": lambda rows: rows.with_columns(text=col("text").str.split("b")).explode("text"),
+        "flat map": lambda rows: rows.flat_map(text=col("text").str.split("a")),
     }
     return steps[name]
 
 
 NAMES = (
     "filter", "filter text", "filter null", "compute", "choose", "texts", "swap", "order",
-    "widen", "narrow", "union", "branch", "key",
+    "widen", "narrow", "union", "branch", "key", "explode", "flat map",
 )  # fmt: skip
 
 
@@ -82,6 +84,12 @@ def read(node: nodes.Node, batch: pa.RecordBatch) -> pa.Table:
             return pa.table({name: evaluate(each, rows) for name, each in node.outputs})
         case nodes.Union():
             return pa.concat_tables([read(each, batch) for each in node.streams])
+        case nodes.Explode():
+            exploded = []
+            for row in read(node.input, batch).to_pylist():
+                items = row["text"] or ([None] if row["text"] is None and node.keep_nulls else [])
+                exploded += [row | {"text": each} for each in items]
+            return pa.Table.from_pylist(exploded, node.schema)
         case nodes.KeyBy() | nodes.Sink():
             return read(node.input, batch)
         case _:

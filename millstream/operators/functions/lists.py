@@ -19,7 +19,7 @@ def plain_list(array: pa.Array) -> pa.Array:
     return array if array.type.equals(target) else array.cast(target)
 
 
-class _Lists:
+class Lists:
     """The lists of a column: where each begins and ends in one array of all items."""
 
     def __init__(self, array: pa.Array) -> None:
@@ -62,7 +62,7 @@ def _length(values: list[Any], call: Call) -> Any:
 
 
 def _get(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     index = np.asarray(pc.fill_null(as_array(values[1], lists.count), 2**40))
     places = np.where(index < 0, index + lists.sizes, index)
     outside = (places < 0) | (places >= lists.sizes)
@@ -71,7 +71,7 @@ def _get(values: list[Any], call: Call) -> Any:
 
 
 def _contains(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     rows, places = lists.parents()
     wanted = as_array(values[1], lists.count)
     items = lists.items.take(pa.array(places, pa.int64()))
@@ -84,7 +84,7 @@ def _contains(values: list[Any], call: Call) -> Any:
 
 
 def _aggregate(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     rows, places = lists.parents()
     items = lists.items.take(pa.array(places, pa.int64()))
     name = call.function.removeprefix("list.")
@@ -105,7 +105,7 @@ def _aggregate(values: list[Any], call: Call) -> Any:
 
 
 def _join(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     rows, places = lists.parents()
     there = np.asarray(lists.items.take(pa.array(places, pa.int64())).is_valid())
     type_ = pa.large_list(lists.items.type)
@@ -114,7 +114,7 @@ def _join(values: list[Any], call: Call) -> Any:
 
 
 def _unique(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     rows, places = lists.parents()
     items = lists.items.take(pa.array(places, pa.int64()))
     if pat.is_floating(items.type):
@@ -131,7 +131,7 @@ def _rows_at(rows: Any, places: Any, kept: Any) -> Any:
 
 
 def _sort(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     rows, places = lists.parents()
     items = lists.items.take(pa.array(places, pa.int64()))
     order = pc.sort_indices(
@@ -147,14 +147,14 @@ def _sort(values: list[Any], call: Call) -> Any:
 
 
 def _reverse(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     rows, places = lists.parents()
     mirrored = np.repeat(lists.starts + lists.ends - 1, lists.sizes) - places
     return lists.chosen(rows, mirrored, call.type)
 
 
 def _slice(values: list[Any], call: Call) -> Any:
-    lists = _Lists(values[0])
+    lists = Lists(values[0])
     start, length = option(call, "start"), option(call, "length")
     rows, places = lists.parents()
     index = places - np.repeat(lists.starts, lists.sizes)
