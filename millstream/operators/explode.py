@@ -1,9 +1,10 @@
 """Lists into rows: one for each item, with the row's other columns repeated.
 
-id  tags             id  tags
-1  [a, b]     ──▶    1  a
-2  []                1  b
-2  null   (unless empty lists are left out)
+id  tags            id  tags
+ 1  [a, b]    ──▶    1  a
+ 2  []               1  b
+
+An empty list gives no row, or one with null; so does a list that is null.
 """
 
 from __future__ import annotations
