@@ -64,6 +64,7 @@ class DecisionRecord(msgspec.Struct, tag="decision", frozen=True, omit_defaults=
 
 
 Record = OwnerRecord | EpochRecord | PreparedRecord | DecisionRecord
+_DECODER = msgspec.json.Decoder(Record)
 
 
 def control_directory(path: str) -> str:
@@ -83,7 +84,6 @@ class RecordReader:
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
         self._cursor = partition.frames(0)
-        self._decoder = msgspec.json.Decoder(Record)
 
     def read_new(self) -> Iterator[Record]:
         """Yield the durable records that were not yielded before.
@@ -96,7 +96,7 @@ class RecordReader:
         while (frame := self._cursor.next()) is not None:
             for content in frame.batch().column("record"):
                 try:
-                    yield self._decoder.decode(content.as_buffer())
+                    yield _DECODER.decode(content.as_buffer())
                 except msgspec.DecodeError as error:
                     message = (
                         f"the control topic {self._partition.directory} has a record that this "

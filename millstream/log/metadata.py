@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from millstream.log.flatbuffer import BUFFER_SIZE
 CONTINUATION = 0xFFFFFFFF
 PREFIX_SIZE = 8  # continuation and metadata length
 ALIGNMENT = 64
+LAYOUTS_REMEMBERED = 256
 
 _PREFIX = struct.Struct("<Ii")
 _I64 = struct.Struct("<q")
@@ -65,7 +67,17 @@ class ColumnLayout:
 
     @classmethod
     def of(cls, schema: pa.Schema) -> ColumnLayout:
-        """Return the layout of batches with `schema`; raises `InvalidTopicError`."""
+        """Return the layout of batches with `schema`; raises `InvalidTopicError`.
+
+        Each partition of a topic, and each reader of it, asks for the same.
+        """
+        # As bytes: schemas that differ only in their metadata are equal, and may be refused.
+        return cls._of(schema.serialize().to_pybytes())
+
+    @classmethod
+    @lru_cache(maxsize=LAYOUTS_REMEMBERED)
+    def _of(cls, message: bytes) -> ColumnLayout:
+        schema = pa.ipc.read_schema(pa.py_buffer(message))
         first_buffers = [0]
         dictionary_columns = []
         for index, field in enumerate(schema):

@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import msgspec
@@ -30,6 +31,9 @@ APPEND = 0
 TOMBSTONE = 1
 
 Durability = Literal["fsync", "os"]
+
+FILES_REMEMBERED = 256
+"""Contents of `topic.json`, the last ones read, whose meaning is kept."""
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -176,8 +180,12 @@ class TopicConfig:
         return checked_json(self.to_json())
 
     @staticmethod
+    @lru_cache(maxsize=FILES_REMEMBERED)
     def from_file(content: bytes, path: str) -> TopicConfig:
-        """Return the configuration in the file `path`; raises `InvalidTopicError`."""
+        """Return the configuration in the file `path`; raises `InvalidTopicError`.
+
+        Whoever opens a log reads each file more than once; what it says is worked out once.
+        """
         found = try_unchecked(content)
         if isinstance(found, Damage):
             message = f"{path} is damaged: {found.reason}; restore it from a copy"

@@ -51,6 +51,8 @@ class FileContent:
         what is written behind a map's end costs no copy.
     size
         How many bytes of `content` there are.
+    version
+        Grows with each write.
     mapped
         Whether these are shared cells, which nobody ever syncs.
     failed_syncs
@@ -64,6 +66,7 @@ class FileContent:
     def __init__(self) -> None:
         self.content = bytearray()
         self.size = 0
+        self.version = 0
         self.mapped = False
         self.failed_syncs = 0
         self.holder: str | None = None
@@ -83,13 +86,16 @@ class FileContent:
             grown[: self.size] = memoryview(self.content)[: self.size]
             self.content = grown
         after = max(self.size, end)
-        removed = bytearray(memoryview(self.content)[position : min(end, self.size)])
-        self._written_anew(position, removed)
+        removed = bytes(memoryview(self.content)[position : min(end, self.size)])
+        if self._dropped:
+            removed = self._written_anew(position, removed)
         self.content[position:end] = added
-        self._note(_Change(position, bytes(removed), end - position, self.size, after))
+        self.version += 1
+        self._note(_Change(position, removed, end - position, self.size, after))
 
-    def _written_anew(self, position: int, before: bytearray) -> None:
-        """Make what was dropped dirty again; `before` gets what is on the disk there."""
+    def _written_anew(self, position: int, removed: bytes) -> bytes:
+        """Make what was dropped dirty again; return what is on the disk in place of `removed`."""
+        before = bytearray(removed)
         end = position + len(before)
         for start, stop in self._dropped:
             lost_start, lost_stop = max(start, position), min(stop, end)
@@ -98,6 +104,7 @@ class FileContent:
         rests = [(s, min(e, position)) for s, e in self._dropped]
         rests += [(max(s, end), e) for s, e in self._dropped]
         self._dropped = [(start, stop) for start, stop in rests if start < stop]
+        return bytes(before)
 
     def truncate(self, size: int) -> None:
         """Cut the file to `size`, or extend it by zeros."""
@@ -185,21 +192,27 @@ def _survivors(
         moment += 1
     highest = max(len(image), *(change.size_after for change in changes))
     scattered = chooser.random() < 0.5
-    sectors: dict[int, list[int]] = {}
-    for sector in range(low // SECTOR_BYTES, -(-highest // SECTOR_BYTES)):
-        chosen = chooser.randrange(0, count + 1) if scattered else moment
-        sectors.setdefault(chosen, []).append(sector)
+    # What lies before the first change, and behind the last one of a file of one size, is as ever.
+    top = highest
+    if all(change.size_before == change.size_after for change in changes):
+        top = max(change.position + change.added for change in changes)
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    if scattered:
+        for sector in range(low // SECTOR_BYTES, -(-highest // SECTOR_BYTES)):
+            place = max(sector * SECTOR_BYTES, low), min((sector + 1) * SECTOR_BYTES, top)
+            ranges.setdefault(chooser.randrange(0, count + 1), []).append(place)
+    else:
+        ranges[moment] = [(low, top)]
     result = bytearray(highest)
     result[: len(image)] = image
-    for now in range(count + 1):
+    for now in range(max(ranges, default=0) + 1):
         if now:
             change, added = changes[now - 1], additions[now - 1]
             image[change.position : change.position + change.added] = added
             del image[change.size_after :]
-        for sector in sectors.get(now, ()):
-            start = max(sector * SECTOR_BYTES, low)  # what lies before never changed
-            end = min((sector + 1) * SECTOR_BYTES, highest)
-            result[start:end] = bytes(image[start:end]).ljust(end - start, b"\0")
+        for start, end in ranges.get(now, ()):
+            if start < end:
+                result[start:end] = bytes(image[start:end]).ljust(end - start, b"\0")
     del result[size:]
     if not mapped and size > low and chooser.random() < 0.25:
         start = chooser.randrange(max(low, (size - 1) // SECTOR_BYTES * SECTOR_BYTES), size)

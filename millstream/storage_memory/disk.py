@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -56,6 +57,12 @@ class MemoryDisk:
         self._views = [each for each in self._views if each.alive]
         self._views.append(view)
         return view
+
+    def copy(self, chooser: Chooser) -> MemoryDisk:
+        """Return a disk of its own, on which no process is, with all that is on this one."""
+        copied = MemoryDisk(chooser)
+        copied.root, copied._boots = deepcopy(self.root), self._boots
+        return copied
 
     def power_cut(self) -> None:
         """End all processes; keep what was synced, and of the rest what the chooser leaves."""
@@ -382,10 +389,14 @@ class MemoryStorage:
         raise reason
 
     def _find(self, path: str) -> Node | None:
-        node: Node | None = self.disk.root
-        for name in _names(path):
-            node = node.entries.get(name) if isinstance(node, Folder) else None
-        return node
+        node: Any = self.disk.root
+        try:
+            for name in _names(path):
+                node = node.entries[name]
+        except (KeyError, AttributeError):  # nothing of that name; a file has no entries
+            return None
+        found: Node = node
+        return found
 
     def _file(self, path: str) -> FileContent:
         node = self._find(path)

@@ -22,7 +22,7 @@ from millstream.log.partition import Partition
 from millstream.log.settings import LiveSettings, TopicSettings
 from millstream.log.tier.cache import SegmentCache
 from millstream.storage_memory import MemoryDisk
-from millstream.storage_memory.contents import FileContent, Folder
+from millstream.storage_memory.contents import FileContent
 
 Place = tuple[str, int]
 TransactionKey = tuple[int, int, int]
@@ -38,8 +38,10 @@ DIRECTORIES: dict[Place, str] = {
 }
 PLACES = tuple(DIRECTORIES)
 
+_NAMES = {place: f"{path}/control".split("/")[1:] for place, path in DIRECTORIES.items()}
+
 _BOOT = slice(8, 56)
-_STATE = slice(64, 328)
+_CONTROL_BYTES = 328
 _SYNC_FAILED = slice(320, 328)
 
 
@@ -133,7 +135,7 @@ class Onlooker:
         self._storage = self._disk.storage("onlooker")
         self._boot = self._disk.boot_id.encode().ljust(48, b"\0")
         self._controls: dict[Place, FileContent] = {}
-        self._states: dict[Place, bytes] = defaultdict(bytes)
+        self._versions: dict[Place, int] = {}
         self._cursors: dict[Place, FrameCursor] = {}
         self._ends: dict[Place, int] = defaultdict(int)
 
@@ -141,29 +143,31 @@ class Onlooker:
         """Read what came since the last time."""
         for place in PLACES:
             control = self._controls.get(place) or self._find(place)
-            if control is None:
-                continue
-            state = bytes(control.content[_STATE])
-            if state == self._states[place]:
+            if control is None or control.version == self._versions.get(place):
                 continue
             cursor = self._cursors.get(place)
             if cursor is None:
                 # Who opens a partition that needs a recovery would do it.
-                if control.content[_BOOT] != self._boot or any(control.content[_SYNC_FAILED]):
+                content = control.content
+                if content[_BOOT] != self._boot or any(content[_SYNC_FAILED]):
                     continue
                 cursor = self._cursors[place] = self._open(place)
-            self._states[place] = state
+            self._versions[place] = control.version
             while (frame := cursor.next()) is not None:
                 self._note(place, frame)
 
     def _find(self, place: Place) -> FileContent | None:
-        node: object = self._disk.root
-        for name in f"{DIRECTORIES[place]}/control".split("/")[1:]:
-            node = node.entries.get(name) if isinstance(node, Folder) else None
-        if not isinstance(node, FileContent) or node.size < _STATE.stop:
+        node: Any = self._disk.root
+        try:
+            for name in _NAMES[place]:
+                node = node.entries[name]
+        except KeyError:
+            return None
+        if node.size < _CONTROL_BYTES:
             return None
         self._controls[place] = node
-        return node
+        found: FileContent = node
+        return found
 
     def _open(self, place: Place) -> FrameCursor:
         """Return a cursor behind what was seen: that is still there, whatever happened."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from millstream.clock import ManualClock
@@ -87,12 +88,31 @@ class Backup:
     power_cuts: int
 
 
+@cache
+def disk_with_topics() -> MemoryDisk:
+    """Return the disk that every run begins with a copy of."""
+    disk = MemoryDisk(random.Random(0))
+    storage = disk.storage("setup")
+    log = Log("/log", storage=storage, clock=ManualClock())
+    small: dict[str, Any] = {"segment.bytes": 1_500}
+    moved: dict[str, Any] = {**small,
+        "remote.storage.place": "/store", "local.retention.bytes": 0, "remote.cache.bytes": 3_000,
+    }  # fmt: skip
+    log.create_topic("a", SCHEMA, partitions=2, key=["key"], config=moved)
+    log.create_topic("b", SCHEMA, config={**small, "retention.bytes": 2_500})
+    log.create_topic("os", SCHEMA, config=small, durability="os")
+    compaction = {"segment.bytes": 2_000, "segment.ms": 20, "delete.retention.ms": 10}
+    log.create_topic("t", SCHEMA, key=["key"], table=True, config=compaction)
+    storage.kill()
+    return disk
+
+
 class Simulation:
     """A run of some steps from `seed`; `run` raises `AssertionError` where a promise broke."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.disk = MemoryDisk(self.random)
+        self.disk = disk_with_topics().copy(self.random)
         self.clock = ManualClock()
         self.sent: list[Sent] = []
         self.by_id: dict[int, Sent] = {}
@@ -115,22 +135,6 @@ class Simulation:
         """Processes that are in the middle of something, one stopped for the next."""
         self.processes: dict[str, Process | None] = dict.fromkeys("pqr")
         self.onlooker = Onlooker(self.disk, self.clock, self.by_id)
-        self.create_topics()
-
-    def create_topics(self) -> None:
-        storage = self.disk.storage("setup")
-        log = Log("/log", storage=storage, clock=self.clock)
-        small: dict[str, Any] = {"segment.bytes": 1_500}
-        moved: dict[str, Any] = {**small,
-            "remote.storage.place": "/store", "local.retention.bytes": 0,
-            "remote.cache.bytes": 3_000,
-        }  # fmt: skip
-        log.create_topic("a", SCHEMA, partitions=2, key=["key"], config=moved)
-        log.create_topic("b", SCHEMA, config={**small, "retention.bytes": 2_500})
-        log.create_topic("os", SCHEMA, config=small, durability="os")
-        compaction = {"segment.bytes": 2_000, "segment.ms": 20, "delete.retention.ms": 10}
-        log.create_topic("t", SCHEMA, key=["key"], table=True, config=compaction)
-        storage.kill()
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
