@@ -108,6 +108,10 @@ class Storage(Protocol):
         """Create `path` and its parents, durably; does nothing where it exists."""
         ...
 
+    def sync_directory(self, path: str) -> None:
+        """Make durable which names are in the folder `path`, whoever put them there."""
+        ...
+
     def list_directory(self, path: str) -> list[str]:
         """Return the sorted names in `path`; empty where it does not exist."""
         ...

@@ -77,6 +77,8 @@ class Appender:
         Of the topic.
     on_sealed
         Called after an append that sealed a segment, outside of the critical section.
+    before_head
+        Called before a segment's head is written.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Appender:
         clock: Clock,
         settings: LiveSettings,
         on_sealed: Callable[[], None] | None = None,
+        before_head: Callable[[], None] | None = None,
     ) -> None:
         self._segments = segments
         self._control = segments.control
@@ -93,6 +96,7 @@ class Appender:
         self._clock = clock
         self._settings = settings
         self._on_sealed = on_sealed
+        self._before_head = before_head
         self._lock_path = f"{segments.directory}/{LOCK_NAME}"
         self._appends = 0
         self._appends_told = 0
@@ -171,6 +175,8 @@ class Appender:
         now_us = self._clock.now_us()
         header = header_at(encoded, end, now_us, durable.offset if durable else 0)
         base, start = end.segment_base, end.position
+        if start == 0 and self._before_head is not None:
+            self._before_head()
         file = self._file(base)
         chunks = encoded.chunks(header)
         checksum = 0

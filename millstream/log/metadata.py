@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -72,12 +71,17 @@ class ColumnLayout:
         Each partition of a topic, and each reader of it, asks for the same.
         """
         # As bytes: schemas that differ only in their metadata are equal, and may be refused.
-        return cls._of(schema.serialize().to_pybytes())
+        serialized = schema.serialize().to_pybytes()
+        found = _layouts.get(serialized)
+        if found is None:
+            found = cls._made_of(schema)
+            if len(_layouts) == LAYOUTS_REMEMBERED:
+                _layouts.clear()
+            _layouts[serialized] = found
+        return found
 
     @classmethod
-    @lru_cache(maxsize=LAYOUTS_REMEMBERED)
-    def _of(cls, message: bytes) -> ColumnLayout:
-        schema = pa.ipc.read_schema(pa.py_buffer(message))
+    def _made_of(cls, schema: pa.Schema) -> ColumnLayout:
         first_buffers = [0]
         dictionary_columns = []
         for index, field in enumerate(schema):
@@ -92,6 +96,10 @@ class ColumnLayout:
         if not all(widths):
             widths = ()
         return cls(schema, tuple(first_buffers), positions, tuple(dictionary_columns), widths)
+
+
+_layouts: dict[bytes, ColumnLayout] = {}
+"""By the bytes of the schema; changed by single steps, so that any thread may."""
 
 
 def _word_width(data_type: pa.DataType) -> int:

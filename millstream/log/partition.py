@@ -72,6 +72,8 @@ class Partition:
         Of segments that were moved to a store of objects.
     on_sealed
         Called after an append that sealed a segment.
+    before_head
+        Called before a segment's head is written; what it raises ends the append.
 
     Raises
     ------
@@ -95,6 +97,7 @@ class Partition:
         ring: Callable[[], None] | None = None,
         cache: SegmentCache | None = None,
         on_sealed: Callable[[], None] | None = None,
+        before_head: Callable[[], None] | None = None,
     ) -> None:
         self._layouts = SegmentLayouts(schema)
         self.directory = directory
@@ -114,7 +117,9 @@ class Partition:
         """Its sealed segments, for a cleaner."""
         self._commit = GroupCommit(self._segments, ring)
         self._ring = ring if durability == "os" else None
-        self._appender = Appender(self._segments, self._commit, clock, self.settings, on_sealed)
+        self._appender = Appender(
+            self._segments, self._commit, clock, self.settings, on_sealed, before_head
+        )
         self._appender.recover_if_needed()
 
     def adopt(self, schema: pa.Schema) -> None:

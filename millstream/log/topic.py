@@ -64,6 +64,7 @@ class Topic:
     ) -> None:
         self.config = self._latest_config = config
         self._content = b""
+        self._durable_content: bytes | None = None
         self.directory = directory
         self.settings = LiveSettings(config.settings, lambda: self._read_config().settings)
         self._storage = storage
@@ -471,6 +472,16 @@ class Topic:
                 self._content = content
         return self._latest_config
 
+    def _make_durable(self) -> None:
+        """Make durable what is known of the topic, before a segment relies on it.
+
+        Another process may just have put its `topic.json` in place, or have died then: a power
+        cut would take it back, and with it a column, a generation or the whole topic.
+        """
+        if self._durable_content != self._content:
+            self._storage.sync_directory(self.directory)
+            self._durable_content = self._content
+
     def _latest_of(self, rows: pa.Table) -> pa.Table:
         """Return the latest of these rows of each key, tombstones among them."""
         keys = {name: one_form(rows.column(name)) for name in self.config.key}
@@ -498,6 +509,7 @@ class Topic:
             ring=partial(self.bells.ring, self.bell(index)),
             cache=self._cache,
             on_sealed=partial(self._clean_later, index, generation),
+            before_head=self._make_durable,
         )
 
     def _clean_later(self, index: int, generation: int) -> None:

@@ -239,6 +239,10 @@ class LocalStorage:
                 os.mkdir(each)
             sync_directory(os.path.dirname(each))
 
+    def sync_directory(self, path: str) -> None:
+        """Make durable which names are in the folder `path`."""
+        sync_directory(path)
+
     def list_directory(self, path: str) -> list[str]:
         """Return the sorted names in `path`; empty where it does not exist."""
         try:

@@ -156,6 +156,14 @@ class MemoryStorage:
                 raise NotADirectoryError(20, "Not a directory", path)
             directory = node
 
+    def sync_directory(self, path: str) -> None:
+        """Make durable which names are in the folder `path`."""
+        self.check_alive()
+        node = self._find(path)
+        if not isinstance(node, Folder):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        self.effect("sync_directory", node.sync)
+
     def list_directory(self, path: str) -> list[str]:
         """Return the sorted names in `path`; empty where it does not exist."""
         self.check_alive()
