@@ -301,6 +301,71 @@ class Stream:
         node = nodes.GroupAggregate(self.node, keys, columns, location=location)
         return Stream(node, self.log)
 
+    def top(
+        self, n: int, by: str | Expression | Sequence[str | Expression], *, ascending: bool = False
+    ) -> Stream:
+        """Keep the `n` rows of each key that are the greatest by some columns.
+
+        What comes out is a changelog: a row that takes the place of another takes it back. Of a
+        stream that is not keyed, and of a table until `key_by` groups it, these are the best of
+        all rows.
+
+        Parameters
+        ----------
+        n
+            How many rows of a key.
+        by
+            Columns or expressions, the first of which counts most. Nulls come last.
+        ascending
+            Whether the least rows are wanted.
+
+        Notes
+        -----
+        Of rows that are equal by all of these the earliest comes first, and of those of one time
+        one that is always the same, whatever came first.
+        """
+        location = user_location()
+        if type(n) is not int or n < 1:
+            message = f"{location}: top keeps a number of rows, at least 1; got {n!r}"
+            raise PlanError(message)
+        given = [by] if isinstance(by, str | Expression) else list(by)
+        columns: dict[str, TypedExpression] = {}
+        for index, each in enumerate(given):
+            ((name, bound),) = named_outputs(self.schema, [_as_column(each, index)], {}, location)
+            columns[name] = bound
+        if not columns:
+            message = f"{location}: top needs columns that order rows, e.g. top({n}, by=…)"
+            raise PlanError(message)
+        present = dict(identity_outputs(self.schema))
+        ordered = self
+        if not columns.items() <= present.items():
+            ordered = self._project(tuple((present | columns).items()), location)
+        keys = nodes.grouping_keys(self.node)
+        top = nodes.Top(ordered.node, keys, n, tuple(columns), ascending, location=location)
+        best = Stream(top, self.log)
+        return best if ordered is self else best._project(tuple(present.items()), location)
+
+    def dedup(self, *keys: str, within: str | timedelta | None = None) -> Stream:
+        """Keep the first row of each key that comes, and leave out those that repeat it.
+
+        Parameters
+        ----------
+        *keys
+            Columns that tell rows apart; by default those that the stream is keyed by.
+        within
+            Rows repeat one that passed only if their event times are less than this apart; after
+            that the key is forgotten, and the next row passes. Rows that come when what they might
+            repeat may be forgotten are late: they are counted, and do not pass. By default every
+            key is remembered.
+        """
+        location = user_location()
+        columns = keys or self.node.keys
+        if not columns:
+            message = f"{location}: dedup needs a key, e.g. dedup({self.schema.names[0]!r})"
+            raise PlanError(message)
+        within_us = None if within is None else duration_option("within", within, location)
+        return Stream(nodes.Dedup(self.node, columns, within_us, location=location), self.log)
+
     def to_table(self, key: str | Sequence[str] | None = None) -> Table:
         """Return the rows as a table: each one replaces the one before it of the same key.
 
@@ -491,6 +556,13 @@ class WindowResult(Stream):
         """Return the rows that came after their window had closed, as they were."""
         assert isinstance(self.node, nodes.WindowAggregate)
         return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
+
+
+def _as_column(by: str | Expression, index: int) -> str | Expression:
+    """Return what rows are ordered by under a name of its own, where it is computed."""
+    if isinstance(by, str) or by.function == "column":
+        return by
+    return by.alias(f"__by_{index}")
 
 
 def _bound_aggregates(

@@ -89,7 +89,7 @@ class RetractingAccumulator(Accumulator):
                 slots, weights, _integers(column), valid, unsigned, state, count, total
             )
         if self.values is not None and column is not None:
-            ordered = self._ordered(column)
+            ordered = ordered_values(column)
             if len(valid):
                 slots, weights, ordered = slots[valid], weights[valid], ordered[valid]
             self.values.add(slots, ordered, weights)
@@ -122,18 +122,8 @@ class RetractingAccumulator(Accumulator):
         sums = np.where(plus, np.inf, np.where(minus, -np.inf, sums))
         return np.where(nan | (plus & minus), np.nan, sums)
 
-    def _ordered(self, column: pa.Array) -> Int64Array:
-        """Return the values as int64 in the same order; NaN is the greatest, 0.0 is -0.0."""
-        if not self._is_float:
-            values = _integers(column)
-            return values ^ _SIGN_BIT if pat.is_uint64(self.type) else values
-        floats = values_of(column).astype(np.float64) + 0.0
-        floats[np.isnan(floats)] = np.nan
-        bits = floats.view(np.int64)
-        return bits ^ ((bits >> 63) & ~_SIGN_BIT)
-
     def _plain(self, ordered: Int64Array) -> Int64Array:
-        """Return what `_ordered` gave as values again, floats seen as int64."""
+        """Return what `ordered_values` gave as values again, floats seen as int64."""
         if not self._is_float:
             return ordered ^ _SIGN_BIT if pat.is_uint64(self.type) else ordered
         return ordered ^ ((ordered >> 63) & ~_SIGN_BIT)
@@ -156,6 +146,20 @@ def retracting_accumulators_of(
         found[argument] = RetractingAccumulator(argument, type_, frozenset(wanted), width)
         width += found[argument].width
     return list(found.values()), [found[each.argument] for each in aggregates]
+
+
+def ordered_values(column: pa.Array) -> Int64Array:
+    """Return numbers, times or booleans as int64 in the same order; under nulls, any.
+
+    NaN is greater than all, and -0.0 is 0.0.
+    """
+    if not pat.is_floating(column.type):
+        values = _integers(column)
+        return values ^ _SIGN_BIT if pat.is_uint64(column.type) else values
+    floats = values_of(column).astype(np.float64) + 0.0
+    floats[np.isnan(floats)] = np.nan
+    bits = floats.view(np.int64)
+    return bits ^ ((bits >> 63) & ~_SIGN_BIT)
 
 
 def _integers(column: pa.Array) -> Int64Array:

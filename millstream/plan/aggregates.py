@@ -43,7 +43,7 @@ class AggregateColumn:
                 f'{self.type_of_argument}; cast it with .cast("int") or .cast("float")'
             )
             raise ExpressionTypeError(message)
-        if self.function in {"min", "max"} and not _is_ordered(self.type_of_argument):
+        if self.function in {"min", "max"} and not is_ordered(self.type_of_argument):
             message = (
                 f"{self.location}: {self.function} needs a number, a time or a date; "
                 f"{self.name!r} is over {self.type_of_argument}"
@@ -73,7 +73,8 @@ def _is_number(type_: pa.DataType) -> bool:
     return bool(pat.is_integer(type_) or pat.is_floating(type_))
 
 
-def _is_ordered(type_: pa.DataType) -> bool:
+def is_ordered(type_: pa.DataType) -> bool:
+    """Return `True` iff values of a type are compared as numbers are."""
     return (
         _is_number(type_)
         or bool(pat.is_timestamp(type_) or pat.is_date(type_) or pat.is_duration(type_))

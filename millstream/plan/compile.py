@@ -16,6 +16,7 @@ import pyarrow.types as pat
 
 from millstream.operators.change_rows import ChangeRowsConfig
 from millstream.operators.consolidate import ConsolidateConfig
+from millstream.operators.dedup import DedupConfig
 from millstream.operators.explode import ExplodeConfig
 from millstream.operators.expression import Column
 from millstream.operators.failing import python_parts
@@ -25,6 +26,7 @@ from millstream.operators.group_combine import GroupCombineConfig
 from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
 from millstream.operators.table_join import TableJoinConfig
+from millstream.operators.top import TopConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
 from millstream.operators.window_combine import WindowCombineConfig
@@ -32,6 +34,7 @@ from millstream.plan.aggregates import AggregateColumn
 from millstream.plan.nodes import (
     ChangeRows,
     Consolidate,
+    Dedup,
     Explode,
     Fused,
     GroupAggregate,
@@ -42,6 +45,7 @@ from millstream.plan.nodes import (
     StreamSource,
     TableJoin,
     TableSource,
+    Top,
     Union,
     WindowAggregate,
 )
@@ -207,7 +211,14 @@ class _Builder:
             case GroupAggregate():
                 self._add_group(node)
             case LatestRows():
-                self._add_latest(node)
+                latest = LatestRowsConfig(node.schema, node.columns, node.order)
+                self._add_keyed(node, "latest", latest)
+            case Top():
+                self._add_keyed(node, "top", _top(node))
+            case Dedup():
+                time = None if node.within_us is None else node.time_column
+                first = DedupConfig(node.schema, node.columns, time, node.within_us)
+                self._add_keyed(node, "dedup", first)
             case ChangeRows():
                 rows = ChangeRowsConfig(node.input.schema, node.column, node.input.unique)
                 self._add_operator(node, "changes", rows, [node.input])
@@ -351,13 +362,13 @@ class _Builder:
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
         self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
 
-    def _add_latest(self, node: LatestRows) -> None:
+    def _add_keyed(self, node: LatestRows | Top | Dedup, kind: str, config: OperatorConfig) -> None:
+        """Add an operator to which all rows of a key go as they are."""
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
         notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
         if needs_exchange(node, self.parallelism):
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
-        config = LatestRowsConfig(node.schema, node.columns, node.order)
-        kind = "-".join(("latest", *node.columns))
+        kind = "-".join((kind, *node.columns))
         self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
 
     def _renamed_table(self, table: TableSource, read: pa.Schema, stage: int, edge: Edge) -> Edge:
@@ -446,7 +457,8 @@ class _Builder:
         if have.keys == node.columns:
             return f"no exchange: {have.reason}"
         if not node.columns:
-            what = "window" if isinstance(node, WindowAggregate) else "aggregate"
+            kinds = {WindowAggregate: "window", GroupAggregate: "aggregate", Top: "top"}
+            what = kinds[type(node)]
             return f"exchange to one worker: the {what} is over all rows, without a key"
         combined = is_combined(node, self.parallelism)
         how = "; rows are combined batch by batch before they cross" if combined else ""
@@ -491,6 +503,18 @@ def _aggregates(columns: Sequence[AggregateColumn]) -> tuple[Aggregate, ...]:
             each.argument.name if isinstance(each.argument, Column) else None,
         )
         for each in columns
+    )
+
+
+def _top(node: Top) -> TopConfig:
+    return TopConfig(
+        node.schema,
+        node.columns,
+        node.by,
+        node.limit,
+        ascending=node.ascending,
+        then=node.then,
+        takes_changes=node.takes_changes,
     )
 
 

@@ -17,6 +17,7 @@ from millstream.plan.nodes import (
     Node,
     Sink,
     TableJoin,
+    Top,
 )
 from millstream.plan.walk import in_order, with_inputs
 
@@ -50,7 +51,7 @@ def changes_to_consolidated(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     made: dict[int, Consolidate] = {}
     for node in in_order(sinks):
         inputs = [rebuilt[id(each)] for each in node.inputs]
-        if isinstance(node, ChangeRows) or (isinstance(node, Sink) and node.upsert):
+        if isinstance(node, ChangeRows | Top) or (isinstance(node, Sink) and node.upsert):
             (source,) = inputs
             if isinstance(source, Fused) and _may_cancel(source):
                 consolidate = Consolidate(source, location=source.location)

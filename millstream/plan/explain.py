@@ -12,6 +12,7 @@ from millstream.plan.draw import job_to_html
 from millstream.plan.nodes import (
     AsTable,
     ChangeRows,
+    Dedup,
     Explode,
     Filter,
     Fused,
@@ -24,6 +25,7 @@ from millstream.plan.nodes import (
     StreamSource,
     TableJoin,
     TableSource,
+    Top,
     Union,
     WindowAggregate,
 )
@@ -179,6 +181,17 @@ def _aggregate_text(node: WindowAggregate) -> str:
     return f"windows of {windows} on {node.event_time}{by}{grace}: {_results_text(node)}"
 
 
+def _top_text(node: Top) -> str:
+    keys = f" by {', '.join(node.columns)}" if node.columns else ""
+    which = "least" if node.ascending else "greatest"
+    return f"top {node.limit}{keys}, the {which} {', '.join(node.by)} first"
+
+
+def _dedup_text(node: Dedup) -> str:
+    within = "" if node.within_us is None else f" within {duration_text(node.within_us)}"
+    return f"first row by {', '.join(node.columns)}{within}"
+
+
 def _sink_text(node: Sink) -> str:
     if node.kind == "memory":
         return "collect"
@@ -201,6 +214,8 @@ _TEXTS: dict[type, Callable[..., str]] = {
     WindowAggregate: _aggregate_text,
     GroupAggregate: _group_text,
     AsTable: lambda node: f"table by {', '.join(node.columns)}",
+    Top: _top_text,
+    Dedup: _dedup_text,
     ChangeRows: lambda node: f"a row for each change, with {node.column}",
     LateRows: lambda _: "rows that came too late for their window",
     Union: lambda node: f"union of {len(node.streams)} streams",

@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from millstream.errors import ExpressionTypeError, PlanError
 from millstream.log.key_hash import is_key_type
+from millstream.operators.consolidate import can_consolidate
 from millstream.operators.operator import ChangeMode
-from millstream.plan.aggregates import AggregateColumn
-from millstream.plan.changes import is_told_apart, passed_mode
+from millstream.plan.aggregates import AggregateColumn, is_ordered
+from millstream.plan.changes import is_told_apart, passed_mode, require_facts
 from millstream.plan.columns import check_names, require_column
 from millstream.plan.sources import PlanNode
 
@@ -129,6 +130,99 @@ class LatestRows(PlanNode):
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The upserts, or the facts that are understood so."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class Top(PlanNode):
+    """The best rows of each key.
+
+    Parameters
+    ----------
+    columns
+        The key; empty for the best of all rows.
+    limit
+        How many rows of a key.
+    by, ascending
+        Columns that order rows, and whether the least value comes first.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+    limit: int
+    by: tuple[str, ...]
+    ascending: bool = False
+
+    def __post_init__(self) -> None:
+        source = self.input
+        for each in self.by:
+            type_ = require_column(source.schema, each, self.location).type
+            if not is_ordered(type_):
+                message = (
+                    f"{self.location}: top orders by numbers, times, dates and booleans; "
+                    f"{each!r} is {type_}"
+                )
+                raise ExpressionTypeError(message)
+        if self.takes_changes and not can_consolidate(source.schema):
+            message = (
+                f"{self.location}: top over changes of a table must tell its rows apart, and these "
+                "have lists or structs; leave them out with select or drop before"
+            )
+            raise PlanError(message)
+        unique = self.columns if self.limit == 1 else source.unique
+        self._settle(source.schema, self.columns, None, ChangeMode.CHANGELOG, unique)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows."""
+        return (self.input,)
+
+    @property
+    def takes_changes(self) -> bool:
+        """`True` iff rows of the input may be taken back."""
+        return self.input.mode is not ChangeMode.APPEND
+
+    @property
+    def then(self) -> tuple[str, ...]:
+        """Of rows that are equal otherwise, the earliest comes first."""
+        time = self.input.time_column
+        return () if time is None or time in self.by else (time,)
+
+
+@dataclass(frozen=True, eq=False)
+class Dedup(PlanNode):
+    """The first row of each key, and again after some time.
+
+    Parameters
+    ----------
+    columns
+        The key.
+    within_us
+        For how long, in event time before and after a row that passed, others of its key do not;
+        `None`: for ever.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+    within_us: int | None = None
+
+    def __post_init__(self) -> None:
+        source = self.input
+        require_facts(source, self.location, "dedup", "a table has one row a key already; ")
+        for each in self.columns:
+            require_column(source.schema, each, self.location)
+        check_names(self.columns, self.location)
+        if self.within_us is not None and source.time_column is None:
+            message = (
+                f"{self.location}: dedup within a time needs event time, and these rows have none; "
+                'name the column where the stream begins, ms.stream(…, time="…"), and keep it'
+            )
+            raise PlanError(message)
+        self._settle(source.schema, source.keys, source.time_column)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows."""
         return (self.input,)
 
 

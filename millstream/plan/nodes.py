@@ -33,8 +33,10 @@ from millstream.plan.keyed_nodes import (
     AsTable,
     ChangeRows,
     Consolidate,
+    Dedup,
     GroupAggregate,
     LatestRows,
+    Top,
     require_unique,
 )
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
@@ -47,6 +49,7 @@ __all__ = [
     "AsTable",
     "ChangeRows",
     "Consolidate",
+    "Dedup",
     "Explode",
     "Filter",
     "Fused",
@@ -60,6 +63,7 @@ __all__ = [
     "StreamSource",
     "TableJoin",
     "TableSource",
+    "Top",
     "Union",
     "WindowAggregate",
     "grouping_keys",
@@ -377,6 +381,8 @@ Node: TypeAlias = (
     | GroupAggregate
     | AsTable
     | LatestRows
+    | Top
+    | Dedup
     | ChangeRows
     | Consolidate
     | Sink

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from millstream.operators.expression import Column
 from millstream.plan.nodes import (
     ChangeRows,
     Consolidate,
+    Dedup,
     Explode,
     Fused,
     GroupAggregate,
@@ -19,12 +20,13 @@ from millstream.plan.nodes import (
     StreamSource,
     TableJoin,
     TableSource,
+    Top,
     Union,
     WindowAggregate,
 )
 from millstream.plan.walk import in_order
 
-Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows
+Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows | Top | Dedup
 """What needs all rows of a key on one worker."""
 
 
@@ -67,7 +69,7 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             return distribution_of(node.stream, parallelism)
         case Explode():
             return distribution_of(node.input, parallelism)
-        case WindowAggregate() | GroupAggregate() | LatestRows():
+        case WindowAggregate() | GroupAggregate() | LatestRows() | Top() | Dedup():
             return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
         case LateRows():
             # Combined rows cross to the aggregate's worker; those that came late stay behind.
@@ -94,7 +96,7 @@ def is_combined(node: Keyed, parallelism: int) -> bool:
     Not where a partition may be declared idle: rows of one that comes back can be late by the
     aggregate's own watermark, and must reach it as they are.
     """
-    if isinstance(node, LatestRows) or not needs_exchange(node, parallelism):
+    if isinstance(node, LatestRows | Top | Dedup) or not needs_exchange(node, parallelism):
         return False
     if isinstance(node, GroupAggregate):
         return node.merges
@@ -137,7 +139,7 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
     """
     found: set[int] = set()
     seen: set[int] = set()
-    waiting = [each.input for each in nodes if isinstance(each, WindowAggregate)]
+    waiting = [each.input for each in nodes if _is_timed(each)]
     while waiting:
         node = waiting.pop()
         if id(node) in seen:
@@ -146,13 +148,26 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
         match node:
             case StreamSource():
                 found.add(id(node))
-            case WindowAggregate() | LateRows() | GroupAggregate() | LatestRows() | ChangeRows():
+            case (
+                WindowAggregate()
+                | LateRows()
+                | GroupAggregate()
+                | LatestRows()
+                | ChangeRows()
+                | Top()
+            ):
                 pass
             case TableJoin():
                 waiting.append(node.stream)
             case _:
                 waiting.extend(node.inputs)
     return found
+
+
+def _is_timed(node: Node) -> TypeGuard[WindowAggregate | Dedup]:
+    if isinstance(node, Dedup):
+        return node.within_us is not None
+    return isinstance(node, WindowAggregate)
 
 
 def _listed(names: Sequence[str]) -> str:

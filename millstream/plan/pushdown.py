@@ -14,6 +14,7 @@ from millstream.plan.nodes import (
     AsTable,
     ChangeRows,
     Consolidate,
+    Dedup,
     Explode,
     Filter,
     Fused,
@@ -27,6 +28,7 @@ from millstream.plan.nodes import (
     StreamSource,
     TableJoin,
     TableSource,
+    Top,
     Union,
     WindowAggregate,
 )
@@ -88,8 +90,11 @@ def _add_needs(node: Node, needs: Needs) -> None:
         case LatestRows():
             order = () if node.order is None else (node.order,)
             needs[id(node.input)].update(needed, node.columns, order)
-        case ChangeRows():
-            # A change of a column that nobody needs is a change, too.
+        case Dedup():
+            time = () if node.within_us is None else (node.time_column,)
+            needs[id(node.input)].update(needed, node.columns, filter(None, time))
+        case ChangeRows() | Top():
+            # A change of a column that nobody needs is a change, too; and it may tell rows apart.
             needs[id(node.input)].update(node.input.schema.names)
         case Explode():
             needs[id(node.input)].update(needed, node.columns)

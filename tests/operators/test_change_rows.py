@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.operators.change_rows import ChangeRowsConfig
@@ -46,6 +46,7 @@ def test_facts_weigh_one() -> None:
     assert [rows_of(each) for each in driven.batches[0]] == [[(1, "a", -3)], [(2, "b", 1)]]
 
 
+@settings(max_examples=50)
 @given(changes=changelogs(ROW))
 def test_consolidated_changes_mean_the_same_and_none_cancels(
     changes: list[tuple[Row, int]],

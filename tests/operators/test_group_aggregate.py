@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.errors import JobError
@@ -67,6 +67,7 @@ def close(found: list[Row], wanted: list[Row]) -> bool:
     )
 
 
+@settings(max_examples=50)
 @given(
     rows=st.lists(row(), max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=2),
@@ -85,6 +86,7 @@ def test_results_of_facts_are_duckdbs_after_every_batch(
         assert close(held.sorted(), expected(rows[:done], keys))
 
 
+@settings(max_examples=50)
 @given(
     changes=changelogs(row()),
     cuts=st.lists(st.integers(0, 40), max_size=2),
@@ -108,6 +110,7 @@ def _as_given(row: Row) -> Row:
     return tuple(math.nan if each == "nan" else each for each in row)
 
 
+@settings(max_examples=50)
 @given(
     changes=changelogs(row()),
     keys=st.sampled_from([("n",), ("text", "n")]),
@@ -164,6 +167,7 @@ def shared(batch: pa.RecordBatch, keys: tuple[str, ...], parallelism: int) -> li
     return list(split_by_worker(batch, keys, parallelism))
 
 
+@settings(max_examples=50)
 @given(
     changes=changelogs(row()),
     cuts=st.lists(st.integers(0, 40), max_size=4),
@@ -206,6 +210,7 @@ def test_sums_of_floats_leave_no_trace_of_what_was_taken_back() -> None:
     assert held.sorted() == [(math.fsum([1.5, 1e-5, 3.0]),)]
 
 
+@settings(max_examples=50)
 @given(
     numbers=st.lists(
         st.floats(allow_nan=False, allow_infinity=False, min_value=-1e25, max_value=1e25)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.operators.latest_rows import LatestRowsConfig
@@ -63,6 +63,7 @@ def shown(row: Row) -> Row:
 
 
 @pytest.mark.parametrize("by_time", [False, True])
+@settings(max_examples=50)
 @given(rows=st.lists(UPSERT, max_size=30), cuts=st.lists(st.integers(0, 30), max_size=4))
 def test_the_latest_row_of_each_key_holds(by_time: bool, rows: list[Row], cuts: list[int]) -> None:
     config = LatestRowsConfig(SCHEMA, KEY, "at" if by_time else None)
@@ -75,6 +76,7 @@ def test_the_latest_row_of_each_key_holds(by_time: bool, rows: list[Row], cuts: 
     assert driven.operator.counters.state_keys == len(held.rows)
 
 
+@settings(max_examples=50)
 @given(
     rows=st.lists(UPSERT, max_size=30),
     at=st.integers(0, 30),

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.operators.value_counts import ValueCounts
@@ -17,6 +17,7 @@ def column(values: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array(values, dtype=np.int64)
 
 
+@settings(max_examples=50)
 @given(
     batches=st.lists(st.lists(CHANGE, max_size=30), max_size=8),
     cleared=st.lists(st.sets(st.integers(0, SLOTS - 1)), min_size=8, max_size=8),

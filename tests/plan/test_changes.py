@@ -12,12 +12,14 @@ from millstream import col
 from millstream.dsl.source import stream
 from millstream.dsl.stream import Stream
 from millstream.dsl.table import Table, table
-from millstream.errors import PlanError
+from millstream.errors import UserError
 from millstream.operators.consolidate import ConsolidateConfig
+from millstream.operators.dedup import DedupConfig
 from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.group_combine import GroupCombineConfig
 from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
+from millstream.operators.top import TopConfig
 from millstream.plan import nodes
 from millstream.plan.compile import compile_plan
 from millstream.runtime.graph import JobGraph, SourceNode
@@ -115,6 +117,17 @@ REFUSED: dict[str, Callable[[Stream, Table], object]] = {
     "topic 'untimed' exists and is no table": lambda counts, _: counts.to("untimed", mode="upsert"),
     "the key of table 'airlines' is carrier, and these rows are told apart by origin":
         lambda counts, _: counts.to("airlines", mode="upsert"),
+    "dedup takes rows that are never taken back.*a table has one row a key already":
+        lambda counts, _: counts.dedup(),
+    "top orders by numbers, times, dates and booleans; 'name' is string":
+        lambda _, airlines: airlines.top(3, by="name"),
+    "top keeps a number of rows, at least 1; got 0": lambda counts, _: counts.top(0, by="worst"),
+    "top needs columns that order rows": lambda counts, _: counts.top(1, by=[]),
+    "dedup needs a key, e.g. dedup": lambda _, airlines: airlines.to_stream().select("op").dedup(),
+    "dedup within a time needs event time":
+        lambda counts, _: counts.to_stream().dedup("origin", within="1h"),
+    "no column 'names'; did you mean 'name'":
+        lambda _, airlines: airlines.to_stream().dedup("names"),
     "'carrier' is a key of table 'airlines' and stays as it is":
         lambda _, airlines: airlines.select(carrier=col("name")),
 }  # fmt: skip
@@ -124,7 +137,7 @@ REFUSED: dict[str, Callable[[Stream, Table], object]] = {
 def test_what_cannot_be_is_an_error_at_the_users_line(
     reason: str, counts: Stream, airlines: Table
 ) -> None:
-    with pytest.raises(PlanError, match=reason) as caught:
+    with pytest.raises(UserError, match=reason) as caught:
         REFUSED[reason](counts, airlines)
     assert re.match(r".*test_changes\.py:\d+: ", str(caught.value))
 
@@ -231,6 +244,40 @@ def test_explain_shows_what_rows_are_to_each_other(counts: Stream, airlines: Tab
         "keep the latest row by carrier; upsert → changelog",
     ):
         assert line in text, text
+
+
+def test_the_best_rows_of_a_key_are_found_where_its_rows_lie(
+    flights: Stream, counts: Stream
+) -> None:
+    worst = flights.key_by("origin").top(3, by=["dep_delay", col("year") * 2])
+    assert worst.schema == flights.schema
+    assert worst.node.keys == ("origin",)
+    job = graph(worst.to("x", mode="changelog"), parallelism=2)
+    assert len(job.stages) == 2
+    (found,) = [each for each in configs(job).values() if isinstance(each, TopConfig)]
+    assert (found.by, found.then) == (("dep_delay", "__by_1"), ("scheduled",))
+    assert (found.limit, found.ascending, found.takes_changes) == (3, False, False)
+    of_counts = counts.top(1, by="flights", ascending=True)
+    assert of_counts.node.unique == ()
+    text = of_counts.explain(parallelism=2).text
+    assert "exchange to one worker: the top is over all rows, without a key" in text
+    assert "top 1, the least flights first [changelog]" in text
+    assert counts.top(2, by="flights").node.unique == ("origin",)
+
+
+def test_the_first_rows_are_stamped_where_time_counts(flights: Stream) -> None:
+    ever = flights.dedup("origin", "dest")
+    hour = flights.key_by("origin").dedup(within="1h")
+    assert not sources(graph(ever.to("x")))["source-flights"].stamped
+    assert sources(graph(hour.to("x")))["source-flights"].stamped
+    assert hour.node.time_column == "scheduled"
+    (found,) = configs(graph(hour.to("x"))).values()
+    assert isinstance(found, DedupConfig)
+    assert found == DedupConfig(found.schema, ("origin",), "scheduled", 3_600_000_000)
+    assert "first row by origin within 1h" in hour.explain().text
+    assert set(sources(graph(ever.select("dest").to("x")))["source-flights"].schema.names) == {
+        "origin", "dest", "scheduled",
+    }  # fmt: skip
 
 
 def test_a_node_keeps_its_line(counts: Stream) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import millstream as ms
@@ -39,6 +39,11 @@ BAGS = {
     "all_events": "select count(*) n, sum(value)::bigint total from events having count(*) > 0",
     "united": "select key from counts where total > 3 union all select key from names",
     "name_changes": "select * from names",
+    "best": """select key, value, time from events qualify 2 >= row_number() over
+               (partition by key order by value desc nulls last, time desc)""",
+    "newest": """select time from (select time from events qualify 1 = row_number() over
+                 (partition by key, part order by time desc)) order by time desc limit 2""",
+    "firsts": "select distinct key, value from events",
 }
 
 
@@ -61,6 +66,8 @@ def sinks(log: Log) -> list[ms.Sink]:
     per_name = few.key_by("name").agg(known=ms.count("number"), least=ms.min("number"))
     latest = events.to_table(["key", "part"]).map("time", "key", "value", "part")
     united = counts.filter(col("total") > 3).select("key").union(names.filter().map("key"))
+    best = events.key_by("key").top(2, by=["value", "time"])
+    newest = events.to_table(["key", "part"]).top(2, by=col("time").cast("int") * 2)
     return [
         counts.to("counts", mode="upsert"),
         of_counts.to("of_counts", mode="upsert"),
@@ -70,6 +77,9 @@ def sinks(log: Log) -> list[ms.Sink]:
         events.agg(n=ms.count(), total=ms.sum("value")).to("all_events", mode="changelog"),
         united.to("united", mode="changelog"),
         names.to_stream().to("name_changes"),
+        best.map("key", "value", "time").to("best", mode="changelog"),
+        newest.select("time").to_stream().to("newest"),
+        events.dedup("key", "value").select("key", "value").to("firsts", mode="changelog"),
     ]
 
 
@@ -166,24 +176,34 @@ def events_of(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def bag(table: pa.Table) -> Counter[Any]:
-    columns = [
+    return Counter(zip(*columns_of(table), strict=True))
+
+
+def columns_of(table: pa.Table) -> list[list[Any]]:
+    """The columns as lists, times as microseconds."""
+    numbers = (
         each.cast(pa.int64()) if pa.types.is_timestamp(each.type) else each
         for each in table.columns
-    ]
-    return Counter(zip(*(each.to_pylist() for each in columns), strict=True))
+    )
+    return [each.to_pylist() for each in numbers]
 
 
 def held(changes: pa.Table) -> Counter[Any]:
     """The rows that hold after changes, which say in the last column what they are."""
     counts: Counter[Any] = Counter()
-    for *row, change in zip(*(each.to_pylist() for each in changes.columns), strict=True):
+    for *row, change in zip(*columns_of(changes), strict=True):
         weight = {"+I": 1, "+U": 1, "-U": -1, "-D": -1}.get(change, change)
         counts[tuple(row)] += weight
     assert min(counts.values(), default=0) >= 0
     return +counts
 
 
-@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+# A failing example is shown as it was found: a seed does not shrink.
+@settings(
+    max_examples=8,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 @given(
     seed=st.integers(0, 10_000),
     counts=st.lists(st.integers(0, 12), min_size=1, max_size=3),

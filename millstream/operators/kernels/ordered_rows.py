@@ -1,0 +1,244 @@
+"""Loops over rows in order: for each slot a block of one arena, the best row first.
+
+An entry is the words by which rows are ordered, ascending, and the row's number::
+
+    heads[slot] = begin │ room │ length        arena  … │ words │ number │ words │ number │ …
+
+Blocks have room for a power of two of entries; those that were given back are chained by their
+size, the first word of each being where the next one begins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from millstream.jit import inner, kernel
+
+BEGIN, ROOM, LENGTH = 0, 1, 2
+NONE = -1
+SIZES = 48
+META_USED = 0
+META_TOUCHED = 1
+META_BEFORE = 2
+
+
+@inner
+def _give_back(begin: Any, room: Any, arena: Any, free: Any) -> None:
+    size = 0
+    while (1 << size) < room:
+        size += 1
+    arena[begin, 0] = free[size]
+    free[size] = begin
+
+
+@inner
+def _make_room(slot: Any, heads: Any, arena: Any, free: Any, meta: Any) -> Any:
+    """Give a slot a block of twice the room; return `False` if the arena is full."""
+    old, room, length = heads[slot, BEGIN], heads[slot, ROOM], heads[slot, LENGTH]
+    wanted = max(room * 2, 1)
+    size = 0
+    while (1 << size) < wanted:
+        size += 1
+    begin = free[size]
+    if begin != NONE:
+        free[size] = arena[begin, 0]
+    else:
+        begin = meta[META_USED]
+        if begin + wanted > len(arena):
+            return False
+        meta[META_USED] = begin + wanted
+    for index in range(length):
+        for word in range(arena.shape[1]):
+            arena[begin + index, word] = arena[old + index, word]
+    if room > 0:
+        _give_back(old, room, arena, free)
+    heads[slot, BEGIN] = begin
+    heads[slot, ROOM] = wanted
+    return True
+
+
+@inner
+def _is_before(words: Any, row: Any, arena: Any, entry: Any, width: Any) -> Any:
+    """Return whether a row comes before an entry, by their first `width` words."""
+    for word in range(width):
+        if words[row, word] != arena[entry, word]:
+            return words[row, word] < arena[entry, word]
+    return False
+
+
+@inner
+def _is_equal(words: Any, row: Any, arena: Any, entry: Any) -> Any:
+    equal = True
+    for word in range(words.shape[1]):
+        equal &= words[row, word] == arena[entry, word]
+    return equal
+
+
+@inner
+def _place_of(words: Any, row: Any, arena: Any, begin: Any, length: Any) -> Any:
+    """Return how many of a block's entries come before a row or are equal to it."""
+    low, high = 0, length
+    while low < high:
+        middle = (low + high) // 2
+        if _is_before(words, row, arena, begin + middle, words.shape[1]):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@inner
+def _touch(
+    slot: Any, limit: Any, heads: Any, arena: Any, marks: Any, meta: Any, touched: Any, before: Any
+) -> None:
+    """Note a slot and which rows are its best, once a batch: before anything changes there."""
+    if marks[slot] != 0:
+        return
+    marks[slot] = 1
+    touched[meta[META_TOUCHED], 0] = slot
+    count = min(heads[slot, LENGTH], limit)
+    touched[meta[META_TOUCHED], 1] = count
+    meta[META_TOUCHED] += 1
+    for index in range(count):
+        before[meta[META_BEFORE]] = arena[heads[slot, BEGIN] + index, arena.shape[1] - 1]
+        meta[META_BEFORE] += 1
+
+
+@kernel
+def find_candidates(
+    slots: Any, words: Any, width: int, limit: int, heads: Any, arena: Any, candidates: Any
+) -> Any:
+    """Write which rows may be among the best `limit` of their slots; return how many.
+
+    A row is none that comes behind all entries of a full block by its first `width` words.
+    """
+    count = 0
+    for row in range(len(slots)):
+        slot = slots[row]
+        taken = True
+        if slot >= 0 and heads[slot, LENGTH] >= limit:
+            last = heads[slot, BEGIN] + limit - 1
+            behind = False
+            for word in range(width):
+                if words[row, word] != arena[last, word]:
+                    behind = words[row, word] > arena[last, word]
+                    break
+            taken = not behind
+        if taken:
+            candidates[count] = row
+            count += 1
+    return count
+
+
+@kernel
+def apply_rows(
+    slots: Any,
+    words: Any,
+    weights: Any,
+    first: int,
+    base: int,
+    limit: int,
+    keeps_all: bool,
+    heads: Any,
+    arena: Any,
+    free: Any,
+    meta: Any,
+    marks: Any,
+    touched: Any,
+    before: Any,
+) -> Any:
+    """Put rows into their blocks, or take them out; return the row that needs more room.
+
+    Parameters
+    ----------
+    slots, words, weights
+        int64, shapes (n,), (n, words) and (n,): where a row goes, by what it is ordered, and +1
+        if it comes or -1 if it goes.
+    first
+        The first row to do.
+    base
+        Number of row 0.
+    limit
+        How many rows of a slot are its best.
+    keeps_all
+        Keep the others, too, since one of the best may be taken out.
+    heads, arena, free, meta, marks
+        The blocks; counts of what is used of the arena, `touched` and `before`; uint8 by slot.
+    touched, before
+        Output: slots in which something changed, with how many rows were their best, int64,
+        shape (·, 2); the numbers of those rows, slot by slot.
+
+    Returns
+    -------
+    int
+        n when all rows are done, -2 - row where `before` may be too small, else the row before
+        which the arena is to be made larger.
+    """
+    number = arena.shape[1] - 1
+    for row in range(first, len(slots)):
+        slot = slots[row]
+        noted = min(heads[slot, LENGTH], limit)
+        if meta[META_BEFORE] + noted > len(before) and marks[slot] == 0:
+            return -2 - row
+        begin, length = heads[slot, BEGIN], heads[slot, LENGTH]
+        place = _place_of(words, row, arena, begin, length)
+        if weights[row] < 0:
+            if place == 0 or not _is_equal(words, row, arena, begin + place - 1):
+                continue
+            _touch(slot, limit, heads, arena, marks, meta, touched, before)
+            for index in range(place - 1, length - 1):
+                for word in range(arena.shape[1]):
+                    arena[begin + index, word] = arena[begin + index + 1, word]
+            heads[slot, LENGTH] = length - 1
+            continue
+        if not keeps_all and place >= limit:
+            continue
+        if length == heads[slot, ROOM] and (keeps_all or length < limit):
+            if not _make_room(slot, heads, arena, free, meta):
+                return row
+            begin = heads[slot, BEGIN]
+        _touch(slot, limit, heads, arena, marks, meta, touched, before)
+        last = length if keeps_all or length < limit else length - 1
+        for index in range(last, place, -1):
+            for word in range(arena.shape[1]):
+                arena[begin + index, word] = arena[begin + index - 1, word]
+        for word in range(words.shape[1]):
+            arena[begin + place, word] = words[row, word]
+        arena[begin + place, number] = base + row
+        heads[slot, LENGTH] = last + 1
+    return len(slots)
+
+
+@kernel
+def gather_numbers(
+    slots: Any, limit: int, heads: Any, arena: Any, counts: Any, numbers: Any
+) -> Any:
+    """Write how many entries each slot has, `limit` at the most, and their rows' numbers."""
+    place = 0
+    for index in range(len(slots)):
+        begin = heads[slots[index], BEGIN]
+        counts[index] = min(heads[slots[index], LENGTH], limit)
+        for entry in range(counts[index]):
+            numbers[place] = arena[begin + entry, arena.shape[1] - 1]
+            place += 1
+    return place
+
+
+@kernel
+def write_numbers(slots: Any, heads: Any, arena: Any, places: Any) -> None:
+    """Give the rows of slots other numbers: `places` by the old ones."""
+    for index in range(len(slots)):
+        begin = heads[slots[index], BEGIN]
+        for entry in range(begin, begin + heads[slots[index], LENGTH]):
+            arena[entry, arena.shape[1] - 1] = places[arena[entry, arena.shape[1] - 1]]
+
+
+@kernel
+def clear_blocks(slots: Any, heads: Any, arena: Any, free: Any) -> None:
+    """Forget the entries of slots."""
+    for index in range(len(slots)):
+        slot = slots[index]
+        if heads[slot, ROOM] > 0:
+            _give_back(heads[slot, BEGIN], heads[slot, ROOM], arena, free)
+        heads[slot, ROOM] = 0
+        heads[slot, LENGTH] = 0

@@ -1,0 +1,290 @@
+"""The rows of each key in order, of which the first few are its best.
+
+batch ─▶ slots ─▶ may it be among the best? ─▶ words of its order ─▶ blocks of entries ─▶ rows
+                  (else it is forgotten at once)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from millstream.log.key_hash import is_key_type, key_hashes
+from millstream.log.key_hash import key_groups as key_groups_of
+from millstream.operators.arrow_buffers import valid_bytes_of
+from millstream.operators.kernels import ordered_rows as kernels
+from millstream.operators.key_index import KeyIndex
+from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
+from millstream.operators.retraction import ordered_values
+from millstream.operators.row_store import RowStore
+from millstream.operators.weights import weights_of
+
+Int64Array = npt.NDArray[np.int64]
+
+_ARENA_FIRST = 256
+_SUPERSEDED_MIN = 4096
+_EVERY = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class BestChanged:
+    """Which rows came among the best of their keys, and which went.
+
+    Parameters
+    ----------
+    rows
+        Those that went or came, of one key together, first what went.
+    weights
+        -1 or +1 for each.
+    """
+
+    rows: list[pa.Array]
+    weights: Int64Array
+
+
+class TopRows:
+    """Rows by key and order, with what changed since the last snapshot.
+
+    Parameters
+    ----------
+    schema
+        Of the rows.
+    key_columns
+        Whose best rows are kept; none: of all rows.
+    by
+        Columns that order rows, the first one first: numbers, times or booleans.
+    ascending
+        Whether the least value comes first. Nulls come last in any case.
+    then
+        Columns by which rows that are equal in `by` are ordered, the least first. Of those that
+        are still equal, a hash of all columns decides: the same whatever comes first.
+    limit
+        How many rows of a key are its best.
+    takes_changes
+        Whether a row may be taken back, so that all rows of a key must be known.
+    """
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        key_columns: Sequence[str],
+        by: Sequence[str],
+        then: Sequence[str],
+        limit: int,
+        *,
+        ascending: bool,
+        takes_changes: bool,
+    ) -> None:
+        self._schema = schema
+        self._key = tuple(key_columns)
+        self._by, self._then = tuple(by), tuple(then)
+        self._limit = limit
+        self._ascending = ascending
+        self._takes_changes = takes_changes
+        types = [schema.field(name).type for name in key_columns]
+        self._index = KeyIndex(types or [pa.int64()])
+        self._rows = RowStore(schema)
+        width = 2 * (len(by) + len(then)) + 1
+        self._heads = np.zeros((self._index.capacity, 3), dtype=np.int64)
+        self._marks = np.zeros(self._index.capacity, dtype=np.uint8)
+        self._arena = np.zeros((_ARENA_FIRST, width + 1), dtype=np.int64)
+        self._free = np.full(kernels.SIZES, kernels.NONE, dtype=np.int64)
+        self._meta = np.zeros(3, dtype=np.int64)
+        self._live = 0
+        self._last_checkpoint: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held."""
+        arrays = self._heads.nbytes + self._marks.nbytes + self._arena.nbytes
+        return arrays + self._index.size_bytes + self._rows.size_bytes
+
+    def change(self, batch: pa.RecordBatch) -> BestChanged | None:
+        """Apply rows with their weights; return what changed among the best, `None`: nothing."""
+        weights = weights_of(batch) if self._takes_changes else None
+        rows = batch.select(self._schema.names)
+        words = self._by_words(rows)
+        if weights is None:
+            # Most rows of a key that has many are not among its best, and are looked at no more.
+            slots = self._index.find(self._keys_of(rows))
+            candidates = np.empty(len(slots), dtype=np.int64)
+            count = kernels.find_candidates(
+                slots, words, 2 * len(self._by), self._limit, self._heads, self._arena, candidates
+            )
+            if count == 0:
+                return None
+            if count < len(slots):
+                rows, words = rows.take(pa.array(candidates[:count])), words[candidates[:count]]
+        elif (np.abs(weights) != 1).any():
+            again = np.repeat(np.arange(len(weights)), np.abs(weights))
+            rows, words = rows.take(pa.array(again)), words[again]
+            weights = np.sign(weights)[again]
+        self._write_last_words(rows, words)
+        changed = self._changed(*self._apply(rows, words, weights))
+        self._drop_superseded()
+        return changed
+
+    def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
+        """Return whether it is the full state, and the rows; see `StateSnapshot`."""
+        full = since is None or since != self._last_checkpoint
+        slots = self._index.live_slots() if full else self._index.changed_slots()
+        numbers, _ = self._numbers(slots, _EVERY)
+        parts = [] if full else [self._gone(keys) for keys in self._index.removed_keys()]
+        parts.append(self._state_rows(self._rows.take(self._schema.names, numbers), removed=False))
+        self._index.mark_snapshot()
+        self._last_checkpoint = checkpoint
+        return full, pa.concat_tables(parts)
+
+    def restore(self, parts: Sequence[pa.Table], groups: range) -> None:
+        """Apply the rows of snapshots, oldest first, whose key group is in `groups`."""
+        for part in parts:
+            group = np.asarray(part.column(KEY_GROUP_COLUMN))
+            mine = part.filter(pa.array((group >= groups.start) & (group < groups.stop)))
+            removed = np.asarray(mine.column(REMOVED_COLUMN))
+            arrays = [mine.column(f"row.{name}").combine_chunks() for name in self._schema.names]
+            rows = pa.RecordBatch.from_arrays(arrays, schema=_nullable(self._schema))
+            # What a snapshot says of a key replaces what was known of it.
+            slots = np.unique(self._index.find(self._keys_of(rows)))
+            self._remove(slots[slots >= 0])
+            rows = rows.filter(pa.array(~removed))
+            words = self._by_words(rows)
+            self._write_last_words(rows, words)
+            self._apply(rows, words, None)
+
+    def _keys_of(self, rows: pa.RecordBatch) -> list[pa.Array]:
+        if not self._key:
+            return [pa.array(np.zeros(rows.num_rows, dtype=np.int64))]
+        return [rows.column(name) for name in self._key]
+
+    def _by_words(self, rows: pa.RecordBatch) -> Int64Array:
+        """Return room for the words of each row, with those of `by` written."""
+        words = np.zeros((rows.num_rows, self._arena.shape[1] - 1), dtype=np.int64)
+        for index, name in enumerate(self._by):
+            _write_words(rows.column(name), words, 2 * index, ascending=self._ascending)
+        return words
+
+    def _write_last_words(self, rows: pa.RecordBatch, words: Int64Array) -> None:
+        """Write the words that decide between rows which are equal in `by`."""
+        for index, name in enumerate(self._then, len(self._by)):
+            _write_words(rows.column(name), words, 2 * index, ascending=True)
+        hashed = [each for each in rows.columns if is_key_type(each.type)]
+        if rows.num_rows:
+            words[:, -1] = key_hashes(hashed).view(np.int64)
+
+    def _apply(
+        self, rows: pa.RecordBatch, words: Int64Array, weights: Int64Array | None
+    ) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Put rows in and out; return the slots that changed, and what was their best before."""
+        slots = self._index.insert(self._keys_of(rows)).of_rows
+        self._grow()
+        base = len(self._rows)
+        self._rows.append(rows)
+        if weights is None:
+            weights = np.ones(len(slots), dtype=np.int64)
+        touched = np.empty((len(slots), 2), dtype=np.int64)
+        before = np.empty(2 * len(slots), dtype=np.int64)
+        self._meta[kernels.META_TOUCHED] = self._meta[kernels.META_BEFORE] = 0
+        done = 0
+        while done < len(slots):
+            done = kernels.apply_rows(
+                slots, words, weights, done, base, self._limit, self._takes_changes, self._heads,
+                self._arena, self._free, self._meta, self._marks, touched, before,
+            )  # fmt: skip
+            if done < 0:
+                done = -2 - done
+                before = np.concatenate([before, np.empty_like(before)])
+            elif done < len(slots):
+                self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
+        touched = touched[: self._meta[kernels.META_TOUCHED]]
+        self._marks[touched[:, 0]] = 0
+        return touched[:, 0].copy(), touched[:, 1], before[: self._meta[kernels.META_BEFORE]]
+
+    def _changed(
+        self, slots: Int64Array, counts_before: Int64Array, before: Int64Array
+    ) -> BestChanged | None:
+        after, counts = self._numbers(slots, self._limit)
+        gone, came = ~np.isin(before, after), ~np.isin(after, before)
+        of_slot = np.arange(len(slots))
+        numbers = np.concatenate([before[gone], after[came]])
+        ranks = np.concatenate(
+            [np.repeat(of_slot, counts_before)[gone], np.repeat(of_slot, counts)[came]]
+        )
+        weights = np.ones(len(numbers), dtype=np.int64)
+        weights[: int(gone.sum())] = -1
+        order = np.lexsort((weights, ranks))
+        result = BestChanged(self._rows.take(self._schema.names, numbers[order]), weights[order])
+        self._remove(slots[counts == 0])
+        return result if len(numbers) else None
+
+    def _numbers(self, slots: Int64Array, limit: int) -> tuple[Int64Array, Int64Array]:
+        """Return the numbers of the slots' rows, and how many each has, at most `limit`."""
+        most = np.minimum(self._heads[slots, kernels.LENGTH], limit)
+        numbers = np.empty(int(most.sum()), dtype=np.int64)
+        counts = np.empty(len(slots), dtype=np.int64)
+        kernels.gather_numbers(slots, limit, self._heads, self._arena, counts, numbers)
+        return numbers, counts
+
+    def _remove(self, slots: Int64Array) -> None:
+        kernels.clear_blocks(slots, self._heads, self._arena, self._free)
+        self._index.remove(slots)
+
+    def _grow(self) -> None:
+        capacity = self._index.capacity
+        if len(self._heads) < capacity:
+            more = np.zeros((capacity - len(self._heads), 3), dtype=np.int64)
+            self._heads = np.concatenate([self._heads, more])
+            self._marks = np.zeros(capacity, dtype=np.uint8)
+
+    def _drop_superseded(self) -> None:
+        if len(self._rows) < max(_SUPERSEDED_MIN, 2 * self._live):
+            return
+        slots = self._index.live_slots()
+        numbers = np.sort(self._numbers(slots, _EVERY)[0])
+        self._live = len(numbers)
+        if len(self._rows) < 2 * self._live:
+            return
+        places = np.zeros(len(self._rows), dtype=np.int64)
+        places[numbers] = np.arange(len(numbers))
+        self._rows.keep(numbers)
+        kernels.write_numbers(slots, self._heads, self._arena, places)
+
+    def _gone(self, keys: list[pa.Array]) -> pa.Table:
+        """Return keys that are gone as a snapshot holds them: nulls beside the keys."""
+        of_key = dict(zip(self._key, keys, strict=True)) if self._key else {}
+        arrays = [
+            of_key[field.name] if field.name in of_key else pa.nulls(len(keys[0]), field.type)
+            for field in self._schema
+        ]
+        return self._state_rows(arrays, removed=True)
+
+    def _state_rows(self, arrays: list[pa.Array], *, removed: bool) -> pa.Table:
+        count = len(arrays[0])
+        keys = [arrays[self._schema.get_field_index(name)] for name in self._key]
+        groups = key_groups_of(keys) if keys and count else np.zeros(count, dtype=np.int32)
+        columns: dict[str, pa.Array] = {
+            KEY_GROUP_COLUMN: pa.array(groups, pa.int32()),
+            REMOVED_COLUMN: pa.array(np.full(count, removed)),
+        }
+        for name, array in zip(self._schema.names, arrays, strict=True):
+            columns[f"row.{name}"] = array
+        return pa.table(columns)
+
+
+def _write_words(column: pa.Array, words: Int64Array, first: int, *, ascending: bool) -> None:
+    """Write two words that order the values: whether it is null, which is last, and the value."""
+    values = ordered_values(column)
+    words[:, first + 1] = values if ascending else ~values
+    if column.null_count:
+        null = ~valid_bytes_of(column)
+        words[null, first], words[null, first + 1] = 1, 0
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema(each.with_nullable(True) for each in schema)
