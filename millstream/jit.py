@@ -17,7 +17,9 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import config as numba_config
+from numba.core.caching import FunctionCache
 from numba.core.errors import NumbaError, NumbaNotImplementedError
+from numba.core.runtime.nrt import rtsys
 from numba.np.numpy_support import as_dtype, from_dtype
 
 from millstream.storage_local.kernel_cache import cache_directory, choosing_place, source_file
@@ -27,6 +29,21 @@ GENERATED_PREFIX = "millstream_generated_"
 
 # Nobody calls a kernel by its address, which needs a wrapper (`cfunc`).
 _OPTIONS: dict[str, object] = {"error_model": "numpy", "no_cfunc_wrapper": True}
+
+
+class _QuickCache(FunctionCache):
+    """Numba's cache, but that what is needed to compile only is not prepared in order to load.
+
+    Numba's own imports and registers all that it knows of Python and NumPy before it looks for
+    machine code: a quarter of a second, where most processes compile nothing. Where nothing is
+    found, the compiler does it by itself.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled kernel for a signature, or `None`: it was never compiled."""
+        rtsys.initialize(target_context)  # machine code that is loaded may call it
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]  # half of Numba has types
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,17 +65,19 @@ def user_function(function: Callable[..., Any]) -> Any:
 
 def _kept(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
     """Return `function` compiled at its first call, its machine code kept on disk."""
-    # Numba chooses the cache's place while it decorates; the user's own kernels keep theirs.
+    compiled: Any = _njit(nogil=True)(function)
+    # Numba chooses the cache's place when it makes one; the user's own kernels keep theirs.
     # One thread at a time: what another one sets back meanwhile would be the wrong place.
     config: Any = numba_config  # its settings are made at run time
     with choosing_place:
         before = config.CACHE_DIR
         config.CACHE_DIR = str(cache_directory())
         try:
-            compiled: Callable[..., Any] = _njit(nogil=True, cache=True, **options)(function)
+            compiled._cache = _QuickCache(function)  # type: ignore[no-untyped-call]  # half of Numba has types
         finally:
             config.CACHE_DIR = before
-    return compiled
+    decorated: Callable[..., Any] = compiled
+    return decorated
 
 
 def inner(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +119,23 @@ def test_an_inner_function_belongs_to_the_kernels_that_call_it(cache: Path) -> N
     assert [path for path in cache.rglob("*.nbi") if "twice" in path.name] == []
 
 
+def same(value: int) -> int:
+    """Return what is given."""
+    return value
+
+
 def test_every_thread_finds_the_cache_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     # Workers of one process load their kernels at the same time.
     found: list[tuple[str, str]] = []
 
-    def njit(**_: bool) -> Callable[[Any], Any]:
-        def decorate(function: Any) -> Any:
-            start = config.CACHE_DIR
-            time.sleep(0.001)  # lets the other threads on
-            found.append((start, config.CACHE_DIR))
-            return function
+    def quick_cache(_: Any) -> None:
+        start = config.CACHE_DIR
+        time.sleep(0.001)  # lets the other threads on
+        found.append((start, config.CACHE_DIR))
 
-        return decorate
-
-    monkeypatch.setattr(jit, "_njit", njit)
+    monkeypatch.setattr(jit, "_QuickCache", quick_cache)
     monkeypatch.setattr(config, "CACHE_DIR", "")
-    threads = [threading.Thread(target=jit.kernel, args=(abs,)) for _ in range(16)]
+    threads = [threading.Thread(target=jit.kernel, args=(same,)) for _ in range(16)]
     for each in threads:
         each.start()
     for each in threads:
@@ -181,3 +182,40 @@ def test_describing_operators_leaves_numba_asleep() -> None:
         "sys.exit(int('numba' in sys.modules or 'millstream.jit' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0
+
+
+LATER_PROCESS = """
+import math
+import sys
+import numpy as np
+from millstream.jit import load_generated
+out = np.zeros(2)
+load_generated(sys.argv[1], "root")(np.full(2, 9.0), out)
+assert out.tolist() == [3.0 + math.sin(9.0)] * 2
+prepared = "numba.np.linalg" in sys.modules
+load_generated(sys.argv[1].replace("sin", "cos"), "root")(np.full(2, 9.0), out)
+assert out.tolist() == [3.0 + math.cos(9.0)] * 2
+print(prepared)
+"""
+ROOT_SOURCE = """
+import math
+
+
+def root(values, out):
+    for i in range(len(values)):
+        out[i] = math.sqrt(values[i]) + math.sin(values[i])
+"""
+
+
+def test_what_was_compiled_before_is_loaded_without_preparing_to_compile(cache: Path) -> None:
+    # Twice with a cache that has the first kernel only: the other one is still compiled.
+    prepared = []
+    for _ in range(2):
+        command = [sys.executable, "-c", LATER_PROCESS, ROOT_SOURCE]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        prepared.append(done.stdout.strip())
+        for compiled in cache.rglob("*.nb?"):
+            source = cache / f"{compiled.name.split('.')[0]}.py"
+            if not source.exists() or "cos" in source.read_text(encoding="utf-8"):
+                compiled.unlink()
+    assert prepared == ["True", "False"]

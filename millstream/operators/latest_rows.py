@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,10 @@ from millstream.operators.operator import (
     StateSnapshot,
 )
 from millstream.operators.table_join import TOMBSTONE
-from millstream.operators.table_rows import Replaced
 from millstream.operators.weights import WEIGHT_FIELD
+
+if TYPE_CHECKING:
+    from millstream.operators.table_rows import Replaced
 
 PIECE_KEYS_MAX = OUTPUT_ROWS_MAX // 2
 

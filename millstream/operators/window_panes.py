@@ -8,12 +8,15 @@ window 2       └───────────┘ over: b, c, d are merged 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from millstream.operators.window_state import WindowState
 from millstream.windows.hopping import Hopping
+
+if TYPE_CHECKING:
+    from millstream.operators.window_state import WindowState
 
 
 def closing_windows(
