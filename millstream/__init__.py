@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from millstream import errors
-    from millstream.dsl.conditions import coalesce, concat_str, greatest, hash, least, struct, when  # noqa: A004  # used as ms.hash
+    from millstream.dsl.conditions import (
+        coalesce,
+        concat_str,
+        greatest,
+        hash,  # noqa: A004  # used as ms.hash
+        least,
+        random,
+        struct,
+        when,
+    )
     from millstream.dsl.expressions import Expression, col, lit
     from millstream.dsl.functions import Aggregate, count, max, mean, min, sum  # noqa: A004  # SQL's words
     from millstream.dsl.job import run, submit
@@ -42,6 +51,7 @@ __all__ = [
     "least",
     "greatest",
     "hash",
+    "random",
     "struct",
     "concat_str",
     "udf",
@@ -82,6 +92,7 @@ _MODULES = {
     "least": "millstream.dsl.conditions",
     "greatest": "millstream.dsl.conditions",
     "hash": "millstream.dsl.conditions",
+    "random": "millstream.dsl.conditions",
     "struct": "millstream.dsl.conditions",
     "concat_str": "millstream.dsl.conditions",
     "udf": "millstream.dsl.user_functions",

@@ -161,6 +161,22 @@ class JobError(MillstreamError):
         self.worker = worker
 
 
+class RowError(JobError):
+    """Raised when a row of a running job cannot be computed; shows it.
+
+    Parameters
+    ----------
+    *args
+        The message.
+    position
+        Where the row was read, as `operators.position` writes it, where that is known.
+    """
+
+    def __init__(self, *args: object, position: int | None = None) -> None:
+        super().__init__(*args)
+        self.position = position
+
+
 class JobCancelledError(JobError):
     """Raised when a running job was cancelled; what it had not committed was taken back."""
 

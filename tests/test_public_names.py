@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
     "Sink", "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col",
-    "concat_str", "greatest", "hash", "least", "struct",
+    "concat_str", "greatest", "hash", "least", "random", "struct",
     "count", "errors", "lit", "max", "mean", "min", "run", "stream", "submit", "sum", "table",
     "tumbling", "udf", "UserFunction", "when", "hopping", "session",
 }  # fmt: skip

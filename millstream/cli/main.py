@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from millstream.cli import consume, groups, jobs, log, produce, run, topics, txn
+from millstream.cli import consume, dlq, groups, jobs, log, produce, run, topics, txn
 from millstream.cli.console import notes
 from millstream.cli.demo import command as demo
 from millstream.errors import MillstreamError, UserError
@@ -32,6 +32,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(groups.app, name="groups")
 app.add_typer(txn.app, name="txn")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(log.app, name="log")
 app.command("produce", short_help="Append rows from a file or a pipe.")(produce.produce)
 app.command("consume")(consume.consume)

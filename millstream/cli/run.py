@@ -37,6 +37,7 @@ class RunSettings:
     worker_cpus: float | None = None
     start_timeout: str | None = None
     batch_rows: int | None = None
+    on_error: Literal["fail", "skip", "dlq"] | None = None
 
 
 WorkerCpusOption = Annotated[
@@ -45,6 +46,11 @@ WorkerCpusOption = Annotated[
 ]
 StartTimeoutOption = Annotated[
     str | None, typer.Option(help="On Ray: how long to wait for room for the workers, e.g. 5m.")
+]
+
+OnErrorOption = Annotated[
+    Literal["fail", "skip", "dlq"] | None,
+    typer.Option(help="Of a row that cannot be computed: skip counts it, dlq keeps it."),
 ]
 
 
@@ -79,6 +85,7 @@ def run(
     ] = None,
     worker_cpus: WorkerCpusOption = None,
     start_timeout: StartTimeoutOption = None,
+    on_error: OnErrorOption = None,
     log: LogOption = None,
 ) -> None:
     """Run a job script and show how it gets on."""
@@ -92,6 +99,7 @@ def run(
         on=on,
         worker_cpus=worker_cpus,
         start_timeout=start_timeout,
+        on_error=on_error,
     )
     results = run_script(script, script_arguments or [], settings)
     if not results:
@@ -154,6 +162,7 @@ def _overrides(settings: RunSettings) -> RunOverrides:
         worker_cpus=checked_worker_cpus(settings.worker_cpus, where),
         start_timeout_us=None if timeout is None else start_timeout_us(timeout, where),
         batch_rows=settings.batch_rows,
+        on_error=settings.on_error,
     )
 
 

@@ -134,3 +134,22 @@ def concat_str(first: object, *others: object, separator: str = "") -> Expressio
     for each in columns[1:]:
         joined = joined.call("add", to_expression(separator, user_location())).call("add", each)
     return joined
+
+
+def random(seed: int = 0) -> Expression:
+    """Return a number in [0, 1) for each row, float64.
+
+    It depends on the seed and on the place at which the row was read (generation, partition and
+    offset) alone: a job that goes on, at whatever parallelism, draws the same again. Rows that a
+    `flat_map` makes of one have one number. Rows made of others, as by an aggregate, have none.
+
+    Examples
+    --------
+    >>> random(seed=7) < 0.01
+    random(7) < 0.01
+    """
+    location = user_location()
+    if type(seed) is not int:
+        message = f"{location}: a seed is an integer; got {seed!r}"
+        raise PlanError(message)
+    return Expression("random", (), (("seed", seed),), location)

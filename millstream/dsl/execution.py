@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from millstream.dsl.placement import Placement
 from millstream.errors import MissingExtraError, OptionError
+from millstream.operators.poison import OnError
 from millstream.plan import nodes
 from millstream.runtime.graph import JobGraph
 from millstream.runtime.options import BATCH_ROWS, RunOptions
@@ -42,6 +43,8 @@ class PreparedRun:
         As for `RunOptions`.
     batch_rows
         The most rows that a source reads at once; `None`: as many as is best.
+    on_error
+        As for `ms.run`.
     """
 
     roots: tuple[nodes.Sink, ...]
@@ -54,6 +57,7 @@ class PreparedRun:
     placement: Placement = field(default_factory=Placement)
     batch_rows: int | None = None
     follows_partitions: bool = False
+    on_error: OnError = "fail"
 
 
 def checked_host(on: str | None, location: str) -> Host:
@@ -96,7 +100,7 @@ def run_prepared(prepared: PreparedRun, host: Host, on_status: OnStatus | None) 
     """Run a job and return when it has ended."""
     # The host is imported when something runs: building and explaining need no engine.
     options = _options(prepared)
-    compile_for = _compiler(prepared.roots, prepared.name)
+    compile_for = _compiler(prepared)
     if host == "ray":
         ray = ray_host()
         settings = _ray_settings(ray, prepared)
@@ -110,7 +114,7 @@ def run_prepared(prepared: PreparedRun, host: Host, on_status: OnStatus | None) 
 def submit_prepared(prepared: PreparedRun, host: Host, *, detach: bool) -> JobHandle:
     """Start a job and return a handle on it; `detach`, on Ray only: it outlives this process."""
     options = _options(prepared)
-    compile_for = _compiler(prepared.roots, prepared.name)
+    compile_for = _compiler(prepared)
     if host == "ray":
         ray = ray_host()
         settings = _ray_settings(ray, prepared, detach=detach)
@@ -142,10 +146,13 @@ def _options(prepared: PreparedRun) -> RunOptions:
     )
 
 
-def _compiler(roots: Sequence[nodes.Sink], name: str) -> Compiler:
+def _compiler(prepared: PreparedRun) -> Compiler:
     from millstream.plan.compile import compile_job
 
+    # The worker gets no more than it needs: not the log of this process.
+    roots, name, on_error = prepared.roots, prepared.name, prepared.on_error
+
     def compile_for(parallelism: int, partitions: Mapping[str, int]) -> JobGraph:
-        return compile_job(roots, name, parallelism, partitions)
+        return compile_job(roots, name, parallelism, partitions, on_error)
 
     return compile_for

@@ -389,6 +389,8 @@ def render(expression: Expression) -> str:
     if function == "udf":
         called = ", ".join(repr(each) for each in arguments)
         return f"{option(expression, 'function')!r}({called})"
+    if function == "random":
+        return f"random({option(expression, 'seed')})"
     shown = [repr(each) for each in arguments[1:]]
     for name, value in expression.options:
         if value is False and name != "strict":

@@ -26,6 +26,7 @@ from millstream.dsl.sink import Sink, checked_name
 from millstream.dsl.topics import same_log
 from millstream.dsl.windows import duration_option
 from millstream.errors import OptionError, PlanError
+from millstream.operators.poison import OnError
 from millstream.plan import nodes
 from millstream.plan.walk import in_order, source_partitions
 from millstream.runtime.graph import KEY_GROUPS
@@ -66,6 +67,7 @@ def run(
     on: Literal["local", "ray"] | None = None,
     worker_cpus: float | None = None,
     start_timeout: str | timedelta = "60s",
+    on_error: OnError = "fail",
 ) -> RunResult:
     """Run a job of one or more sinks, and return when it has ended.
 
@@ -98,6 +100,11 @@ def run(
     start_timeout
         On Ray: how long to wait for room for the workers, also after a node died. The job then
         fails and says what it waited for.
+    on_error
+        What becomes of a row that cannot be computed (a cast that does not fit, an exception in a
+        function of the user's own). `"fail"`: the job fails, and names and shows it. `"skip"`: it
+        is left out, and counted. `"dlq"`: it goes to the topic `<name>.dlq` with where it came
+        from and the error; see `millstream dlq`.
 
     Raises
     ------
@@ -120,6 +127,7 @@ def run(
         log,
         checkpoint_interval,
         placement,
+        on_error,
     )
     return _run(prepared, host, overrides)
 
@@ -135,6 +143,7 @@ def submit(
     on: Literal["local", "ray"] | None = None,
     worker_cpus: float | None = None,
     start_timeout: str | timedelta = "60s",
+    on_error: OnError = "fail",
     detach: bool = False,
 ) -> JobHandle:
     """Start a job and return a handle on it at once: to look at it, stop it, wait for it.
@@ -144,7 +153,7 @@ def submit(
     detach
         Whether the job outlives this process; on Ray only.
     *sinks, name, parallelism, until, fresh, log, checkpoint_interval, on, worker_cpus,
-    start_timeout
+    start_timeout, on_error
         As for `run`.
     """
     location, overrides = user_location(), current_overrides()
@@ -167,6 +176,7 @@ def submit(
         log,
         checkpoint_interval,
         placement,
+        on_error,
     )
     return submit_prepared(prepared, host, detach=detach)
 
@@ -221,6 +231,7 @@ def _prepared(
     log: Log | None,
     checkpoint_interval: str | timedelta,
     placement: Placement,
+    on_error: OnError,
 ) -> PreparedRun:
     """Return the run with all options checked, those from outside before the script's own."""
     ends = _flattened(sinks, location)
@@ -234,9 +245,14 @@ def _prepared(
     interval_us = overrides.checkpoint_interval_us
     if interval_us is None:
         interval_us = duration_option("checkpoint_interval", checkpoint_interval, location)
+    on_error = overrides.on_error or on_error
+    if on_error not in {"fail", "skip", "dlq"}:
+        message = f'{location}: on_error is "fail", "skip" or "dlq"; got {on_error!r}'
+        raise OptionError(message)
     return PreparedRun(
         roots,
         home,
+        on_error=on_error,
         name=checked_name(overrides.name or name or _script_name(), location),
         parallelism=_checked_parallelism(parallelism, roots, location),
         until=overrides.until or until,

@@ -36,6 +36,8 @@ class RunOverrides:
         As for `ms.run`; for a job on Ray only.
     batch_rows
         The most rows that a source reads at once.
+    on_error
+        As for `ms.run`.
     on_status
         Called with the run's record a few times a second while a job runs.
     results
@@ -52,6 +54,7 @@ class RunOverrides:
     worker_cpus: float | None = None
     start_timeout_us: int | None = None
     batch_rows: int | None = None
+    on_error: Literal["fail", "skip", "dlq"] | None = None
     on_status: Callable[[JobRecord], None] | None = None
     results: list[RunResult] = field(default_factory=list)
 

@@ -23,7 +23,9 @@ from millstream.dsl.nested_signatures import bind_list, bind_map, bind_struct
 from millstream.dsl.text_signatures import bind_text
 from millstream.dsl.time_signatures import bind_time
 from millstream.log.key_hash import is_key_type
-from millstream.operators.expression import Call, Constant, TypedExpression
+from millstream.operators.expression import Call, Column, Constant, TypedExpression
+from millstream.operators.operator import POSITION_COLUMN
+from millstream.operators.position import POSITION_TYPE
 
 _ARITHMETIC = ("add", "subtract", "multiply", "divide", "floor_divide", "modulo")
 _SYMBOLS = {
@@ -43,6 +45,9 @@ def bind_call(expression: Expression, scope: Scope) -> TypedExpression:
         return _arithmetic(expression, scope)
     if function in COMPARISONS:
         return _comparison(expression, scope)
+    if function == "random":
+        place = Column(POSITION_COLUMN, POSITION_TYPE)
+        return Call("random", (place,), pa.float64(), expression.options)
     if function == "udf":
         from millstream.dsl.user_functions import bind_user_function
 

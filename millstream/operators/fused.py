@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from millstream.operators.arrow_expression import evaluate
 from millstream.operators.expression import Call, Column, TypedExpression, columns_of
-from millstream.operators.failing import python_parts
+from millstream.operators.failing import may_fail, python_parts
 from millstream.operators.functions.function import taken
 from millstream.operators.fused_kernels import Computation, Inputs, Selection
 from millstream.operators.kernels.fused_source import is_compiled
@@ -31,6 +31,7 @@ from millstream.operators.operator import (
     OperatorCounters,
     Stateless,
 )
+from millstream.operators.poison import DEAD_LETTERS, FAIL, ErrorPolicy, with_poison
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -47,11 +48,21 @@ class FusedConfig:
         A boolean; a row where it is false or null is dropped. `None`: all rows are kept.
     outputs
         Name and expression of each result column.
+    policy
+        What becomes of a row that cannot be computed.
     """
 
     input_schema: pa.Schema
     predicate: TypedExpression | None
     outputs: tuple[tuple[str, TypedExpression], ...]
+    policy: ErrorPolicy = FAIL
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether some row may be one that cannot be computed."""
+        parts = [each for _, each in self.outputs]
+        parts += [] if self.predicate is None else [self.predicate]
+        return any(map(may_fail, parts))
 
     @property
     def consumes(self) -> ChangeMode:
@@ -75,8 +86,9 @@ class FusedConfig:
 
     @property
     def output_schemas(self) -> tuple[pa.Schema, ...]:
-        """The computed columns."""
-        return (pa.schema([pa.field(name, each.type) for name, each in self.outputs]),)
+        """The computed columns; with dead letters, those."""
+        own = pa.schema([pa.field(name, each.type) for name, each in self.outputs])
+        return (own, DEAD_LETTERS) if self.policy.on_error == "dlq" else (own,)
 
     def build(self) -> Operator:
         """Return the operator; kernels are compiled when the first batch comes."""
@@ -95,6 +107,7 @@ class Fused(Stateless):
         self.config = config
         self.counters = OperatorCounters()
         self._schema = config.output_schemas[0]
+        self._may_fail = config.may_fail
         # With each set of hidden columns that came.
         self._schemas: dict[tuple[str, ...], pa.Schema] = {}
         # What only Arrow computes and a kernel takes as an input, by the input's name: of all
@@ -123,11 +136,15 @@ class Fused(Stateless):
 
         Raises
         ------
-        JobError
-            Where a cast does not fit.
+        RowError
+            Where a row cannot be computed, if the policy is to fail; shows the row.
         """
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
-            result = self._apply(batch.slice(begin, OUTPUT_ROWS_MAX))
+            piece = batch.slice(begin, OUTPUT_ROWS_MAX)
+            if self._may_fail:
+                yield from with_poison(piece, self._apply, self.config.policy, self.counters)
+                continue
+            result = self._apply(piece)
             if result is not None:
                 self.counters.rows_out += result.num_rows
                 yield Emit(0, result)

@@ -32,7 +32,8 @@ import pyarrow as pa
 STAMP_COLUMN = "_stamp"
 WEIGHT_COLUMN = "_weight"
 OPERATION_COLUMN = "_op"
-HIDDEN_COLUMNS = (STAMP_COLUMN, WEIGHT_COLUMN)
+POSITION_COLUMN = "_position"
+HIDDEN_COLUMNS = (STAMP_COLUMN, WEIGHT_COLUMN, POSITION_COLUMN)
 
 KEY_GROUP_COLUMN = "_key_group"
 REMOVED_COLUMN = "_removed"
@@ -110,6 +111,8 @@ class OperatorCounters:
     rows_python: int = 0
     state_keys: int = 0
     state_bytes: int = 0
+    rows_failed: int = 0
+    """Rows that could not be computed, and were skipped or made dead letters."""
 
 
 class Operator(Protocol):

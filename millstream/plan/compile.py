@@ -25,12 +25,14 @@ from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.group_combine import GroupCombineConfig
 from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
+from millstream.operators.poison import OnError
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.top import TopConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
 from millstream.operators.window_combine import WindowCombineConfig
 from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.dead_letters import graph_to_policy
 from millstream.plan.nodes import (
     ChangeRows,
     Consolidate,
@@ -104,6 +106,7 @@ def compile_job(
     name: str,
     parallelism: int,
     partitions: Mapping[str, int] | None = None,
+    on_error: OnError = "fail",
 ) -> JobGraph:
     """Return the job graph of a plan.
 
@@ -120,10 +123,12 @@ def compile_job(
     partitions
         How many partitions are read of a topic, by its name, where that is not what it had when
         the plan was made.
+    on_error
+        What becomes of a row that cannot be computed.
     """
     if partitions:
         sinks = sources_to_partitions(sinks, partitions)
-    return compile_plan(sinks, name, parallelism).graph
+    return graph_to_policy(compile_plan(sinks, name, parallelism).graph, on_error)
 
 
 def compile_plan(sinks: Sequence[Sink], name: str, parallelism: int) -> CompiledJob:

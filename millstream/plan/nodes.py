@@ -39,6 +39,7 @@ from millstream.plan.keyed_nodes import (
     Top,
     require_unique,
 )
+from millstream.plan.positions import require_positions
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
 from millstream.windows.session import Session
 
@@ -83,6 +84,7 @@ class Filter(PlanNode):
         if not pat.is_boolean(self.predicate.type):
             message = f"{self.location}: a filter needs a condition; got {self.predicate.type}"
             raise ExpressionTypeError(message)
+        require_positions(self.input, [self.predicate], self.location)
         source = self.input
         mode, unique = passed_mode(source), source.unique
         self._settle(source.schema, source.keys, source.time_column, mode, unique)
@@ -101,6 +103,7 @@ class Project(PlanNode):
     outputs: Outputs
 
     def __post_init__(self) -> None:
+        require_positions(self.input, [each for _, each in self.outputs], self.location)
         self._settle(*_projection_of(self))
 
     @property

@@ -85,6 +85,7 @@ def sink_text(sink: SinkNode) -> str:
 def counters_text(counters: OperatorCounters) -> str:
     """Return an operator's counters, in one line."""
     late = f", {counters.rows_late:,} late" if counters.rows_late else ""
+    late += f", {counters.rows_failed:,} failed" if counters.rows_failed else ""
     return (
         f"{counters.rows_in:,} rows in, {counters.rows_out:,} out{late}; through "
         f"Numba {counters.rows_numba:,}, pyarrow {counters.rows_arrow:,}, "

@@ -13,7 +13,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import JobError, MillstreamError
+from millstream.errors import JobError, MillstreamError, RowError
 from millstream.operators.exchange import split_by_worker
 from millstream.operators.operator import Emit, Operator
 from millstream.runtime.activity import OperatorActivity
@@ -36,6 +36,10 @@ class Surroundings(Protocol):
     rests: int
     clock: Clock
     activity: dict[str, OperatorActivity]
+
+    def place_of_failure(self, operator: str) -> str:
+        """Return where the row was read on which an operator fails, as far as can be told."""
+        ...
 
 
 class Consumer(Protocol):
@@ -144,6 +148,9 @@ class OperatorInputs:
         start_us = self._clock.monotonic_us()
         try:
             return next(output, None)
+        except RowError as error:
+            at = self._surroundings.place_of_failure(self._node.name)
+            raise JobError(self._failure(str(error), at), operator=self._node.name) from error
         except MillstreamError as error:
             if not isinstance(error, JobError):
                 raise
@@ -154,8 +161,8 @@ class OperatorInputs:
         finally:
             self._activity.busy_us += self._clock.monotonic_us() - start_us
 
-    def _failure(self, reason: str) -> str:
-        node, reading = self._node, self._surroundings.reading
+    def _failure(self, reason: str, reading: str = "") -> str:
+        node, reading = self._node, reading or self._surroundings.reading
         where = f"{node.location}: " if node.location else ""
         at = f" (at {reading})" if reading else ""
         return f"{where}operator {node.name!r} failed{at}: {reason}"

@@ -55,6 +55,8 @@ class SourceNode:
         Frames in which no row fulfils this may be left out; those that come are not filtered.
     location
         `file:line` of the user's job that made the node.
+    position
+        The number of the source, where rows carry `_position`; `None`: they do not.
     """
 
     name: str
@@ -68,6 +70,7 @@ class SourceNode:
     where: Predicate | None = None
     changes: bool = False
     location: str = ""
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from millstream.clock import Clock
 from millstream.errors import JobError, OffsetOutOfRangeError
 from millstream.log import Topic
 from millstream.log.reader import PartitionReader
-from millstream.operators.operator import STAMP_COLUMN
+from millstream.operators.operator import POSITION_COLUMN, STAMP_COLUMN
+from millstream.operators.position import positions
 from millstream.runtime.graph import SourceNode
 from millstream.runtime.manifest import PartitionState
 from millstream.runtime.seams import following_partitions
@@ -26,6 +27,7 @@ from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN, Partition
 
 EVENT_TIME = pa.timestamp("us", tz="UTC")
 _STAMP_FIELD = pa.field(STAMP_COLUMN, pa.int64())
+_POSITION_FIELD = pa.field(POSITION_COLUMN, pa.int64())
 _UNITS_US = {"s": 1_000_000, "ms": 1_000}
 
 
@@ -127,6 +129,7 @@ class Source:
         self._batch_rows = batch_rows
         self._batch_bytes = batch_bytes
         self._turn = 0
+        self._last: tuple[_Partition, int, int] | None = None
         self._start = start
         self._generation = start.generation
         self.at_seam = False
@@ -212,11 +215,54 @@ class Source:
                 )
                 each.on_rows()
                 self.rows_read += rows.num_rows
-                return self._timed(rows, each)
+                self._last = each, before, rows.num_rows
+                return self._timed(self._positioned(rows, each), each)
             each.on_end(self._clock.monotonic_us(), self.node.idle_timeout_us)
         if self._pass_seam():
             return self.try_read()
         return None
+
+    def place(self, row: int) -> str:
+        """Return topic, partition and offset of a row of those that were read last."""
+        assert self._last is not None, "nothing was read"
+        partition, before, count = self._last
+        offset = before + row
+        if partition.reader.position - before != count:
+            # Rows in between were passed, or are gone: it is looked up in the same frames.
+            again = self._reader(partition.index, before, ["_offset"])
+            offset, passed = -1, 0
+            while passed <= row and (rows := again.read(until=partition.end)) is not None:
+                if row - passed < rows.num_rows:
+                    offset = rows.column(0)[row - passed].as_py()
+                passed += rows.num_rows
+        return f"{self._topic.name}/{partition.index}, offset {offset}"
+
+    def _positioned(self, rows: pa.RecordBatch, partition: _Partition) -> pa.RecordBatch:
+        """Return the rows with their positions in place of offsets, where the node says so."""
+        number = self.node.position
+        if number is None:
+            return rows
+        offsets = rows.column("_offset").to_numpy(zero_copy_only=False)
+        places = positions(number, self._generation, partition.index, offsets)
+        rows = rows.drop_columns(["_offset"])
+        return rows.append_column(_POSITION_FIELD, pa.array(places))
+
+    def _columns(self) -> list[str] | None:
+        names = list(self.node.schema.names)
+        if self.node.position is not None:
+            names.append("_offset")
+        return names or None
+
+    def _reader(self, index: int, offset: int, columns: Sequence[str] | None) -> PartitionReader:
+        return self._topic.reader(
+            index,
+            generation=self._generation,
+            offset=offset,
+            columns=columns,
+            where=self.node.where,
+            skips_only=True,
+            time_column=self.node.time_column,
+        )
 
     @property
     def _is_last(self) -> bool:
@@ -246,15 +292,7 @@ class Source:
         if state is None:
             state = PartitionState(partition.first_offset, WATERMARK_MIN, self._generation)
         try:
-            reader = self._topic.reader(
-                index,
-                generation=self._generation,
-                offset=state.offset,
-                columns=node.schema.names or None,
-                where=node.where,
-                skips_only=True,
-                time_column=node.time_column,
-            )
+            reader = self._reader(index, state.offset, self._columns())
         except OffsetOutOfRangeError as error:
             message = (
                 f"{node.location}: source {node.name!r} cannot go on at offset {state.offset} of "

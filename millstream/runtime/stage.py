@@ -17,6 +17,7 @@ from itertools import chain
 import pyarrow as pa
 
 from millstream.clock import Clock
+from millstream.errors import MillstreamError
 from millstream.log.transactions import Participant
 from millstream.operators.operator import Operator, StateSnapshot
 from millstream.runtime.activity import OperatorActivity
@@ -27,6 +28,7 @@ from millstream.runtime.flow import Consumer, OperatorInputs, SendInput, SinkInp
 from millstream.runtime.graph import Edge, Stage
 from millstream.runtime.manifest import PartitionState
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
+from millstream.runtime.poison import failing_row
 from millstream.runtime.sink import Sink
 from millstream.runtime.source import Source
 from millstream.windows.watermark import WATERMARK_MIN, WatermarkMerge
@@ -92,6 +94,7 @@ class StageRunner:
         self.stage = stage
         self.transaction = transaction
         self.reading = ""
+        self._read: tuple[Source, pa.RecordBatch] | None = None
         self.bounded = False
         """Whether the sources have ends, at which everything open is given out."""
         self.rests = 0
@@ -306,8 +309,21 @@ class StageRunner:
         if len(exchange.ended) == exchange.senders:
             yield from self._end(exchange.edge)
 
+    def place_of_failure(self, operator: str) -> str:
+        """Return where the row was read on which an operator fails, as far as can be told."""
+        if self._read is None:
+            return self.reading
+        source, rows = self._read
+        try:
+            row = failing_row(self.stage, self._operators, source.node.name, rows, operator)
+            return self.reading if row is None else source.place(row)
+        except MillstreamError:  # the log changed meanwhile; what failed first is told
+            return self.reading
+
     def _source_rows(self, source: Source, rows: pa.RecordBatch) -> Iterator[None]:
+        self._read = source, rows
         yield from self._rows(Edge(source.node.name), rows)
+        self._read = None
         yield from self._source_watermark(source)
 
     def _source_watermark(self, source: Source) -> Iterator[None]:

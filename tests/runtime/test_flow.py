@@ -43,6 +43,9 @@ class Around:
         default_factory=lambda: {"mine": OperatorActivity()}
     )
 
+    def place_of_failure(self, operator: str) -> str:
+        return f"the place of {operator}'s row"
+
 
 class Notes:
     """A consumer that writes down what it is given."""

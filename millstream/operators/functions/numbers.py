@@ -17,6 +17,7 @@ from millstream.log.key_hash import key_hashes
 from millstream.operators.expression import Call
 from millstream.operators.functions import decimals
 from millstream.operators.functions.function import Function, as_array, option, simple
+from millstream.operators.position import PLACE_MASK
 
 
 def _arithmetic(name: str, otherwise: Function) -> Function:
@@ -106,7 +107,7 @@ def _hash(values: list[Any], call: Call) -> Any:
 
 def _random(values: list[Any], call: Call) -> Any:
     """Return numbers in [0, 1) that depend on the seed and the argument, a place, alone."""
-    place = np.asarray(values[0]).astype(np.uint64)
+    place = (np.asarray(values[0]) & PLACE_MASK).astype(np.uint64)
     seed = np.uint64(option(call, "seed") & (2**64 - 1))
     with np.errstate(over="ignore"):
         # SplitMix64 (Steele, Lea, Flood 2014), its state being the place; the seed mixed first.

@@ -1,0 +1,181 @@
+"""Rows that an operator cannot compute: found in the batch that failed, and told, passed or kept.
+
+    batch ─▶ compute ─▶ raises ─▶ halves, halves of those … ─▶ the rows that fail alone
+                                                              │ fail: the first one is told
+             the others, computed again ◀─────────────────────┤ skip: counted
+                                                              │ dlq:  port 1, for a topic
+
+Nothing is done for it before a batch fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from millstream.errors import RowError
+from millstream.operators.functions.function import taken
+from millstream.operators.operator import (
+    HIDDEN_COLUMNS,
+    POSITION_COLUMN,
+    Emit,
+    OperatorCounters,
+)
+from millstream.operators.position import place_of
+
+OnError: TypeAlias = Literal["fail", "skip", "dlq"]
+Compute: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch | None]
+
+DEAD_LETTER_PORT = 1
+DEAD_LETTERS = pa.schema(
+    {
+        "job": pa.string(),
+        "operator": pa.string(),
+        "location": pa.string(),
+        "topic": pa.string(),
+        "generation": pa.int64(),
+        "partition": pa.int64(),
+        "offset": pa.int64(),
+        "error": pa.string(),
+        "row": pa.string(),
+    }
+)
+"""Rows of a dead-letter topic. `row` is JSON of what the operator was given; the place is that of
+the row that was read, null for a row made of others, as by an aggregate."""
+
+ROW_CHARS_SHOWN = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPolicy:
+    """What becomes of a row that cannot be computed.
+
+    Parameters
+    ----------
+    on_error
+        `"fail"`: the job fails. `"skip"`: it is counted. `"dlq"`: it goes out by port 1, counted.
+    job, operator, location
+        Whose it is, for dead letters.
+    topics
+        Of the job's stream sources, in their order.
+    """
+
+    on_error: OnError = "fail"
+    job: str = ""
+    operator: str = ""
+    location: str = ""
+    topics: tuple[str, ...] = ()
+
+
+FAIL = ErrorPolicy()
+"""What is done where nothing else is said."""
+
+
+def with_poison(
+    rows: pa.RecordBatch, compute: Compute, policy: ErrorPolicy, counters: OperatorCounters
+) -> Iterator[Emit]:
+    """Emit what `compute` makes of `rows`, without those that it fails on, as the policy says.
+
+    Parameters
+    ----------
+    compute
+        Of any part of `rows`; counts in `counters`, which is set back where it fails.
+
+    Raises
+    ------
+    RowError
+        With `"fail"`, of the first row that fails.
+    """
+    before = replace(counters)
+    try:
+        result = compute(rows)
+    except Exception as error:
+        _set(counters, before)
+        failures = list(_failures(rows, 0, compute, error, policy.on_error == "fail"))
+        if policy.on_error == "fail":
+            raise _row_error(rows, *failures[0]) from failures[0][1]
+        _set(counters, before)
+        kept = np.ones(rows.num_rows, dtype=bool)
+        kept[[index for index, _ in failures]] = False
+        counters.rows_failed += len(failures)
+        if policy.on_error == "dlq":
+            yield Emit(DEAD_LETTER_PORT, _letters(rows, failures, policy))
+        counters.rows_in += len(failures)
+        result = compute(taken(rows, np.flatnonzero(kept))) if kept.any() else None
+    if result is not None:
+        counters.rows_out += result.num_rows
+        yield Emit(0, result)
+
+
+def _set(counters: OperatorCounters, values: OperatorCounters) -> None:
+    for name in OperatorCounters.__dataclass_fields__:
+        setattr(counters, name, getattr(values, name))
+
+
+def _failures(
+    rows: pa.RecordBatch, begin: int, compute: Compute, error: Exception, only_first: bool
+) -> Iterator[tuple[int, Exception]]:
+    """Give the index and error of each row, or of the first, on which `compute` fails."""
+    if rows.num_rows == 1:
+        yield begin, error
+        return
+    middle = rows.num_rows // 2
+    for part, at in ((rows.slice(0, middle), begin), (rows.slice(middle), begin + middle)):
+        try:
+            compute(part)
+        except Exception as found:
+            yield from _failures(part, at, compute, found, only_first)
+            if only_first:
+                return
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says; its type too, where it is none of the package's."""
+    text = str(error)
+    ours = type(error).__module__.startswith("millstream.")
+    return text if ours else f"{type(error).__name__}: {text}"
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """Return the user's columns of a row as JSON."""
+    shown = {name: value for name, value in row.items() if name not in HIDDEN_COLUMNS}
+    return json.dumps(shown, default=str, ensure_ascii=False)
+
+
+def _row_error(rows: pa.RecordBatch, index: int, error: Exception) -> RowError:
+    (row,) = rows.slice(index, 1).to_pylist()
+    shown = row_text(row)
+    if len(shown) > ROW_CHARS_SHOWN:
+        shown = f"{shown[:ROW_CHARS_SHOWN]}…"
+    message = f"{reason_of(error)}; the row: {shown}"
+    return RowError(message, position=row.get(POSITION_COLUMN))
+
+
+def _letters(
+    rows: pa.RecordBatch, failures: list[tuple[int, Exception]], policy: ErrorPolicy
+) -> pa.RecordBatch:
+    failed = taken(rows, np.array([index for index, _ in failures])).to_pylist()
+    letters = []
+    for row, (_, error) in zip(failed, failures, strict=True):
+        place = place_of(row.get(POSITION_COLUMN))
+        letter: dict[str, object] = {
+            "job": policy.job,
+            "operator": policy.operator,
+            "location": policy.location,
+            "error": reason_of(error),
+            "row": row_text(row),
+        }
+        if place is not None:
+            letter |= {
+                "topic": policy.topics[place.source],
+                "generation": place.generation,
+                "partition": place.partition,
+                "offset": place.offset,
+            }
+        letters.append(letter)
+    return pa.RecordBatch.from_pylist(letters, DEAD_LETTERS)

@@ -1,0 +1,103 @@
+"""Job graph → job graph: what becomes of rows that cannot be computed, and rows' positions.
+
+With dead letters, every operator that may fail on a row has a second output. Those of a stage are
+united and go to the job's dead-letter topic, in the same transactions as its results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from millstream.operators.expression import columns_of
+from millstream.operators.fused import FusedConfig
+from millstream.operators.operator import POSITION_COLUMN
+from millstream.operators.poison import DEAD_LETTER_PORT, DEAD_LETTERS, ErrorPolicy, OnError
+from millstream.operators.union import UnionConfig
+from millstream.runtime.graph import Edge, JobGraph, OperatorNode, SinkNode, SourceNode, Stage
+from millstream.runtime.replay import SUFFIX
+
+DEAD_LETTERS_NAME = "dead-letters"
+
+
+def dead_letter_topic(job: str) -> str:
+    """Return the name of a job's dead-letter topic."""
+    return f"{job}{SUFFIX}"
+
+
+def graph_to_policy(graph: JobGraph, on_error: OnError) -> JobGraph:
+    """Return the graph with the policy in each operator that may fail, and what it needs."""
+    topics = tuple(each.topic for stage in graph.stages for each in _streams(stage))
+    with_letters = on_error == "dlq" and any(map(_may_fail, _operators(graph)))
+    with_positions = with_letters or any(map(_reads_position, _operators(graph)))
+    if on_error == "fail" and not with_positions:
+        return graph
+    stages = []
+    for stage in graph.stages:
+        operators = tuple(
+            _with_policy(each, ErrorPolicy(on_error, graph.name, each.name, each.location, topics))
+            for each in stage.operators
+        )
+        made = replace(stage, operators=operators)
+        if with_letters:
+            made = _with_sink(made, graph.name)
+        stages.append(made)
+    if with_positions:
+        stages = _with_positions(stages)
+    return replace(graph, stages=tuple(stages))
+
+
+def _operators(graph: JobGraph) -> list[OperatorNode]:
+    return [each for stage in graph.stages for each in stage.operators]
+
+
+def _streams(stage: Stage) -> list[SourceNode]:
+    return [each for each in stage.sources if each.role == "stream"]
+
+
+def _may_fail(node: OperatorNode) -> bool:
+    return isinstance(node.config, FusedConfig) and node.config.may_fail
+
+
+def _reads_position(node: OperatorNode) -> bool:
+    config = node.config
+    if not isinstance(config, FusedConfig):
+        return False
+    parts = [each for _, each in config.outputs]
+    parts += [] if config.predicate is None else [config.predicate]
+    return any(POSITION_COLUMN in columns_of(each) for each in parts)
+
+
+def _with_policy(node: OperatorNode, policy: ErrorPolicy) -> OperatorNode:
+    if not _may_fail(node):
+        return node
+    assert isinstance(node.config, FusedConfig)
+    return replace(node, config=replace(node.config, policy=policy))
+
+
+def _with_sink(stage: Stage, job: str) -> Stage:
+    edges = tuple(Edge(e.name, DEAD_LETTER_PORT) for e in stage.operators if _may_fail(e))
+    if not edges:
+        return stage
+    suffix = f"-{stage.index}" if stage.index else ""
+    union = OperatorNode(f"{DEAD_LETTERS_NAME}{suffix}", UnionConfig(DEAD_LETTERS), edges)
+    sink = SinkNode(
+        f"sink-{DEAD_LETTERS_NAME}{suffix}",
+        dead_letter_topic(job),
+        Edge(union.name),
+        DEAD_LETTERS,
+    )
+    return replace(stage, operators=(*stage.operators, union), sinks=(*stage.sinks, sink))
+
+
+def _with_positions(stages: list[Stage]) -> list[Stage]:
+    made, number = [], 0
+    for stage in stages:
+        sources = []
+        for each in stage.sources:
+            if each.role == "stream":
+                sources.append(replace(each, position=number))
+                number += 1
+            else:
+                sources.append(each)
+        made.append(replace(stage, sources=tuple(sources)))
+    return made
