@@ -197,6 +197,10 @@ class PythonFallbackWarning(UserWarning):
     """Given once for each function that Python calls for every row; says why it is not compiled."""
 
 
+class UnboundedStateWarning(UserWarning):
+    """Given where an operator keeps something of every key that ever came, and nobody said so."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the tail of an error message that lists the names closest to `name`.
 

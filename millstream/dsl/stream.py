@@ -5,6 +5,7 @@ Every verb returns a new stream over a new plan node; nothing runs before `run` 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,7 +22,7 @@ from millstream.dsl.selection import condition, named_outputs
 from millstream.dsl.sink import Sink, checked_name
 from millstream.dsl.topics import check_sink, check_table_sink, same_log
 from millstream.dsl.windows import duration_option
-from millstream.errors import PlanError
+from millstream.errors import PlanError, UnboundedStateWarning
 from millstream.operators.expression import Call, Constant, TypedExpression
 from millstream.operators.operator import ChangeMode
 from millstream.plan import nodes
@@ -284,7 +285,7 @@ class Stream:
         location = user_location()
         return replace(self, node=replace(self.node, name=checked_name(name, location)))
 
-    def agg(self, /, **aggregates: Aggregate) -> Stream:
+    def agg(self, /, *, ttl: str | timedelta | None = None, **aggregates: Aggregate) -> Stream:
         """Compute a row for each key over all of its rows so far, and keep it up to date.
 
         Its columns are the keys and the results by keyword: `agg(orders=ms.count())`. Rows that
@@ -294,11 +295,30 @@ class Stream:
         What comes out is a changelog: each batch of rows gives out, for each key whose result is
         another one now, the old result as taken back and the new one. Rows of a table that are
         taken back are taken back from the results, too; a key without rows has no result.
+
+        Parameters
+        ----------
+        ttl
+            How long after its newest row, in event time, a key is forgotten: then its result is
+            taken back, and a later row begins anew. A row that comes when its key may have been
+            forgotten is late: it is counted, and left out. `"never"` keeps every key; so does
+            `None`, with a warning where nothing bounds how many keys there are.
+        **aggregates
+            What is computed, by the name of the result.
         """
         location = user_location()
         columns = _bound_aggregates(aggregates, self.schema, location)
         keys = nodes.grouping_keys(self.node)
-        node = nodes.GroupAggregate(self.node, keys, columns, location=location)
+        ttl_us = None
+        if ttl is not None and ttl != "never":
+            ttl_us = duration_option("ttl", ttl, location)
+        node = nodes.GroupAggregate(self.node, keys, columns, ttl_us, location=location)
+        if ttl is None and keys and not node.takes_changes:
+            _warn_unbounded(
+                location,
+                f"the aggregate keeps a row for every {', '.join(keys)} that ever comes",
+                'forget keys with ttl="7d", use windows, or say ttl="never"',
+            )
         return Stream(node, self.log)
 
     def top(
@@ -355,16 +375,25 @@ class Stream:
         within
             Rows repeat one that passed only if their event times are less than this apart; after
             that the key is forgotten, and the next row passes. Rows that come when what they might
-            repeat may be forgotten are late: they are counted, and do not pass. By default every
-            key is remembered.
+            repeat may be forgotten are late: they are counted, and do not pass. `"ever"`
+            remembers every key; so does `None`, with a warning.
         """
         location = user_location()
         columns = keys or self.node.keys
         if not columns:
             message = f"{location}: dedup needs a key, e.g. dedup({self.schema.names[0]!r})"
             raise PlanError(message)
-        within_us = None if within is None else duration_option("within", within, location)
-        return Stream(nodes.Dedup(self.node, columns, within_us, location=location), self.log)
+        within_us = None
+        if within is not None and within != "ever":
+            within_us = duration_option("within", within, location)
+        node = nodes.Dedup(self.node, columns, within_us, location=location)
+        if within is None:
+            _warn_unbounded(
+                location,
+                f"dedup remembers every {', '.join(columns)} that ever comes",
+                'forget keys with within="1d", or say within="ever"',
+            )
+        return Stream(node, self.log)
 
     def to_table(self, key: str | Sequence[str] | None = None) -> Table:
         """Return the rows as a table: each one replaces the one before it of the same key.
@@ -556,6 +585,12 @@ class WindowResult(Stream):
         """Return the rows that came after their window had closed, as they were."""
         assert isinstance(self.node, nodes.WindowAggregate)
         return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
+
+
+def _warn_unbounded(location: str, what: str, remedy: str) -> None:
+    message = f"{location}: {what}, so its state may grow without bound; {remedy}"
+    # Python gives a warning of one text once.
+    warnings.warn(message, UnboundedStateWarning, stacklevel=3)
 
 
 def _as_column(by: str | Expression, index: int) -> str | Expression:

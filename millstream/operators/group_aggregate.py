@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millstream.errors import JobError
 from millstream.operators.accumulator import accumulators_of
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.arrow_buffers import valid_bytes_of, values_of
 from millstream.operators.operator import (
     OUTPUT_ROWS_MAX,
+    STAMP_COLUMN,
     ChangeMode,
     Emit,
     Operator,
@@ -26,6 +29,11 @@ from millstream.operators.operator import (
 )
 from millstream.operators.retraction import retracting_accumulators_of
 from millstream.operators.weights import WEIGHT_FIELD
+from millstream.windows.watermark import WATERMARK_MIN
+
+if TYPE_CHECKING:
+    from millstream.operators.expiry import Expiry
+    from millstream.operators.group_state import Touched
 
 PIECE_KEYS_MAX = OUTPUT_ROWS_MAX // 2
 STATE_VERSION = 1
@@ -47,6 +55,9 @@ class GroupAggregateConfig:
         Whether rows of the input may be taken back.
     partial
         The input was combined: it comes with `partial_schema`.
+    time_column, ttl_us
+        Event time, `timestamp[us, UTC]`, and how long after its newest row a key expires: its
+        result is taken back then, and it is forgotten. `None`: never.
     """
 
     input_schema: pa.Schema
@@ -54,6 +65,8 @@ class GroupAggregateConfig:
     aggregates: tuple[Aggregate, ...]
     takes_changes: bool = False
     partial: bool = False
+    time_column: str | None = None
+    ttl_us: int | None = None
 
     @property
     def consumes(self) -> ChangeMode:
@@ -67,8 +80,8 @@ class GroupAggregateConfig:
 
     @property
     def timed(self) -> bool:
-        """No row is late: the key's result is of all rows."""
-        return False
+        """With a TTL a row is late when its key may be forgotten; else none is."""
+        return self.ttl_us is not None
 
     @property
     def broadcast_state(self) -> bool:
@@ -77,12 +90,13 @@ class GroupAggregateConfig:
 
     @property
     def output_schemas(self) -> tuple[pa.Schema, ...]:
-        """Keys, then aggregates."""
+        """Keys, then aggregates; with a TTL late rows, too, as they came."""
         fields = [self.input_schema.field(name) for name in self.key_columns]
         fields += [
             pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
         ]
-        return (pa.schema(fields),)
+        results = pa.schema(fields)
+        return (results,) if self.ttl_us is None else (results, self.input_schema)
 
     @property
     def partial_schema(self) -> pa.Schema:
@@ -104,7 +118,8 @@ class GroupAggregateConfig:
         what = ", ".join(
             f"{each.name} = {each.function}({each.argument or ''})" for each in self.aggregates
         )
-        return f"running aggregates {f'by {keys}' if keys else 'over all rows'}: {what}"
+        kept = "" if self.ttl_us is None else f", kept for {self.ttl_us} µs"
+        return f"running aggregates {f'by {keys}' if keys else 'over all rows'}{kept}: {what}"
 
 
 class GroupAggregate(Stateless):
@@ -121,7 +136,13 @@ class GroupAggregate(Stateless):
             config.key_columns,
             config.aggregates,
             takes_changes=config.takes_changes,
+            newest_of=None if config.ttl_us is None else config.time_column,
         )
+        self._expiry: Expiry | None = None
+        if config.ttl_us is not None:
+            from millstream.operators.expiry import Expiry
+
+            self._expiry = Expiry(config.ttl_us)
         self._schema = config.output_schemas[0].append(WEIGHT_FIELD)
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
@@ -137,7 +158,65 @@ class GroupAggregate(Stateless):
         self.counters.rows_numba += batch.num_rows
         if batch.num_rows == 0:
             return
-        touched = self._state.merge(batch) if self.config.partial else self._state.fold(batch)
+        if self._expiry is not None:
+            yield from self._fold_expiring(batch, self._expiry)
+        elif self.config.partial:
+            yield from self._emitted(self._state.merge(batch))
+        else:
+            touched = self._state.fold(batch)
+            yield from self._emitted(touched)
+            if self.config.takes_changes:
+                # A key that is not there may still be owed something: a row that was taken back
+                # before it came.
+                empty = ~touched.exists & (touched.fields[1::2, 0] == 0)
+                self._state.remove(touched.slots[empty])
+        self._count_state()
+
+    def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
+        """Take back the results of keys that expired, and forget them."""
+        if self._expiry is not None:
+            slots = self._expiry.take_until(watermark_us)
+            if len(slots):
+                yield from self._emitted(self._state.expire(slots))
+                self._state.remove(slots)
+                self._count_state()
+
+    def _fold_expiring(self, batch: pa.RecordBatch, expiry: Expiry) -> Iterator[Emit]:
+        """Fold rows of which some begin their keys anew; emit late ones on port 1."""
+        times = self._times_of(batch)
+        stamps = np.full(len(times), WATERMARK_MIN)
+        if STAMP_COLUMN in batch.schema.names:
+            stamps = values_of(batch.column(STAMP_COLUMN))
+        late = expiry.late(times, stamps)
+        if late.any():
+            self.counters.rows_late += int(late.sum())
+            yield Emit(1, batch.filter(pa.array(late)))
+            batch, times, stamps = batch.filter(pa.array(~late)), times[~late], stamps[~late]
+        slots, added = self._state.insert(batch)
+        rounds, most = expiry.rounds(slots, added, times, stamps)
+        for number in range(most + 1):
+            here = rounds == number
+            new = added
+            if number:
+                new = np.unique(slots[here])
+                yield from self._emitted(self._state.expire(new))
+            rows = batch if most == 0 else batch.filter(pa.array(here))
+            if rows.num_rows:
+                yield from self._emitted(self._state.fold_at(rows, slots[here], new))
+
+    def _times_of(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+        name = self.config.time_column
+        column = batch.column(name)
+        if column.null_count:
+            message = (
+                f"a row has no event time: column {name!r} is null; filter such rows out before "
+                f"an aggregate with a TTL, e.g. .filter(col({name!r}).is_not_null())"
+            )
+            raise JobError(message)
+        return values_of(column)
+
+    def _emitted(self, touched: Touched) -> Iterator[Emit]:
+        """Yield what a batch changed."""
         for begin in range(0, len(touched.slots), PIECE_KEYS_MAX):
             piece = slice(begin, begin + PIECE_KEYS_MAX)
             changes = self._changes(
@@ -149,13 +228,12 @@ class GroupAggregate(Stateless):
             if changes.num_rows:
                 self.counters.rows_out += changes.num_rows
                 yield Emit(0, changes)
-        if self.config.takes_changes:
-            # A key that is not there may still be owed something: a row that was taken back
-            # before it came.
-            empty = ~touched.exists & (touched.fields[1::2, 0] == 0)
-            self._state.remove(touched.slots[empty])
+
+    def _count_state(self) -> None:
         self.counters.state_keys = len(self._state)
         self.counters.state_bytes = self._state.size_bytes
+        if self._expiry is not None:
+            self.counters.state_bytes += self._expiry.size_bytes
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
         """Return all keys, or those that changed since checkpoint `since`."""
@@ -168,8 +246,9 @@ class GroupAggregate(Stateless):
             assert each.version == STATE_VERSION, f"state of version {each.version}"
         parts = [each.rows for each in snapshots if each.rows is not None]
         self._state.restore(parts, key_groups)
-        self.counters.state_keys = len(self._state)
-        self.counters.state_bytes = self._state.size_bytes
+        if self._expiry is not None:
+            self._expiry.restore(*self._state.newest())
+        self._count_state()
 
     def _changes(
         self,

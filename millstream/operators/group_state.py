@@ -63,6 +63,8 @@ class GroupState:
         What is kept for each key.
     takes_changes
         Whether rows come with weights, and may take earlier ones back.
+    newest_of
+        A time column, of facts, whose greatest value is kept, too.
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class GroupState:
         aggregates: Sequence[Aggregate],
         *,
         takes_changes: bool,
+        newest_of: str | None = None,
     ) -> None:
         self._key_columns = tuple(key_columns)
         self.key_types = [schema.field(name).type for name in key_columns]
         # Without a key all rows have the same one.
         self._index = KeyIndex(self.key_types or [pa.int64()])
         self._aggregates = tuple(aggregates)
+        self._newest_field = 0
         self._accumulators: Sequence[Accumulator]
         self._accumulator_of: Sequence[Accumulator]
         self._retracting: list[RetractingAccumulator] = []
@@ -85,7 +89,13 @@ class GroupState:
             self._retracting, self._accumulator_of = retracting_accumulators_of(aggregates, schema)
             self._accumulators = self._retracting
         else:
-            self._accumulators, self._accumulator_of = accumulators_of(aggregates, schema)
+            hidden = [] if newest_of is None else [Aggregate("", "max", newest_of)]
+            found = accumulators_of([*aggregates, *hidden], schema)
+            self._accumulators, self._accumulator_of = found[0], found[1][: len(aggregates)]
+            if newest_of is not None:
+                own = found[1][-1]
+                names = own.field_names
+                self._newest_field = own.first_field + names.index(f"{newest_of}.max")
         self._takes_changes = takes_changes
         self.width = sum(each.width for each in self._accumulators)
         self._fields = np.zeros((self._index.capacity, self.width), dtype=np.int64)
@@ -106,8 +116,15 @@ class GroupState:
 
     def fold(self, batch: pa.RecordBatch) -> Touched:
         """Fold rows into their keys' slots; return what they changed."""
-        slots, added = self._insert(self._keys_of(batch))
-        touched, existed, fields = self._touch(slots, added)
+        return self.fold_at(batch, *self.insert(batch))
+
+    def insert(self, batch: pa.RecordBatch) -> tuple[Int64Array, Int64Array]:
+        """Return the slots of the rows' keys, and of those that are new."""
+        return self._insert(self._keys_of(batch))
+
+    def fold_at(self, batch: pa.RecordBatch, slots: Int64Array, new: Int64Array) -> Touched:
+        """Fold rows into `slots`, of which `new` had no rows; return what they changed."""
+        touched, existed, fields = self._touch(slots, new)
         if self._takes_changes:
             weights = weights_of(batch)
             for each in self._retracting:
@@ -130,6 +147,19 @@ class GroupState:
         for each in self._accumulators:
             each.merge(slots, rows, self._fields)
         return self._after(touched, existed, fields)
+
+    def expire(self, slots: Int64Array) -> Touched:
+        """Forget the rows of distinct `slots`, which stay; return what that changed."""
+        fields = np.zeros((2 * len(slots), self.width), dtype=np.int64)
+        fields[0::2] = self._fields[slots]
+        clear_rows(self._fields, slots)
+        existed = np.ones(len(slots), dtype=np.bool_)
+        return Touched(slots, existed, ~existed, fields)
+
+    def newest(self) -> tuple[Int64Array, Int64Array]:
+        """Return all slots, and the greatest time of each."""
+        slots = self._index.live_slots()
+        return slots, self._fields[slots, self._newest_field]
 
     def take_all(self) -> tuple[list[pa.Array], list[pa.Array]]:
         """Return the keys and the fields of all slots, and forget them."""

@@ -352,7 +352,12 @@ class _Builder:
     def _add_group(self, node: GroupAggregate) -> None:
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
         config = GroupAggregateConfig(
-            node.input.schema, node.columns, _aggregates(node.aggregates), node.takes_changes
+            node.input.schema,
+            node.columns,
+            _aggregates(node.aggregates),
+            node.takes_changes,
+            time_column=None if node.ttl_us is None else node.input.time_column,
+            ttl_us=node.ttl_us,
         )
         notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
         kind = "-".join(("group", *node.columns))

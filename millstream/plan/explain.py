@@ -170,7 +170,8 @@ def _results_text(node: WindowAggregate | GroupAggregate) -> str:
 
 def _group_text(node: GroupAggregate) -> str:
     by = f"by {', '.join(node.columns)}" if node.columns else "over all rows"
-    return f"running aggregates {by}: {_results_text(node)}"
+    kept = "" if node.ttl_us is None else f", kept for {duration_text(node.ttl_us)}"
+    return f"running aggregates {by}{kept}: {_results_text(node)}"
 
 
 def _aggregate_text(node: WindowAggregate) -> str:

@@ -35,13 +35,24 @@ class GroupAggregate(PlanNode):
         Key columns; empty for one group of all rows.
     aggregates
         Result columns.
+    ttl_us
+        How long after its newest row, in event time, a key is forgotten; `None`: never.
     """
 
     input: Node
     columns: tuple[str, ...]
     aggregates: tuple[AggregateColumn, ...]
+    ttl_us: int | None = None
 
     def __post_init__(self) -> None:
+        if self.ttl_us is not None:
+            require_facts(self.input, self.location, "a TTL", "leave out ttl=, or ")
+            if self.input.time_column is None:
+                message = (
+                    f"{self.location}: a TTL needs event time, and these rows have none; name the "
+                    'column where the stream begins, ms.stream(…, time="…"), and keep it'
+                )
+                raise PlanError(message)
         keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
         if self.takes_changes:
             for each in self.aggregates:

@@ -99,7 +99,7 @@ def is_combined(node: Keyed, parallelism: int) -> bool:
     if isinstance(node, LatestRows | Top | Dedup) or not needs_exchange(node, parallelism):
         return False
     if isinstance(node, GroupAggregate):
-        return node.merges
+        return node.merges and node.ttl_us is None
     sources = [each for each in in_order([node]) if isinstance(each, StreamSource)]
     return all(each.idle_timeout_us is None for each in sources)
 
@@ -164,9 +164,11 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
     return found
 
 
-def _is_timed(node: Node) -> TypeGuard[WindowAggregate | Dedup]:
+def _is_timed(node: Node) -> TypeGuard[WindowAggregate | Dedup | GroupAggregate]:
     if isinstance(node, Dedup):
         return node.within_us is not None
+    if isinstance(node, GroupAggregate):
+        return node.ttl_us is not None
     return isinstance(node, WindowAggregate)
 
 

@@ -86,6 +86,8 @@ def _add_needs(node: Node, needs: Needs) -> None:
             for each in node.aggregates:
                 if each.argument is not None:
                     wanted.update(columns_of(each.argument))
+            if node.ttl_us is not None and node.input.time_column is not None:
+                wanted.add(node.input.time_column)
             _keep_one(wanted, node.input.schema.names)
         case LatestRows():
             order = () if node.order is None else (node.order,)

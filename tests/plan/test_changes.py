@@ -12,7 +12,7 @@ from millstream import col
 from millstream.dsl.source import stream
 from millstream.dsl.stream import Stream
 from millstream.dsl.table import Table, table
-from millstream.errors import UserError
+from millstream.errors import UnboundedStateWarning, UserError
 from millstream.operators.consolidate import ConsolidateConfig
 from millstream.operators.dedup import DedupConfig
 from millstream.operators.group_aggregate import GroupAggregateConfig
@@ -28,7 +28,7 @@ from tests.dsl.known_topics import KnownTopics
 
 @pytest.fixture
 def counts(flights: Stream) -> Stream:
-    return flights.key_by("origin").agg(flights=ms.count(), worst=ms.max("dep_delay"))
+    return flights.key_by("origin").agg(ttl="never", flights=ms.count(), worst=ms.max("dep_delay"))
 
 
 def graph(*sinks: ms.Sink, parallelism: int = 1) -> JobGraph:
@@ -68,7 +68,7 @@ def test_a_tables_own_key_groups_nothing_until_it_is_asked_to(
     flights: Stream, counts: Stream, airlines: Table
 ) -> None:
     def groups(rows: Stream) -> tuple[str, ...]:
-        return rows.agg(n=ms.count()).node.keys
+        return rows.agg(ttl="never", n=ms.count()).node.keys
 
     assert groups(flights.key_by("origin")) == ("origin",)
     for rows in (
@@ -198,7 +198,7 @@ def test_rows_are_combined_before_they_cross_where_they_merge(counts: Stream) ->
 
 
 def test_nothing_crosses_where_rows_lie_by_their_key(log: KnownTopics) -> None:
-    keyed = stream("keyed", log=log).key_by("origin").agg(n=ms.count())
+    keyed = stream("keyed", log=log).key_by("origin").agg(ttl="never", n=ms.count())
     assert len(graph(keyed.to("x", mode="upsert"), parallelism=2).stages) == 1
     log.add("wide", table("airlines", log=log).schema, partitions=4, key=("carrier",), table=True)
     changes = table("wide", log=log).filter(col("year") > 1).to_stream().to("x")
@@ -266,7 +266,7 @@ def test_the_best_rows_of_a_key_are_found_where_its_rows_lie(
 
 
 def test_the_first_rows_are_stamped_where_time_counts(flights: Stream) -> None:
-    ever = flights.dedup("origin", "dest")
+    ever = flights.dedup("origin", "dest", within="ever")
     hour = flights.key_by("origin").dedup(within="1h")
     assert not sources(graph(ever.to("x")))["source-flights"].stamped
     assert sources(graph(hour.to("x")))["source-flights"].stamped
@@ -283,3 +283,34 @@ def test_the_first_rows_are_stamped_where_time_counts(flights: Stream) -> None:
 def test_a_node_keeps_its_line(counts: Stream) -> None:
     assert isinstance(counts.node, nodes.GroupAggregate)
     assert "test_changes.py" in counts.node.location
+
+
+def test_state_that_may_grow_without_bound_is_warned_of_when_built(
+    flights: Stream, airlines: Table
+) -> None:
+    keyed = flights.key_by("origin")
+    with pytest.warns(UnboundedStateWarning, match=r"test_changes\.py:\d+.*every origin that"):
+        keyed.agg(n=ms.count())
+    with pytest.warns(UnboundedStateWarning, match='forget keys with within="1d"'):
+        keyed.dedup()
+    # Nothing is unbounded here: filterwarnings would raise.
+    assert keyed.agg(ttl="1d", n=ms.count()).node.ttl_us == 86_400_000_000  # type: ignore[union-attr]  # a GroupAggregate
+    keyed.dedup(within="1h")
+    flights.agg(n=ms.count())
+    airlines.key_by("year").agg(n=ms.count())
+
+
+def test_a_ttl_is_by_event_time(log: KnownTopics, flights: Stream, airlines: Table) -> None:
+    sink = flights.key_by("origin").agg(ttl="1d", n=ms.count()).to("x", mode="upsert")
+    job = graph(sink, parallelism=2)
+    (found,) = configs(job).values()  # nothing is combined: rows must reach it with their stamps
+    assert isinstance(found, GroupAggregateConfig)
+    assert (found.time_column, found.ttl_us) == ("scheduled", 86_400_000_000)
+    assert sources(job)["source-flights"].stamped
+    assert "running aggregates by origin, kept for 1d: n = count()" in sink.explain().text
+    for rows, reason in (
+        (stream("untimed", log=log).drop("scheduled"), "a TTL needs event time"),
+        (airlines, "a TTL takes rows that are never taken back"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            rows.key_by("carrier").agg(ttl="1d", n=ms.count())

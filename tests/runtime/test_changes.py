@@ -51,6 +51,7 @@ def sinks(log: Log) -> list[ms.Sink]:
     """The job as a user writes it: each output is one of `TABLES` or `BAGS`."""
     events, names = ms.stream("events", log=log), ms.table("names", log=log)
     counts = events.key_by("key").agg(
+        ttl="never",
         n=ms.count(),
         total=ms.sum("value"),
         mean=ms.mean("value"),
@@ -79,7 +80,9 @@ def sinks(log: Log) -> list[ms.Sink]:
         names.to_stream().to("name_changes"),
         best.map("key", "value", "time").to("best", mode="changelog"),
         newest.select("time").to_stream().to("newest"),
-        events.dedup("key", "value").select("key", "value").to("firsts", mode="changelog"),
+        events.dedup("key", "value", within="ever")
+        .select("key", "value")
+        .to("firsts", mode="changelog"),
     ]
 
 

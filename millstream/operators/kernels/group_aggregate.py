@@ -18,6 +18,9 @@ TOUCHED = np.uint8(1)
 NEW = np.uint8(2)
 """A slot's mark before it is touched, after, and before where its key has just come."""
 
+NO_TIME = -(2**63)
+"""Stands for a key that has no row yet."""
+
 TERMS = 4
 """Terms of a float sum: more than 200 bits, so that sums of values that differ by up to 10⁴⁰ are
 exact."""
@@ -221,3 +224,39 @@ def merge_weighted(
             carry = np.int64(np.uint64(after) < np.uint64(kept))
             state[slot, total] = after
             state[slot, total + 1] += rows[row, total + 1] + carry
+
+
+@kernel
+def find_expiries(
+    slots: Any, times: Any, stamps: Any, ttl: int, last: Any, expired: Any, rounds: Any
+) -> Any:
+    """Write how often the key of each row expired in the batch before it; return the most.
+
+    Parameters
+    ----------
+    slots, times, stamps
+        int64, shape (n,): of each row its key, its time, and the watermark just before it.
+    ttl
+        A key expires when the watermark is so far beyond its greatest time.
+    last
+        In and out, int64 by slot: that time, or `NO_TIME` where the key has just come.
+    expired
+        int64 by slot, zeros; left as it came.
+    rounds
+        Output, int64, shape (n,).
+    """
+    most = 0
+    for row in range(len(slots)):
+        slot, time, stamp = slots[row], times[row], stamps[row]
+        before = last[slot]
+        # Not by the sum, which may be beyond int64.
+        if before != NO_TIME and stamp > NO_TIME + ttl and before <= stamp - ttl:
+            expired[slot] += 1
+            last[slot] = time
+        else:
+            last[slot] = max(before, time)
+        rounds[row] = expired[slot]
+        most = max(most, expired[slot])
+    for row in range(len(slots)):
+        expired[slots[row]] = 0
+    return most
