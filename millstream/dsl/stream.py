@@ -5,7 +5,6 @@ Every verb returns a new stream over a new plan node; nothing runs before `run` 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,21 +12,19 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import pyarrow as pa
 
-from millstream.dsl import job
+from millstream.dsl import job, keyed
 from millstream.dsl.binding import Scope, bind_boolean
 from millstream.dsl.expressions import Expression
 from millstream.dsl.functions import Aggregate
 from millstream.dsl.location import user_location
 from millstream.dsl.selection import condition, named_outputs
 from millstream.dsl.sink import Sink, checked_name
-from millstream.dsl.topics import check_sink, check_table_sink, same_log
+from millstream.dsl.topics import check_sink, same_log
 from millstream.dsl.windows import duration_option
-from millstream.errors import PlanError, UnboundedStateWarning
+from millstream.errors import PlanError
 from millstream.operators.expression import Call, Constant, TypedExpression
 from millstream.operators.operator import ChangeMode
 from millstream.plan import nodes
-from millstream.plan.aggregates import AggregateColumn
-from millstream.plan.changes import is_told_apart
 from millstream.plan.columns import (
     Outputs,
     check_same_columns,
@@ -306,19 +303,7 @@ class Stream:
         **aggregates
             What is computed, by the name of the result.
         """
-        location = user_location()
-        columns = _bound_aggregates(aggregates, self.schema, location)
-        keys = nodes.grouping_keys(self.node)
-        ttl_us = None
-        if ttl is not None and ttl != "never":
-            ttl_us = duration_option("ttl", ttl, location)
-        node = nodes.GroupAggregate(self.node, keys, columns, ttl_us, location=location)
-        if ttl is None and keys and not node.takes_changes:
-            _warn_unbounded(
-                location,
-                f"the aggregate keeps a row for every {', '.join(keys)} that ever comes",
-                'forget keys with ttl="7d", use windows, or say ttl="never"',
-            )
+        node = keyed.running_aggregate(self.node, ttl, aggregates, user_location())
         return Stream(node, self.log)
 
     def top(
@@ -344,26 +329,7 @@ class Stream:
         Of rows that are equal by all of these the earliest comes first, and of those of one time
         one that is always the same, whatever came first.
         """
-        location = user_location()
-        if type(n) is not int or n < 1:
-            message = f"{location}: top keeps a number of rows, at least 1; got {n!r}"
-            raise PlanError(message)
-        given = [by] if isinstance(by, str | Expression) else list(by)
-        columns: dict[str, TypedExpression] = {}
-        for index, each in enumerate(given):
-            ((name, bound),) = named_outputs(self.schema, [_as_column(each, index)], {}, location)
-            columns[name] = bound
-        if not columns:
-            message = f"{location}: top needs columns that order rows, e.g. top({n}, by=…)"
-            raise PlanError(message)
-        present = dict(identity_outputs(self.schema))
-        ordered = self
-        if not columns.items() <= present.items():
-            ordered = self._project(tuple((present | columns).items()), location)
-        keys = nodes.grouping_keys(self.node)
-        top = nodes.Top(ordered.node, keys, n, tuple(columns), ascending, location=location)
-        best = Stream(top, self.log)
-        return best if ordered is self else best._project(tuple(present.items()), location)
+        return Stream(keyed.best_rows(self.node, n, by, ascending, user_location()), self.log)
 
     def dedup(self, *keys: str, within: str | timedelta | None = None) -> Stream:
         """Keep the first row of each key that comes, and leave out those that repeat it.
@@ -378,22 +344,7 @@ class Stream:
             repeat may be forgotten are late: they are counted, and do not pass. `"ever"`
             remembers every key; so does `None`, with a warning.
         """
-        location = user_location()
-        columns = keys or self.node.keys
-        if not columns:
-            message = f"{location}: dedup needs a key, e.g. dedup({self.schema.names[0]!r})"
-            raise PlanError(message)
-        within_us = None
-        if within is not None and within != "ever":
-            within_us = duration_option("within", within, location)
-        node = nodes.Dedup(self.node, columns, within_us, location=location)
-        if within is None:
-            _warn_unbounded(
-                location,
-                f"dedup remembers every {', '.join(columns)} that ever comes",
-                'forget keys with within="1d", or say within="ever"',
-            )
-        return Stream(node, self.log)
+        return Stream(keyed.first_rows(self.node, keys, within, user_location()), self.log)
 
     def to_table(self, key: str | Sequence[str] | None = None) -> Table:
         """Return the rows as a table: each one replaces the one before it of the same key.
@@ -479,7 +430,7 @@ class Stream:
         if mode == "changelog":
             node = nodes.ChangeRows(node, "weight", location=location)
         elif mode == "upsert":
-            node, keys = self._upserts(topic, location)
+            node, keys = keyed.upserts(node, self.log, topic, location)
         check_sink(self.log, topic, node.schema, location)
         sink = nodes.Sink(
             node,
@@ -519,25 +470,6 @@ class Stream:
     def _repr_html_(self) -> str:
         return self.explain()._repr_html_()
 
-    def _upserts(self, topic: str, location: str) -> tuple[nodes.Node, tuple[str, ...]]:
-        """Return the rows as upserts, and the key of the table `topic` that they are of."""
-        node, keys = self.node, self.node.keys
-        what = f'mode="upsert" into {topic!r}'
-        if node.mode is not ChangeMode.APPEND and not is_told_apart(node.unique, keys):
-            keys = node.unique or ()
-        if not keys and node.unique != ():
-            nodes.require_unique(node, (), location, what)
-        if not keys:
-            message = (
-                f"{location}: {what} needs a key; name it with .key_by(…) before, e.g. a "
-                'constant: .with_columns(all=lit("all")).key_by("all")'
-            )
-            raise PlanError(message)
-        keys = check_table_sink(self.log, topic, keys, location)
-        if node.mode is ChangeMode.APPEND:
-            node = nodes.AsTable(node, keys, location=location)
-        return node, keys
-
     def _project(self, outputs: Outputs, location: str) -> Stream:
         return Stream(nodes.Project(self.node, outputs, location=location), self.log)
 
@@ -565,7 +497,7 @@ class WindowedStream:
         `agg(flights=ms.count(), worst=ms.max("delay"))`.
         """
         location = user_location()
-        columns = _bound_aggregates(aggregates, self.stream.schema, location)
+        columns = keyed.bound_aggregates(aggregates, self.stream.schema, location)
         node = nodes.WindowAggregate(
             self.stream.node,
             self.stream.node.keys,
@@ -585,40 +517,6 @@ class WindowResult(Stream):
         """Return the rows that came after their window had closed, as they were."""
         assert isinstance(self.node, nodes.WindowAggregate)
         return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
-
-
-def _warn_unbounded(location: str, what: str, remedy: str) -> None:
-    message = f"{location}: {what}, so its state may grow without bound; {remedy}"
-    # Python gives a warning of one text once.
-    warnings.warn(message, UnboundedStateWarning, stacklevel=3)
-
-
-def _as_column(by: str | Expression, index: int) -> str | Expression:
-    """Return what rows are ordered by under a name of its own, where it is computed."""
-    if isinstance(by, str) or by.function == "column":
-        return by
-    return by.alias(f"__by_{index}")
-
-
-def _bound_aggregates(
-    aggregates: Mapping[str, Aggregate], schema: pa.Schema, location: str
-) -> tuple[AggregateColumn, ...]:
-    """Return the result columns that keywords of `agg` ask for, over rows of `schema`."""
-    scope = Scope(schema)
-    columns = []
-    for name, each in aggregates.items():
-        if not isinstance(each, Aggregate):
-            message = (
-                f"{location}: agg takes aggregates such as ms.count() or ms.mean(…); "
-                f"{name}={each!r} is none"
-            )
-            raise PlanError(message)
-        argument = None if each.argument is None else scope.bind(each.argument)
-        columns.append(AggregateColumn(name, each.function, argument, each.location))
-    if not columns:
-        message = f"{location}: agg computes nothing; write e.g. agg(rows=ms.count())"
-        raise PlanError(message)
-    return tuple(columns)
 
 
 def _names(names: str | Sequence[str] | None) -> tuple[str, ...]:
