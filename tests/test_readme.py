@@ -107,8 +107,16 @@ def test_the_expressions_are_computed_as_they_are_shown(directory: Path) -> None
     assert (done.returncode, done.stdout) == (0, "336776\n"), done.stderr
 
 
+def test_functions_are_called_as_they_are_shown(directory: Path) -> None:
+    shown = "print(costs.explain(), len(costs.collect()), len(words.collect()))"
+    (directory / "functions.py").write_text(f"{blocks('python')[2]}\n{shown}")
+    done = shell("MILLSTREAM_LOG=demo-data python -W error functions.py", directory)
+    assert done.returncode == 0, done.stderr
+    assert "cost = cost(dep_delay)" in done.stdout
+
+
 def test_results_are_kept_up_to_date_as_it_is_shown(directory: Path) -> None:
-    (directory / "kept.py").write_text(blocks("python")[2])
+    (directory / "kept.py").write_text(blocks("python")[3])
     done = shell("millstream run kept.py --log demo-data --until end", directory)
     assert done.returncode == 0, done.stderr
     log = Log(directory / "demo-data")

@@ -188,7 +188,16 @@ def _workers_table(workers: tuple[WorkerStatus, ...]) -> Table:
 def _operators_table(workers: tuple[WorkerStatus, ...]) -> Table:
     table = Table(title="operators", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("operator", overflow="fold")
-    for heading in ("rows in", "rows out", "late", "bytes in", "busy", "state keys", "state"):
+    for heading in (
+        "rows in",
+        "rows out",
+        "late",
+        "failed",
+        "bytes in",
+        "busy",
+        "state keys",
+        "state",
+    ):
         table.add_column(heading, justify="right")
     for name in workers[0].operators:
         of_all = [each.operators[name] for each in workers if name in each.operators]
@@ -197,6 +206,7 @@ def _operators_table(workers: tuple[WorkerStatus, ...]) -> Table:
             f"{sum(each.rows_in for each in of_all):,}",
             f"{sum(each.rows_out for each in of_all):,}",
             f"{sum(each.rows_late for each in of_all):,}",
+            f"{sum(each.rows_failed for each in of_all):,}",
             bytes_text(sum(each.bytes_in for each in of_all)),
             f"{sum(each.busy_us for each in of_all) / 1e6:.2f} s",
             f"{sum(each.state_keys for each in of_all):,}",

@@ -27,6 +27,7 @@ OPERATOR_METRICS = {
     "rows_in": "Rows that came in.",
     "rows_out": "Rows that went out.",
     "rows_late": "Rows that came too late.",
+    "rows_failed": "Rows that could not be computed, and were skipped or made dead letters.",
     "bytes_in": "Bytes that came in.",
     "bytes_out": "Bytes that went out.",
     "busy_us": "Microseconds spent computing.",

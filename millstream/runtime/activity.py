@@ -58,6 +58,7 @@ class OperatorStatus:
     busy_us: int
     state_keys: int
     state_bytes: int
+    rows_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +116,5 @@ def operator_status(counters: OperatorCounters, activity: OperatorActivity) -> O
         activity.busy_us,
         counters.state_keys,
         counters.state_bytes,
+        counters.rows_failed,
     )

@@ -93,7 +93,7 @@ def test_a_job_is_described(log: Log, millstream: Command) -> None:
         "slowest operator window",
         "watermark held by flights/0",
         "0 1,000 10 7 60% 10% 30% 2013-01-01 00:00:00",
-        "window 2,000 10 4 15.6 KiB 1.00 s 8 4.0 KiB",
+        "window 2,000 10 4 0 15.6 KiB 1.00 s 8 4.0 KiB",
     ):
         assert text in said
 
