@@ -265,6 +265,11 @@ class Producer:
         return self._config
 
     @property
+    def is_named(self) -> bool:
+        """Whether its appends are numbered, and each stored once."""
+        return self._numbering is not None
+
+    @property
     def sequence(self) -> int:
         """The number of the last append; at first the highest that any partition has of it.
 

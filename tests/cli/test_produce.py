@@ -229,3 +229,70 @@ def test_columns_that_the_topic_does_not_have(millstream: Command, tmp_path: Pat
     code, _, error = millstream("produce", "clicks", path)
     assert code == 2
     assert "'tags'" in error
+
+
+def headers_in(log_directory: Path, topic: str) -> list[dict[str, bytes]]:
+    """The headers of each row."""
+    found = Log(log_directory).topic(topic).to_arrow(["_headers"]).column(0).to_pylist()
+    return [{each["key"]: each["value"] for each in headers or []} for headers in found]
+
+
+class TestHeaders:
+    def test_they_are_the_same_for_all_or_from_fields(
+        self, millstream: Command, log_directory: Path
+    ) -> None:
+        lines = b'{"user": "a", "trace": "t1"}\n{"user": "b"}\n'
+        code, _, error = millstream(
+            "produce", "new", "--create", "--header", "source=a=b", "--header-field", "trace",
+            stdin=lines,
+        )  # fmt: skip
+        assert (code, error.splitlines()[-1]) == (0, "2 rows appended to 'new'")
+        assert Log(log_directory).topic("new").schema.names == ["user"]
+        assert headers_in(log_directory, "new") == [
+            {"source": b"a=b", "trace": b"t1"},
+            {"source": b"a=b"},
+        ]
+
+    @pytest.mark.usefixtures("clicks")
+    def test_a_field_may_be_a_column_too(self, millstream: Command, log_directory: Path) -> None:
+        lines = b'{"n": 100, "user": "a", "trace": "t1"}\n{"n": 101, "user": null}\n'
+        options = ["--header", "source=x", "--header-field", "trace", "--header-field", "user"]
+        code, _, _ = millstream("produce", "clicks", *options, stdin=lines)
+        assert code == 0
+        assert headers_in(log_directory, "clicks")[-2:] == [
+            {"source": b"x", "trace": b"t1", "user": b"a"},
+            {"source": b"x"},
+        ]
+
+    @pytest.mark.usefixtures("clicks")
+    def test_what_is_none_is_refused(self, millstream: Command, tmp_path: Path) -> None:
+        code, _, error = millstream("produce", "clicks", "--header", "x", stdin=b"")
+        assert (code, "--header is KEY=VALUE; got 'x'" in error) == (2, True)
+        file = tmp_path / "rows.parquet"
+        pyarrow.parquet.write_table(pa.table({"n": [1]}), file)
+        code, _, error = millstream("produce", "clicks", file, "--header-field", "trce")
+        assert (code, "the input has no field 'trce' for a header" in error) == (2, True)
+
+
+class TestProducerId:
+    @pytest.mark.usefixtures("clicks")
+    def test_a_file_that_has_grown_is_gone_on_with(
+        self, millstream: Command, log_directory: Path, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "rows.jsonl"
+        file.write_bytes(b'{"n": 100}\n{"n": 101}\n')
+        arguments = ["produce", "clicks", file, "--producer-id", "import", "--partition", 0]
+        assert millstream(*arguments)[2] == "2 rows appended to 'clicks'\n"
+        with file.open("ab") as opened:
+            opened.write(b'{"n": 102}\n')
+        said = "1 row appended to 'clicks'; 2 rows were there already\n"
+        assert millstream(*arguments)[2] == said
+        said = "0 rows appended to 'clicks'; 3 rows were there already\n"
+        assert millstream(*arguments)[2] == said
+        found = Log(log_directory).topic("clicks").to_arrow(["n"]).column("n").to_pylist()
+        assert [each for each in found if each >= 100] == [100, 101, 102]
+
+    @pytest.mark.usefixtures("clicks")
+    def test_standard_input_cannot_be_read_again(self, millstream: Command) -> None:
+        code, _, error = millstream("produce", "clicks", "--producer-id", "x", stdin=b"")
+        assert (code, "--producer-id is for a file" in error) == (2, True)
