@@ -12,12 +12,12 @@ from functools import partial
 from itertools import zip_longest
 
 import numpy as np
-import pyarrow as pa
 
-from millstream.errors import BackupError, CorruptSegmentError, LogError
+from millstream.errors import CorruptSegmentError, LogError
 from millstream.log.appender import LOCK_NAME as APPEND_LOCK
-from millstream.log.backup.vault import Manifest, SavedFile, Vault
+from millstream.log.backup.vault import Vault
 from millstream.log.check.salvage import Hole, salvage
+from millstream.log.check.spare import Spare
 from millstream.log.check.verify import readable_end, topic_segments
 from millstream.log.control_file import LogEnd
 from millstream.log.frame import Frame
@@ -87,7 +87,7 @@ def repair(
     topic, partition
         Of what; by default all partitions.
     place
-        Of backups: what is damaged here and whole in the newest one is taken from there.
+        Of backups: what is damaged or gone here and whole in the newest one is taken from there.
     dry_run
         Change nothing.
 
@@ -106,11 +106,11 @@ def repair(
         for index in range(config.partitions_of(generation))
         if partition in {None, index}
     ]
-    vault = None if place is None else Vault(open_objects(place, log.storage))
+    spare = None if place is None else Spare(Vault(open_objects(place, log.storage)), log.path)
     return [
         each
         for place in wanted
-        for each in _PartitionRepair(log, config, place, vault, dry_run=dry_run).run()
+        for each in _PartitionRepair(log, config, place, spare, dry_run=dry_run).run()
     ]
 
 
@@ -122,7 +122,7 @@ class _PartitionRepair:
         log: Log,
         config: TopicConfig,
         place: tuple[int, int],
-        vault: Vault | None,
+        spare: Spare | None,
         *,
         dry_run: bool,
     ) -> None:
@@ -130,11 +130,11 @@ class _PartitionRepair:
         self._storage = log.storage
         self._config = config
         self._generation, self._index = place
-        self._vault = vault
-        self._manifest: Manifest | None = None if vault is None else vault.manifest()
+        self._spare = spare
         self._dry_run = dry_run
         self._segments: Segments = topic_segments(log, config, self._index, self._generation)
         self._sequences = Sequences(0, 0, 0)
+        self._fetched: dict[int, Segment] = {}
 
     def run(self) -> list[Repair]:
         """Repair one segment after another, with nobody else at work."""
@@ -144,13 +144,34 @@ class _PartitionRepair:
                 path = f"{segments.directory}/{name}"
                 held.enter_context(self._storage.lock(path, _LOCK_TIMEOUT_US))
             end = readable_end(segments)
-            bases = segments.bases(end)
-            done = []
+            done = self._fetch_missing(end)
+            last = max(self._fetched, default=0)
+            if last > end.segment_base and not segments.control.is_of_this_boot():
+                end = LogEnd(last, self._fetched[last].limit, end.offset)
+            bases = sorted({*segments.bases(end), *self._fetched})
             for base, following in zip_longest(bases, bases[1:]):
                 done += self._look_at(base, following, end)
             if not bases and end.position:
                 done.append(self._start_anew(end))
             return done
+
+    def _fetch_missing(self, end: LogEnd) -> list[Repair]:
+        """Put segments that are gone in their place again, as far as the backup has them."""
+        if self._spare is None:
+            return []
+        segments = self._segments
+        opened = partial(self._open, end=end)
+        self._fetched = self._spare.of_missing(segments, end, opened)
+        done = []
+        for base, segment in self._fetched.items():
+            path = segments.path(base)
+            if not self._dry_run:
+                self._storage.write_file(path, segment.content)
+                self._forget_index(base)
+            rows = [each.header.row_count for each in salvage(segment) if isinstance(each, Frame)]
+            done.append(self._report(path, [], sum(rows), ""))
+        segments.relist()
+        return done
 
     def _start_anew(self, end: LogEnd) -> Repair:
         """Let appends go on where no file is left."""
@@ -178,7 +199,8 @@ class _PartitionRepair:
         )
         if (is_whole or is_torn_tail) and (following is not None or self._fits(segment, end)):
             return []
-        found = self._of_backup(segment, until)
+        spare = self._spare
+        found = None if spare is None else spare.of_damaged(self._segments, segment, until)
         lost = [] if found is not None else _lost(holes, covered, until)
         saved_as = "" if self._dry_run else self._save(segment)
         kept = sum(each.header.row_count for each in frames)
@@ -215,6 +237,8 @@ class _PartitionRepair:
 
     def _open(self, base: int, end: LogEnd) -> Segment:
         """Return a segment; where its head is damaged, with the columns that show most rows."""
+        if base in self._fetched:
+            return self._fetched[base]
         segments = self._segments
         whole = LogEnd(_WHOLE, 0, 0)
         try:
@@ -235,38 +259,6 @@ class _PartitionRepair:
                 key=_whole_rows,
             )
         return segment
-
-    def _of_backup(self, segment: Segment, until: int) -> pa.Buffer | None:
-        """Return the whole segment where a backup has what is damaged here; else `None`."""
-        if self._vault is None or self._manifest is None:
-            return None
-        relative = segment.source[1].removeprefix(f"{self._log.path}/")
-        saved = next((each for each in self._manifest.files if each.path == relative), None)
-        if saved is None or (segment.head.size_bytes and saved.mark != segment.mark):
-            return None
-        content = self._mixed(saved, segment)
-        if content is None:
-            return None
-        path = segment.source[1]
-        found = Segment.try_open(
-            self._segments.name, path, content, self._segments.layouts, segment.head.base_offset
-        )
-        if not isinstance(found, Segment):
-            return None
-        parts = list(salvage(found))
-        frames = [each for each in parts if isinstance(each, Frame)]
-        reached = max([found.head.compacted_end, *(each.end_offset for each in frames)])
-        return content if len(frames) == len(parts) and reached >= until else None
-
-    def _mixed(self, saved: SavedFile, segment: Segment) -> pa.Buffer | None:
-        """Return what the backup has of a file, and behind it what came later."""
-        assert self._vault is not None
-        try:
-            pieces = [self._vault.load(piece).to_pybytes() for piece in saved.pieces]
-        except BackupError:
-            return None
-        content = b"".join(pieces)
-        return pa.py_buffer(content + segment.content.slice(min(len(content), segment.limit)))
 
     def _save(self, segment: Segment) -> str:
         """Copy the damaged file aside, and return where it is."""

@@ -15,7 +15,7 @@ from millstream.log.check.repair import Repair, repair
 from millstream.log.check.verify import verify
 from millstream.storage_memory import SimulatedCrash
 from tests.log.check.test_verify import FIRST, PATH, ROWS, STEP, damage, filled
-from tests.log.log_kit import another, log_on, memory, put, read, rows
+from tests.log.log_kit import SCHEMA, another, log_on, memory, memory_log, put, read, rows
 
 SEEDS = range(40)
 
@@ -90,13 +90,47 @@ def test_what_a_backup_has_is_not_lost(seed: int) -> None:
     chooser = random.Random(seed)
     log = filled(chooser.choice([2_048, 1_000_000]))
     back_up(log, "/spare")
-    count = len(files(log))
     hurt(log, chooser)
+    planned = repair(another(log), "a", place="/spare", dry_run=True)
     done = repair(another(log), "a", place="/spare")
-    # A file that is gone is a gap behind the one before, and is not looked for in the backup.
-    if len(files(log)) == count:
-        assert all(each.lost == [] for each in done)
+    assert [each.path for each in planned] == [each.path for each in done]
+    assert all(each.lost == [] for each in [*planned, *done])
     check(log, done)
+
+
+@pytest.mark.parametrize("gone", [slice(1, 2), slice(1, 4), slice(-1, None), slice(0, None)])
+@pytest.mark.parametrize("cut", [False, True])
+def test_segments_that_are_gone_come_from_a_backup(gone: slice, cut: bool) -> None:
+    log = filled(2_048)
+    back_up(log, "/spare")
+    for path in files(log)[gone]:
+        memory(log).remove(path)
+    if cut:
+        control = memory(log).read_file(f"{PATH}/control")
+        memory(log).disk.power_cut()
+        log = log_on(memory(log).disk.storage("after"))
+        memory(log).write_file(f"{PATH}/control", control)
+    done = repair(log, "a", 0, place="/spare")
+    assert done
+    assert all(each.lost == [] for each in done)
+    check(log, done)
+
+
+@pytest.mark.parametrize("policy", ["compact", "delete"])
+def test_what_compaction_or_retention_took_is_not_missed(policy: str) -> None:
+    log = memory_log()
+    log.create_topic("k", SCHEMA, key=["id"], config={"segment.bytes": 2_048})
+    for _ in range(8):
+        put(log, "k", range(10))
+    topic = log.topic("k")
+    back_up(log, "/spare")
+    before = len(topic.partition(0).segments())
+    log.alter_topic("k", config={"cleanup.policy": policy, "retention.bytes": 2_500})
+    log.clean("k")
+    kept = another(log).topic("k").to_arrow(["_offset", "id"])
+    assert len(another(log).topic("k").partition(0).segments()) < before
+    assert repair(another(log), "k", place="/spare") == []
+    assert another(log).topic("k").to_arrow(["_offset", "id"]) == kept
 
 
 @pytest.mark.parametrize("seed", range(6))
