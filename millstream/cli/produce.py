@@ -21,6 +21,23 @@ if TYPE_CHECKING:
 
 COMPLAINTS_SHOWN = 5
 
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A header for all rows; may be repeated.", metavar="KEY=VALUE"),
+]
+HeaderFieldOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A field whose value is a header of its row; may be repeated."),
+]
+ProducerIdOption = Annotated[
+    str | None,
+    typer.Option(help="Name of this import: run again with the same file, it stores no row twice."),
+]
+BadLinesOption = Annotated[
+    Path | None,
+    typer.Option(help="Go on at a line that cannot be used, and write it to this file."),
+]
+
 
 def produce(
     topic: Annotated[str, typer.Argument(help="The topic to append to.", metavar="TOPIC")],
@@ -36,24 +53,10 @@ def produce(
     partition: Annotated[
         int | None, typer.Option(min=0, help="Append all rows to this partition.")
     ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(help="A header for all rows; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
-    header_field: Annotated[
-        list[str] | None,
-        typer.Option(help="A field whose value is a header of its row; may be repeated."),
-    ] = None,
-    producer_id: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of this import: run again with the same file, it stores no row twice."
-        ),
-    ] = None,
-    bad_lines: Annotated[
-        Path | None,
-        typer.Option(help="Go on at a line that cannot be used, and write it to this file."),
-    ] = None,
+    header: HeaderOption = None,
+    header_field: HeaderFieldOption = None,
+    producer_id: ProducerIdOption = None,
+    bad_lines: BadLinesOption = None,
     create: Annotated[
         bool,
         typer.Option("--create", help="Create a missing topic with the columns of the first rows."),
@@ -77,13 +80,7 @@ def produce(
     """
     opened = open_log(log, create=create)
     kind = format_of(file, format_)
-    if bad_lines is not None and kind not in {"jsonl", "csv"}:
-        message = f"--bad-lines is for text; {kind} has no lines"
-        raise OptionError(message)
-
-    if producer_id is not None and file is None:
-        message = "--producer-id is for a file, which can be read again; standard input cannot"
-        raise OptionError(message)
+    _check(kind, file, bad_lines, producer_id)
     headers = RowHeaders.of(header or [], header_field or [])
 
     def create_topic(schema: pa.Schema) -> None:
@@ -107,6 +104,18 @@ def produce(
     notes.print(f"{rows_text(run.written)} appended to {topic!r}{run.there_already()}")
     if bad is not None:
         bad.tell()
+
+
+def _check(
+    kind: InputFormat, file: Path | None, bad_lines: Path | None, producer_id: str | None
+) -> None:
+    """Raise `OptionError` where options do not go together."""
+    if bad_lines is not None and kind not in {"jsonl", "csv"}:
+        message = f"--bad-lines is for text; {kind} has no lines"
+        raise OptionError(message)
+    if producer_id is not None and file is None:
+        message = "--producer-id is for a file, which can be read again; standard input cannot"
+        raise OptionError(message)
 
 
 class _Run:
