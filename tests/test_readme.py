@@ -116,7 +116,8 @@ def test_functions_are_called_as_they_are_shown(directory: Path) -> None:
 
 
 def test_results_are_kept_up_to_date_as_it_is_shown(directory: Path) -> None:
-    (directory / "kept.py").write_text(blocks("python")[3])
+    (job,) = (block for block in blocks("python") if "by_carrier" in block)
+    (directory / "kept.py").write_text(job)
     done = shell("millstream run kept.py --log demo-data --until end", directory)
     assert done.returncode == 0, done.stderr
     log = Log(directory / "demo-data")
