@@ -22,7 +22,27 @@ if TYPE_CHECKING:
         when,
     )
     from millstream.dsl.expressions import Expression, col, lit
-    from millstream.dsl.functions import Aggregate, count, max, mean, min, sum  # noqa: A004  # SQL's words
+    from millstream.dsl.functions import (
+        Aggregate,
+        aggregate,
+        approx_count_distinct,
+        arg_max,
+        arg_min,
+        collect_list,
+        collect_set,
+        count,
+        count_distinct,
+        first,
+        last,
+        max,  # noqa: A004  # SQL's words
+        mean,
+        min,  # noqa: A004  # SQL's words
+        quantile,
+        std,
+        sum,  # noqa: A004  # SQL's words
+        top_k,
+        var,
+    )
     from millstream.dsl.job import run, submit
     from millstream.dsl.sink import Sink
     from millstream.dsl.source import stream
@@ -61,6 +81,19 @@ __all__ = [
     "mean",
     "min",
     "max",
+    "var",
+    "std",
+    "quantile",
+    "count_distinct",
+    "approx_count_distinct",
+    "first",
+    "last",
+    "arg_min",
+    "arg_max",
+    "collect_list",
+    "collect_set",
+    "top_k",
+    "aggregate",
     "tumbling",
     "hopping",
     "session",
@@ -102,6 +135,19 @@ _MODULES = {
     "mean": "millstream.dsl.functions",
     "min": "millstream.dsl.functions",
     "max": "millstream.dsl.functions",
+    "var": "millstream.dsl.functions",
+    "std": "millstream.dsl.functions",
+    "quantile": "millstream.dsl.functions",
+    "count_distinct": "millstream.dsl.functions",
+    "approx_count_distinct": "millstream.dsl.functions",
+    "first": "millstream.dsl.functions",
+    "last": "millstream.dsl.functions",
+    "arg_min": "millstream.dsl.functions",
+    "arg_max": "millstream.dsl.functions",
+    "collect_list": "millstream.dsl.functions",
+    "collect_set": "millstream.dsl.functions",
+    "top_k": "millstream.dsl.functions",
+    "aggregate": "millstream.dsl.functions",
     "tumbling": "millstream.dsl.windows",
     "hopping": "millstream.dsl.windows",
     "session": "millstream.dsl.windows",

@@ -46,8 +46,7 @@ def bound_aggregates(
                 f"{name}={each!r} is none"
             )
             raise PlanError(message)
-        argument = None if each.argument is None else scope.bind(each.argument)
-        columns.append(AggregateColumn(name, each.function, argument, each.location))
+        columns.append(each.bound(name, scope))
     if not columns:
         message = f"{location}: agg computes nothing; write e.g. agg(rows=ms.count())"
         raise PlanError(message)

@@ -8,6 +8,7 @@ All functions over an argument share one accumulator, which folds a batch's valu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from millstream.operators.arrow_buffers import (
     valid_bytes_of,
     values_of,
 )
+from millstream.operators.moments import DecimalAccumulator, MomentAccumulator
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -177,26 +179,80 @@ class Accumulator:
         return array_of(values.astype(dtype), self.type, valid)
 
 
+class AnyAccumulator(Protocol):
+    """Fixed fields of a slot, for some functions over one argument."""
+
+    argument: str | None
+    first_field: int
+
+    @property
+    def width(self) -> int:
+        """How many fields it has."""
+        ...
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the fields, as state files and inspection show them."""
+        ...
+
+    @property
+    def float_fields(self) -> frozenset[int]:
+        """Those fields, counted from `first_field`, that hold float64."""
+        ...
+
+    def fold(self, slots: Int64Array, column: pa.Array | None, state: Int64Array) -> None:
+        """Fold a batch's values into the state."""
+        ...
+
+    def merge(self, slots: Int64Array, rows: Int64Array, state: Int64Array) -> None:
+        """Merge the fields of other slots, `rows`, shape (n, fields), into the state's slots."""
+        ...
+
+    def result(self, aggregate: Aggregate, rows: Int64Array) -> pa.Array:
+        """Return a result column over state `rows`, shape (m, fields)."""
+        ...
+
+
 def accumulators_of(
     aggregates: Sequence[Aggregate], schema: pa.Schema
-) -> tuple[list[Accumulator], list[Accumulator]]:
+) -> tuple[list[AnyAccumulator], list[AnyAccumulator]]:
     """Return the accumulators that `aggregates` need, and for each aggregate its own.
 
     Parameters
     ----------
+    aggregates
+        Such as need fixed fields only.
     schema
         Of the input.
     """
-    functions: dict[str | None, set[AggregateFunction]] = {}
+    functions: dict[tuple[str, str | None], set[AggregateFunction]] = {}
     for each in aggregates:
-        functions.setdefault(each.argument, set()).add(each.function)
-    found: dict[str | None, Accumulator] = {}
+        functions.setdefault(_family(each, schema), set()).add(each.function)
+    found: dict[tuple[str, str | None], AnyAccumulator] = {}
     width = 0
-    for argument, wanted in functions.items():
-        type_ = pa.null() if argument is None else schema.field(argument).type
-        found[argument] = Accumulator(argument, type_, frozenset(wanted), width)
-        width += found[argument].width
-    return list(found.values()), [found[each.argument] for each in aggregates]
+    for (family, argument), wanted in functions.items():
+        own: AnyAccumulator
+        if argument is None:
+            own = Accumulator(None, pa.null(), frozenset(wanted), width)
+        elif family == "moments":
+            own = MomentAccumulator(argument, width)
+        elif family == "decimals":
+            own = DecimalAccumulator(argument, schema.field(argument).type, width)
+        else:
+            own = Accumulator(argument, schema.field(argument).type, frozenset(wanted), width)
+        found[family, argument] = own
+        width += own.width
+    return list(found.values()), [found[_family(each, schema)] for each in aggregates]
+
+
+def _family(aggregate: Aggregate, schema: pa.Schema) -> tuple[str, str | None]:
+    """Return what is the same for aggregates that share an accumulator."""
+    argument = aggregate.argument
+    if aggregate.function in {"var", "std"}:
+        return "moments", argument
+    if aggregate.function in {"sum", "mean"} and pat.is_decimal(schema.field(argument).type):
+        return "decimals", argument
+    return "numbers", argument
 
 
 def _integers(column: pa.Array) -> Int64Array:

@@ -115,9 +115,7 @@ class GroupAggregateConfig:
     def describe(self) -> str:
         """Return one line for `explain()`."""
         keys = ", ".join(self.key_columns)
-        what = ", ".join(
-            f"{each.name} = {each.function}({each.argument or ''})" for each in self.aggregates
-        )
+        what = ", ".join(each.describe() for each in self.aggregates)
         kept = "" if self.ttl_us is None else f", kept for {self.ttl_us} µs"
         return f"running aggregates {f'by {keys}' if keys else 'over all rows'}{kept}: {what}"
 

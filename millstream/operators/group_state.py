@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
-from millstream.operators.accumulator import Accumulator, accumulators_of
+from millstream.operators.accumulator import AnyAccumulator, accumulators_of
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.kernels import group_aggregate as kernels
@@ -82,8 +82,8 @@ class GroupState:
         self._index = KeyIndex(self.key_types or [pa.int64()])
         self._aggregates = tuple(aggregates)
         self._newest_field = 0
-        self._accumulators: Sequence[Accumulator]
-        self._accumulator_of: Sequence[Accumulator]
+        self._accumulators: Sequence[AnyAccumulator]
+        self._accumulator_of: Sequence[AnyAccumulator]
         self._retracting: list[RetractingAccumulator] = []
         if takes_changes:
             self._retracting, self._accumulator_of = retracting_accumulators_of(aggregates, schema)

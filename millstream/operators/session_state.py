@@ -9,14 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
-from millstream.operators.accumulator import accumulators_of
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.arrow_buffers import new_values, values_of
 from millstream.operators.kernels import sessions as kernels
-from millstream.operators.kernels.key_index import clear_rows
-from millstream.operators.key_index import KeyIndex, taken_rows
+from millstream.operators.key_index import KeyIndex
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
+from millstream.operators.slot_aggregates import SlotAggregates
 from millstream.operators.window_assigner import TIME_TYPE
 
 Int64Array = npt.NDArray[np.int64]
@@ -39,6 +38,8 @@ class SessionState:
         What is kept for each session.
     gap_us
         How long the session of one row is.
+    time_column
+        Event time, for what depends on the order of rows.
     """
 
     def __init__(
@@ -47,18 +48,17 @@ class SessionState:
         key_columns: Sequence[str],
         aggregates: Sequence[Aggregate],
         gap_us: int,
+        time_column: str | None = None,
     ) -> None:
         self._gap_us = gap_us
         self._key_columns = tuple(key_columns)
         # Without a key all rows have the same one.
         types = [schema.field(name).type for name in key_columns] or [pa.int64()]
         self._index = KeyIndex(types)
-        self._aggregates = tuple(aggregates)
-        self._accumulators, self._accumulator_of = accumulators_of(aggregates, schema)
-        width = sum(each.width for each in self._accumulators)
+        self._kept = SlotAggregates(aggregates, schema, time_column)
+        self._kept.grow(_SESSIONS_FIRST)
         self._head = np.full(self._index.capacity, kernels.NONE, dtype=np.int64)
         self._sessions = np.zeros((6, _SESSIONS_FIRST), dtype=np.int64)
-        self._fields = np.zeros((_SESSIONS_FIRST, width), dtype=np.int64)
         self._meta = np.zeros(4, dtype=np.int64)
         # By the end that each had when it was last looked at; it may have moved on since.
         self._queue = OpenWindows()
@@ -71,31 +71,24 @@ class SessionState:
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        arrays = (self._head, self._sessions, self._fields)
-        return self._index.size_bytes + sum(each.nbytes for each in arrays)
+        own = self._head.nbytes + self._sessions.nbytes
+        return self._index.size_bytes + own + self._kept.size_bytes
 
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows, each at first a session of its own, into the sessions of their keys."""
-        sessions = self._put(self._keys_of(batch), starts, starts + self._gap_us)
-        for each in self._accumulators:
-            column = None if each.argument is None else batch.column(each.argument)
-            each.fold(sessions, column, self._fields)
+        self._kept.fold(self._put(self._keys_of(batch), starts, starts + self._gap_us), batch)
 
     def merge(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Merge combined rows, which `take_all` of another state gave, into the sessions."""
         ends = values_of(batch.column(_END))
         sessions = self._put(self._keys_of(batch), starts, ends)
-        columns = [np.asarray(each) for each in batch.columns[len(self._key_columns) + 2 :]]
-        rows = np.ascontiguousarray(np.stack(columns, axis=1))
-        for each in self._accumulators:
-            each.merge(sessions, rows, self._fields)
+        self._kept.merge(sessions, batch.columns[len(self._key_columns) + 2 :])
 
     def take_all(self) -> list[pa.Array]:
         """Return keys, starts, ends and fields of all sessions, and forget them."""
         sessions = self.over(None)
-        fields = [pa.array(each) for each in taken_rows(self._fields, sessions)]
         bounds = [pa.array(each).view(TIME_TYPE) for each in self._bounds(sessions)]
-        columns = [*self.keys(sessions), *bounds, *fields]
+        columns = [*self.keys(sessions), *bounds, *self._kept.taken(sessions)]
         self.remove(sessions)
         return columns
 
@@ -123,9 +116,7 @@ class SessionState:
         self, sessions: Int64Array
     ) -> tuple[list[pa.Array], Int64Array, Int64Array, list[pa.Array]]:
         """Return key columns, starts, ends and result columns of sessions."""
-        rows = taken_rows(self._fields, sessions).T
-        pairs = zip(self._accumulator_of, self._aggregates, strict=True)
-        results = [own.result(each, rows) for own, each in pairs]
+        results = self._kept.results(sessions)
         return self.keys(sessions), *self._bounds(sessions), results
 
     def remove(self, sessions: Int64Array) -> None:
@@ -166,9 +157,7 @@ class SessionState:
             kept = mine.filter(pa.array(~np.asarray(mine.column(REMOVED_COLUMN))))
             starts, ends = (np.array(kept.column(name)) for name in (_START, _END))
             sessions = self._put(self._key_arrays(kept), starts, ends)
-            for column, name, is_float in self._state_columns():
-                values = np.asarray(kept.column(name))
-                self._fields[sessions, column] = values.view(np.int64) if is_float else values
+            self._kept.restore(sessions, kept)
             self._queue = OpenWindows()
             sessions = self._sessions_of(self._index.live_slots())
             self._queue.add(self._sessions[1, sessions], sessions)
@@ -210,23 +199,20 @@ class SessionState:
 
     def _merge_fields(self, merged: Int64Array) -> None:
         """Move the fields of sessions into those that they became part of."""
-        rows = self._fields[merged]
         target = merged.copy()
         kernels.follow(target, self._sessions[4])
-        clear_rows(self._fields, merged)
-        for each in self._accumulators:
-            each.merge(target, rows, self._fields)
+        self._kept.move(merged, target)
 
     def _free_up(self, sessions: Int64Array) -> None:
         """Let sessions that nothing names any more be used again."""
-        clear_rows(self._fields, sessions)
+        self._kept.clear(sessions)
         free, count = self._sessions[5], int(self._meta[kernels.META_FREE])
         free[count : count + len(sessions)] = sessions
         self._meta[kernels.META_FREE] = count + len(sessions)
 
     def _grow(self) -> None:
         self._sessions = np.concatenate([self._sessions, np.zeros_like(self._sessions)], axis=1)
-        self._fields = np.concatenate([self._fields, np.zeros_like(self._fields)])
+        self._kept.grow(self._sessions.shape[1])
 
     def _bounds(self, sessions: Int64Array) -> tuple[Int64Array, Int64Array]:
         return self._sessions[0, sessions], self._sessions[1, sessions]
@@ -242,14 +228,6 @@ class SessionState:
             return [pa.array(np.zeros(batch.num_rows, dtype=np.int64))]
         return [batch.column(name) for name in self._key_columns]
 
-    def _state_columns(self) -> list[tuple[int, str, bool]]:
-        """Return (field, name in a state file, whether it holds float64) of each field."""
-        return [
-            (each.first_field + index, f"value.{name}", index in each.float_fields)
-            for each in self._accumulators
-            for index, name in enumerate(each.field_names)
-        ]
-
     def _key_arrays(self, rows: pa.Table) -> list[pa.Array]:
         if not self._key_columns:
             return [pa.array(np.zeros(rows.num_rows, dtype=np.int64))]
@@ -259,19 +237,14 @@ class SessionState:
         """Return sessions as rows of a snapshot."""
         starts, ends = self._bounds(sessions)
         table = self._head_columns(self.keys(sessions), starts, ends, removed=False)
-        for column, name, is_float in self._state_columns():
-            values = self._fields[sessions, column]
-            table[name] = pa.array(values.view(np.float64) if is_float else values)
-        return pa.table(table)
+        return pa.table(table | self._kept.state(sessions))
 
     def _removed_rows(self, keys: list[pa.Array]) -> pa.Table:
         """Return keys that are gone as rows of a snapshot."""
         none = np.zeros(len(keys[0]), dtype=np.int64)
         keys = keys if self._key_columns else []
         table = self._head_columns(keys, none, none, removed=True)
-        for _, name, is_float in self._state_columns():
-            table[name] = pa.array(none.view(np.float64) if is_float else none)
-        return pa.table(table)
+        return pa.table(table | self._kept.no_state(len(none)))
 
     def _head_columns(
         self, keys: list[pa.Array], starts: Int64Array, ends: Int64Array, *, removed: bool

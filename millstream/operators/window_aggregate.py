@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.errors import OptionError
-from millstream.operators.aggregate import Aggregate, AggregateFunction, slot_width
+from millstream.operators.aggregate import Aggregate, AggregateFunction
 from millstream.operators.arrow_buffers import values_of
+from millstream.operators.families import kept_fields
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
     OUTPUT_ROWS_MAX,
@@ -133,9 +134,7 @@ class WindowAggregateConfig:
         fields.append(pa.field(WINDOW_START, TIME_TYPE))
         if isinstance(self.window, Session):
             fields.append(pa.field(WINDOW_END, TIME_TYPE))
-        width = slot_width(self.aggregates)
-        fields += [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
-        return pa.schema(fields)
+        return pa.schema([*fields, *kept_fields(self.aggregates, self.input_schema)])
 
     def build(self) -> Operator:
         """Return the operator with no window open."""
@@ -144,9 +143,7 @@ class WindowAggregateConfig:
     def describe(self) -> str:
         """Return one line for `explain()`."""
         keys = ", ".join(self.key_columns) or "all rows"
-        what = ", ".join(
-            f"{each.name}={each.function}({each.argument or ''})" for each in self.aggregates
-        )
+        what = ", ".join(each.describe() for each in self.aggregates)
         return f"aggregate {what} by {keys}, {self.window.describe()} on {self.time_column}"
 
 

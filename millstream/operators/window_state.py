@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
-from millstream.operators.accumulator import accumulators_of
 from millstream.operators.aggregate import Aggregate
-from millstream.operators.kernels.key_index import clear_rows
-from millstream.operators.key_index import KeyIndex, taken_rows
+from millstream.operators.key_index import KeyIndex
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
+from millstream.operators.slot_aggregates import SlotAggregates
 from millstream.operators.window_assigner import TIME_TYPE
 from millstream.windows.assignment import TimeWindow
 
@@ -38,6 +37,8 @@ class WindowState:
         What is kept for each key and window.
     window
         How time is cut.
+    time_column
+        Event time, for what depends on the order of rows.
     """
 
     def __init__(
@@ -46,16 +47,15 @@ class WindowState:
         key_columns: Sequence[str],
         aggregates: Sequence[Aggregate],
         window: TimeWindow,
+        time_column: str | None = None,
     ) -> None:
         self._window = window
         self._key_columns = tuple(key_columns)
         types = [schema.field(name).type for name in key_columns]
         self._index = KeyIndex([*types, pa.int64()])
         self.windows = OpenWindows()
-        self._aggregates = tuple(aggregates)
-        self._accumulators, self._accumulator_of = accumulators_of(aggregates, schema)
-        width = sum(each.width for each in self._accumulators)
-        self._fields = np.zeros((self._index.capacity, width), dtype=np.int64)
+        self._kept = SlotAggregates(aggregates, schema, time_column)
+        self._kept.grow(self._index.capacity)
         self._last_checkpoint: int | None = None
 
     def __len__(self) -> int:
@@ -64,33 +64,26 @@ class WindowState:
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        return self._index.size_bytes + self._fields.nbytes
+        return self._index.size_bytes + self._kept.size_bytes
 
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows, whose windows start at `starts`, into their slots."""
         keys = [batch.column(name) for name in self._key_columns]
-        slots = self._insert([*keys, pa.array(starts)])
-        for each in self._accumulators:
-            column = None if each.argument is None else batch.column(each.argument)
-            each.fold(slots, column, self._fields)
+        self._kept.fold(self._insert([*keys, pa.array(starts)]), batch)
 
     def merge(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Merge combined rows, which `take_all` of another state gave, into their slots."""
         keys = [batch.column(name) for name in self._key_columns]
         slots = self._insert([*keys, pa.array(starts)])
-        first = len(keys) + 1
-        columns = [np.asarray(each) for each in batch.columns[first:]]
-        rows = np.ascontiguousarray(np.stack(columns, axis=1))
-        for each in self._accumulators:
-            each.merge(slots, rows, self._fields)
+        self._kept.merge(slots, batch.columns[len(keys) + 1 :])
 
     def take_all(self) -> list[pa.Array]:
         """Return keys, window starts and fields of all slots, and forget them."""
         slots = self.windows.take_until(None)
         *keys, starts = self._index.keys(slots)
-        fields = [pa.array(each) for each in taken_rows(self._fields, slots)]
+        columns = [*keys, starts.view(TIME_TYPE), *self._kept.taken(slots)]
         self.remove(slots)
-        return [*keys, starts.view(TIME_TYPE), *fields]
+        return columns
 
     def over(self, until_us: int | None) -> Int64Array:
         """Return the slots of windows that end by `until_us` (`None`: all), the earliest first.
@@ -107,22 +100,14 @@ class WindowState:
         """Return key columns, window starts and ends, and result columns of `slots`."""
         *keys, start_column = self._index.keys(slots)
         starts = np.asarray(start_column)
-        rows = taken_rows(self._fields, slots).T
-        pairs = zip(self._accumulator_of, self._aggregates, strict=True)
-        results = [own.result(each, rows) for own, each in pairs]
-        return keys, starts, self._window.ends_of(starts), results
+        return keys, starts, self._window.ends_of(starts), self._kept.results(slots)
 
     def merged_results(self, slots: Int64Array) -> tuple[list[pa.Array], list[pa.Array]]:
         """Return key columns and result columns of `slots`, those of each key merged."""
         groups, firsts = self._index.grouped(slots)
-        rows = self._fields[slots]
-        if len(firsts) < len(slots):
-            merged = np.zeros((len(firsts), rows.shape[1]), dtype=np.int64)
-            for each in self._accumulators:
-                each.merge(groups, rows, merged)
-            rows = merged
-        pairs = zip(self._accumulator_of, self._aggregates, strict=True)
-        return self.keys(firsts), [own.result(each, rows) for own, each in pairs]
+        if len(firsts) == len(slots):
+            return self.keys(slots), self._kept.results(slots)
+        return self.keys(firsts), self._kept.merged_results(slots, groups, len(firsts))
 
     def keys(self, slots: Int64Array) -> list[pa.Array]:
         """Return the key columns of `slots`, without their windows."""
@@ -131,7 +116,7 @@ class WindowState:
     def remove(self, slots: Int64Array) -> None:
         """Forget `slots`, which were taken out of `windows`."""
         self._index.remove(slots)
-        clear_rows(self._fields, slots)
+        self._kept.clear(slots)
 
     def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
         """Return whether it is the full state, and the rows; see `StateSnapshot`.
@@ -146,7 +131,7 @@ class WindowState:
         # In pieces: the strings of an Arrow array have less than 2 GiB.
         for begin in range(0, max(len(slots), 1), _SNAPSHOT_PIECE_ROWS):
             piece = slots[begin : begin + _SNAPSHOT_PIECE_ROWS]
-            parts.append(self._rows(self._index.keys(piece), self._fields[piece]))
+            parts.append(self._rows(self._index.keys(piece), piece))
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
         return full, pa.concat_tables(parts)
@@ -162,9 +147,7 @@ class WindowState:
             self.remove(slots[slots >= 0])
             kept = rows.filter(pa.array(mine & ~removed))
             slots = self._insert(self._key_arrays(kept))
-            for column, name, is_float in self._state_columns():
-                values = np.asarray(kept.column(name))
-                self._fields[slots, column] = values.view(np.int64) if is_float else values
+            self._kept.restore(slots, kept)
         # What was inserted and removed again while snapshots were applied is not open.
         live = self._index.live_slots()
         self.windows = OpenWindows()
@@ -173,20 +156,9 @@ class WindowState:
     def _insert(self, columns: list[pa.Array]) -> Int64Array:
         """Return slots for keys, the last of `columns` being the window starts."""
         slots = self._index.insert(columns)
-        if len(self._fields) < self._index.capacity:
-            fields = np.zeros((self._index.capacity, self._fields.shape[1]), dtype=np.int64)
-            fields[: len(self._fields)] = self._fields
-            self._fields = fields
+        self._kept.grow(self._index.capacity)
         self.windows.add(self._index.numbers(slots.added, len(columns) - 1), slots.added)
         return slots.of_rows
-
-    def _state_columns(self) -> list[tuple[int, str, bool]]:
-        """Return (field, name in a state file, whether it holds float64) of each field."""
-        return [
-            (each.first_field + index, f"value.{name}", index in each.float_fields)
-            for each in self._accumulators
-            for index, name in enumerate(each.field_names)
-        ]
 
     def _key_arrays(self, rows: pa.Table) -> list[pa.Array]:
         names = [*self._key_names(), WINDOW_START_COLUMN]
@@ -196,8 +168,8 @@ class WindowState:
         """Return names for key columns that no other column of a state file has."""
         return [f"key.{name}" for name in self._key_columns]
 
-    def _rows(self, columns: list[pa.Array], fields: Int64Array | None) -> pa.Table:
-        """Return rows of a snapshot; without `fields` they say that the keys are gone."""
+    def _rows(self, columns: list[pa.Array], slots: Int64Array | None) -> pa.Table:
+        """Return rows of a snapshot; without `slots` they say that the keys are gone."""
         *keys, starts = columns
         count = len(starts)
         groups = np.zeros(count, dtype=np.int32)
@@ -205,11 +177,9 @@ class WindowState:
             groups = key_groups_of(keys)
         table: dict[str, pa.Array] = {
             KEY_GROUP_COLUMN: pa.array(groups, pa.int32()),
-            REMOVED_COLUMN: pa.array(np.full(count, fields is None)),
+            REMOVED_COLUMN: pa.array(np.full(count, slots is None)),
             **dict(zip(self._key_names(), keys, strict=True)),
             WINDOW_START_COLUMN: starts,
         }
-        for column, name, is_float in self._state_columns():
-            values = np.zeros(count, np.int64) if fields is None else fields[:, column].copy()
-            table[name] = pa.array(values.view(np.float64) if is_float else values)
+        table |= self._kept.no_state(count) if slots is None else self._kept.state(slots)
         return pa.table(table)

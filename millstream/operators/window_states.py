@@ -72,5 +72,5 @@ def new_state(config: WindowAggregateConfig) -> State:
     """Return the empty state of an aggregate."""
     schema, keys, aggregates = config.input_schema, config.key_columns, config.aggregates
     if isinstance(config.window, Session):
-        return SessionState(schema, keys, aggregates, config.window.gap_us)
-    return WindowState(schema, keys, aggregates, config.window)
+        return SessionState(schema, keys, aggregates, config.window.gap_us, config.time_column)
+    return WindowState(schema, keys, aggregates, config.window, config.time_column)

@@ -57,6 +57,7 @@ from millstream.plan.placement import (
     distribution_of,
     is_combined,
     needs_exchange,
+    positioned_sources,
     stamped_sources,
 )
 from millstream.plan.rewrites import sinks_to_physical, sources_to_partitions
@@ -165,6 +166,7 @@ class _Builder:
         self.parallelism = parallelism
         self.partitions = source_partitions(order)
         self.stamped = stamped_sources(order)
+        self.positioned = positioned_sources(order)
         self.changed = changed_tables(order)
         self.stages: list[_StageParts] = []
         self.edges: dict[int, Edge] = {}
@@ -268,6 +270,7 @@ class _Builder:
             time_column=node.event_time,
             lateness_us=node.lateness_us,
             stamped=id(node) in self.stamped,
+            position=self.positioned.get(id(node)),
             idle_timeout_us=node.idle_timeout_us,
             where=node.where,
             location=node.location,
@@ -505,15 +508,7 @@ class _Builder:
 
 
 def _aggregates(columns: Sequence[AggregateColumn]) -> tuple[Aggregate, ...]:
-    """Return result columns as operators know them: over columns, not expressions."""
-    return tuple(
-        Aggregate(
-            each.name,
-            each.function,
-            each.argument.name if isinstance(each.argument, Column) else None,
-        )
-        for each in columns
-    )
+    return tuple(each.over_columns() for each in columns)
 
 
 def _top(node: Top) -> TopConfig:

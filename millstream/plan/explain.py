@@ -162,8 +162,9 @@ def _join_text(node: TableJoin) -> str:
 
 def _results_text(node: WindowAggregate | GroupAggregate) -> str:
     return ", ".join(
-        f"{each.name} = {each.function}"
-        f"({expression_text(each.argument) if each.argument is not None else ''})"
+        f"{each.name} = {each.over_columns().function_text}"
+        f"({', '.join(expression_text(argument) for argument in each.arguments)}"
+        f"{each.over_columns().parameter_text})"
         for each in node.aggregates
     )
 

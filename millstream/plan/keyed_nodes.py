@@ -56,14 +56,21 @@ class GroupAggregate(PlanNode):
         keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
         if self.takes_changes:
             for each in self.aggregates:
-                if each.function not in RETRACTABLE:
+                if not each.is_retractable:
                     message = (
-                        f"{each.location}: {each.function} cannot take a row back, and "
-                        f"{each.name!r} is over changes of a table; use "
-                        f"{', '.join(RETRACTABLE)}, or make a row of each change with "
-                        ".to_stream() before"
+                        f"{each.location}: {each.function} of {each.type_of_argument} cannot take "
+                        f"a row back, and {each.name!r} is over changes of a table; use "
+                        f"{', '.join(RETRACTABLE)} of numbers and times, or make a row of each "
+                        "change with .to_stream() before"
                     )
                     raise PlanError(message)
+        for each in self.aggregates:
+            if each.is_stored:
+                message = (
+                    f"{each.location}: {each.function} of {each.type_of_argument} is for windows; "
+                    "put e.g. .window(…) before .agg(…)"
+                )
+                raise PlanError(message)
         results = [pa.field(each.name, each.type) for each in self.aggregates]
         schema = pa.schema([*keys, *results])
         check_names(schema.names, self.location)

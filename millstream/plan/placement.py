@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeGuard
 
@@ -137,9 +137,27 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
 
     A timed operator takes the stamps off, so the search upward ends at the next one.
     """
+    return _sources_before(each.input for each in nodes if _is_timed(each))
+
+
+def positioned_sources(nodes: Sequence[Node]) -> dict[int, int]:
+    """Return by id the numbers of the stream sources whose rows reach an aggregate in order."""
+    ends = [
+        each.input
+        for each in nodes
+        if isinstance(each, WindowAggregate | GroupAggregate)
+        and any(column.is_in_order for column in each.aggregates)
+    ]
+    found = _sources_before(ends)
+    every = [id(each) for each in nodes if isinstance(each, StreamSource)]
+    return {each: number for number, each in enumerate(every) if each in found}
+
+
+def _sources_before(ends: Iterable[Node]) -> set[int]:
+    """Return the ids of the stream sources whose own rows come out of some nodes."""
     found: set[int] = set()
     seen: set[int] = set()
-    waiting = [each.input for each in nodes if _is_timed(each)]
+    waiting = list(ends)
     while waiting:
         node = waiting.pop()
         if id(node) in seen:

@@ -78,14 +78,14 @@ def _add_needs(node: Node, needs: Needs) -> None:
             wanted.update(node.columns)
             wanted.add(node.event_time)
             for each in node.aggregates:
-                if each.argument is not None:
-                    wanted.update(columns_of(each.argument))
+                for argument in each.arguments:
+                    wanted.update(columns_of(argument))
         case GroupAggregate():
             wanted = needs[id(node.input)]
             wanted.update(node.columns)
             for each in node.aggregates:
-                if each.argument is not None:
-                    wanted.update(columns_of(each.argument))
+                for argument in each.arguments:
+                    wanted.update(columns_of(argument))
             if node.ttl_us is not None and node.input.time_column is not None:
                 wanted.add(node.input.time_column)
             _keep_one(wanted, node.input.schema.names)

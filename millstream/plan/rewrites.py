@@ -98,12 +98,15 @@ def _trimmed(node: LateRows, schema: pa.Schema) -> Node:
 def _with_columns(node: AggregateNode, source: Node) -> AggregateNode:
     added: dict[TypedExpression, str] = {}
     aggregates = []
+
+    def column_of(argument: TypedExpression | None) -> TypedExpression | None:
+        if argument is None or isinstance(argument, Column):
+            return argument
+        return Column(added.setdefault(argument, f"__argument_{len(added)}"), argument.type)
+
     for each in node.aggregates:
-        argument = each.argument
-        if argument is not None and not isinstance(argument, Column):
-            name = added.setdefault(argument, f"__argument_{len(added)}")
-            argument = Column(name, argument.type)
-        aggregates.append(replace(each, argument=argument))
+        argument, by = column_of(each.argument), column_of(each.by)
+        aggregates.append(replace(each, argument=argument, by=by))
     if added:
         computed: Outputs = tuple((name, expression) for expression, name in added.items())
         outputs = (*identity_outputs(source.schema), *computed)

@@ -43,10 +43,7 @@ def operator_text(operator: OperatorNode, compiled: CompiledJob) -> str:
             many = ", many matches" if config.many_matches else ""
             return f"{config.how} join on {_pairs_text(config)}{many}"
         case WindowAggregateConfig() as config:
-            results = ", ".join(
-                f"{each.name} = {each.function}({each.argument or ''})"
-                for each in config.aggregates
-            )
+            results = ", ".join(each.describe() for each in config.aggregates)
             time = f"on {config.time_column}"
             return f"windows of {window_text(config.window)} {time}{_by_text(config)}: {results}"
         case UnionConfig():

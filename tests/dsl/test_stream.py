@@ -245,10 +245,42 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], object], type[UserError], str]] =
         ExpressionTypeError,
         "sum needs a number; 'x' is over string",
     ),
-    "least of text": (
-        lambda flights, _: flights.window(HOUR).agg(x=ms.min("origin")),
+    "median of text": (
+        lambda flights, _: flights.window(HOUR).agg(x=ms.quantile("origin", 0.5)),
         ExpressionTypeError,
-        "min needs a number, a time or a date; 'x' is over string",
+        "quantile needs a number; 'x' is over string",
+    ),
+    "least of structs": (
+        lambda flights, _: flights.window(HOUR).agg(x=ms.min(ms.struct(o=col("origin")))),
+        ExpressionTypeError,
+        "min needs values that have an order; 'x' is over struct<",
+    ),
+    "set of structs": (
+        lambda flights, _: flights.window(HOUR).agg(x=ms.collect_set(ms.struct(o=col("origin")))),
+        ExpressionTypeError,
+        "collect_set needs values that can be a key; 'x' is over struct<",
+    ),
+    "last by structs": (
+        lambda flights, _: flights.window(HOUR).agg(
+            x=ms.arg_max("year", ms.struct(o=col("origin")))
+        ),
+        ExpressionTypeError,
+        "arg_max needs values that have an order; 'x' goes by struct<",
+    ),
+    "quantile beyond 1": (
+        lambda flights, _: flights.window(HOUR).agg(x=ms.quantile("year", 50)),
+        OptionError,
+        "a quantile lies between 0 and 1; got q=50",
+    ),
+    "quantile too exact": (
+        lambda flights, _: flights.window(HOUR).agg(x=ms.quantile("year", 0.5, accuracy=0)),
+        OptionError,
+        "an accuracy lies between 1e-6 and 1; got 0",
+    ),
+    "top nothing": (
+        lambda flights, _: flights.window(HOUR).agg(x=ms.top_k("year", 0)),
+        OptionError,
+        "top_k gives from 1 to 1,000,000 values; got k=0",
     ),
     "no aggregate": (
         lambda flights, _: flights.window(HOUR).agg(x=col("year")),

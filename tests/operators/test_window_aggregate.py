@@ -24,7 +24,9 @@ from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 from tests.operators.kit import ALL_GROUPS, TIME, Driven, split_at, stored
 from tests.operators.window_model import (
+    AGGREGATES,
     SCHEMA,
+    STORED,
     Row,
     WindowModel,
     batch_of,
@@ -126,7 +128,8 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=120)
+@pytest.mark.parametrize("kept", ["fields", "stores"])
+@settings(max_examples=50)
 @given(
     keys=st.sampled_from(KEYS),
     size_slide=SIZES_SLIDES,
@@ -137,6 +140,7 @@ steps = st.lists(
     cuts=st.lists(st.integers(1, 11), max_size=2),
 )
 def test_results_are_those_of_the_model_whatever_interrupts(
+    kept: str,
     keys: tuple[str, ...],
     size_slide: tuple[int, int | None],
     offset: int,
@@ -146,7 +150,8 @@ def test_results_are_those_of_the_model_whatever_interrupts(
     cuts: list[int],
 ) -> None:
     size, slide = size_slide
-    config = config_of(keys, size, offset, allowed, slide)
+    aggregates = AGGREGATES if kept == "fields" else STORED
+    config = config_of(keys, size, offset, allowed, slide, aggregates)
     workers, model = Workers(config, parallelism), WindowModel(config)
     sources: list[Row] = []
     for action, argument in [*steps, ("end", None)]:

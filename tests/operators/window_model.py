@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
-from millstream.operators.aggregate import Aggregate
+from millstream.operators.aggregate import Aggregate, AggregateFunction, UserAggregate
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.windows.assignment import TimeWindow
 from millstream.windows.hopping import Hopping
@@ -36,6 +38,9 @@ SCHEMA = pa.schema(
         "at": pa.timestamp("s"),
         "day": pa.date32(),
         "wait": pa.duration("ms"),
+        "cents": pa.decimal128(10, 2),
+        "blob": pa.binary(),
+        "tags": pa.list_(pa.int8()),
     }
 )
 VALUES: dict[str, Sequence[Any]] = {
@@ -50,9 +55,49 @@ VALUES: dict[str, Sequence[Any]] = {
     "at": [datetime(1960, 1, 1), datetime(2024, 1, 1)],  # noqa: DTZ001  # the type has no zone
     "day": [date(1969, 12, 31), date(2024, 2, 29)],
     "wait": [timedelta(0), timedelta(days=-1), timedelta(milliseconds=7)],
+    "cents": [Decimal("-99999999.99"), Decimal("0.00"), Decimal("12.34"), Decimal("99999999.99")],
+    "blob": [b"", b"\xff\x00", b"blob"],
+    "tags": [[], [1], [2, None]],
 }
 ORDERED = ("i8", "i64", "u64", "f32", "f64", "flag", "at", "day", "wait")
 SUMMED = ("i8", "i64", "u64", "f32", "f64")
+
+
+def _of(function: AggregateFunction, *arguments: str, **options: Any) -> Iterator[Aggregate]:
+    for argument in arguments:
+        yield Aggregate(f"{function}_{argument}", function, argument, **options)
+
+
+SQUARES = UserAggregate(
+    init=int,
+    update=lambda state, value: state + value * value,
+    merge=int.__add__,
+    finish=lambda state: state + 0.5,
+    state_type=pa.int64(),
+    type=pa.float64(),
+)
+STORED = (
+    *_of("count_distinct", "text", "i64", "f64", "flag", "cents", "day", "blob"),
+    *_of("approx_count_distinct", "text", "f32"),
+    *_of("collect_set", "text", "f64", "u64", "cents"),
+    *_of("top_k", "i8", "text", "f32", parameter=2),
+    *_of("first", "text", "f32", "tags", "flag"),
+    *_of("last", "cents", "at", "tags"),
+    *_of("arg_min", "text", by="i8"),
+    *_of("arg_max", "tags", by="f64"),
+    *_of("arg_max", "i64", by="text"),
+    *_of("min", "text", "cents", "blob"),
+    *_of("max", "text", "cents", "blob"),
+    *_of("sum", "cents"),
+    *_of("mean", "cents"),
+    *_of("var", "i8", "f32"),
+    *_of("std", "u64"),
+    *_of("quantile", "i8", parameter=0.5),
+    *_of("quantile", "f64", parameter=0.9, accuracy=0.05),
+    *_of("collect_list", "i8", "text", "tags"),
+    *_of("user", "i8", user=SQUARES),
+)
+"""More aggregates: those with state beside the fields of a slot, of decimals, and variances."""
 
 AGGREGATES = (
     Aggregate("rows", "count", None),
@@ -63,13 +108,18 @@ AGGREGATES = (
 
 
 def config_of(
-    keys: tuple[str, ...], size: int, offset: int = 0, allowed: int = 0, slide: int | None = None
+    keys: tuple[str, ...],
+    size: int,
+    offset: int = 0,
+    allowed: int = 0,
+    slide: int | None = None,
+    aggregates: tuple[Aggregate, ...] = AGGREGATES,
 ) -> WindowAggregateConfig:
     """Without a slide windows tumble; with one of 0 they are sessions, the size being the gap."""
     window: TimeWindow | Session = Tumbling(size, offset)
     if slide is not None:
         window = Hopping(size, slide, offset) if slide else Session(size)
-    return WindowAggregateConfig(SCHEMA, keys, "time", window, AGGREGATES, allowed)
+    return WindowAggregateConfig(SCHEMA, keys, "time", window, aggregates, allowed)
 
 
 def starts_of(window: TimeWindow | Session, time_us: int) -> list[int]:
@@ -94,15 +144,17 @@ def rows_of(seed: int, count: int, times: range, stamped: bool = True) -> list[R
         time_us = chooser.choice(times)
         row["time"] = time_us
         row["_stamp"] = time_us + chooser.randint(-20, 20) if stamped else None
+        row["_position"] = chooser.getrandbits(62)
         rows.append(row)
     return rows
 
 
 def batch_of(rows: Sequence[Row]) -> pa.RecordBatch:
     """The rows as a batch that begins inside its buffers."""
-    filler = dict.fromkeys([*SCHEMA.names, "_stamp"]) | {"time": 0, "_stamp": 0}
+    filler = dict.fromkeys([*SCHEMA.names, "_stamp"]) | {"time": 0, "_stamp": 0, "_position": 0}
     stamped = all(row["_stamp"] is not None for row in rows)
-    schema = SCHEMA.append(pa.field("_stamp", pa.int64())) if stamped else SCHEMA
+    hidden = ["_stamp", "_position"] if stamped else ["_position"]
+    schema = pa.schema([*SCHEMA, *((name, pa.int64()) for name in hidden)])
     return pa.RecordBatch.from_pylist([filler, *rows], schema).slice(1)
 
 
@@ -211,20 +263,44 @@ def computed(aggregate: Aggregate, rows: Sequence[Row]) -> Any:
     """An aggregate over the rows of a window."""
     if aggregate.argument is None:
         return len(rows)
-    values = [row[aggregate.argument] for row in rows if row[aggregate.argument] is not None]
-    if aggregate.function == "count":
-        return len(values)
-    if not values:
-        return None
+    by = aggregate.by or aggregate.argument
+    rows = sorted(rows, key=lambda row: (row["time"], row["_position"]))
+    rows = [row for row in rows if row[aggregate.argument] is not None and row[by] is not None]
+    values = [row[aggregate.argument] for row in rows]
     match aggregate.function:
+        case "count":
+            return len(values)
+        case "count_distinct" | "approx_count_distinct":
+            return len({str(value) for value in values})
+        case _ if not values:
+            return None
         case "sum":
             return total(values)
         case "mean":
             return float(total(values)) / len(values)
-        case "min":
-            return min(values, key=rank)
+        case "min" | "arg_min":
+            return min(rows, key=lambda row: rank(row[by]))[aggregate.argument]
+        case "max" | "arg_max":
+            return max(rows, key=lambda row: rank(row[by]))[aggregate.argument]
+        case "var":
+            return statistics.variance(values) if len(values) > 1 else None
+        case "std":
+            return statistics.stdev(values) if len(values) > 1 else None
+        case "quantile":
+            assert aggregate.parameter is not None
+            return sorted(values, key=rank)[int(aggregate.parameter * (len(values) - 1))]
+        case "first":
+            return values[0]
+        case "last":
+            return values[-1]
+        case "collect_list":
+            return values
+        case "collect_set":
+            return sorted({str(value): value for value in values}.values(), key=rank)
+        case "top_k":
+            return sorted(values, key=rank, reverse=True)[: int(aggregate.parameter or 0)]
         case _:
-            return max(values, key=rank)
+            return sum(value * value for value in values) + 0.5
 
 
 def rank(value: Any) -> Any:
@@ -234,6 +310,7 @@ def rank(value: Any) -> Any:
 
 
 def total(values: Sequence[Any]) -> Any:
+    """A sum, of floats the exact one."""
     if not isinstance(values[0], float):
         return sum(values)
     finite = [value for value in values if math.isfinite(value)]
@@ -256,16 +333,23 @@ def check_results(found: Sequence[Row], expected: Sequence[Row], sources: Sequen
 
 
 def alike(name: str, got: Any, wanted: Any, sources: Sequence[Row]) -> bool:
+    which, _, column = name.partition("_")
+    if isinstance(wanted, list):
+        pairs = zip(got or [], wanted, strict=False)
+        same = all(one == other or (one != one and other != other) for one, other in pairs)  # noqa: PLR0124  # NaN
+        return got is not None and len(got) == len(wanted) and same
+    if got is not None and which in {"var", "std", "quantile"} and not math.isnan(wanted):
+        accuracy = {"quantile_i8": 0.01, "quantile_f64": 0.05}.get(name, 1e-9)
+        return math.isclose(got, wanted, rel_tol=1.0001 * accuracy)
     if not isinstance(wanted, float) or got is None:
         return type(got) is type(wanted) and bool(got == wanted)
     if math.isnan(wanted):
         return math.isnan(got)
-    which, _, column = name.partition("_")
     if which in {"sum", "mean"} and column.startswith("f"):
         sizes = [abs(row[column]) for row in sources if row[column] is not None]
         scale = math.fsum(each for each in sizes if math.isfinite(each))
         return math.isclose(got, wanted, rel_tol=1e-12, abs_tol=1e-12 * scale)
-    return bool(got == wanted)
+    return bool(got == wanted) or (which == "mean" and math.isclose(got, wanted, rel_tol=1e-12))
 
 
 def plain(batch: pa.RecordBatch) -> list[Row]:

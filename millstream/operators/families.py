@@ -1,0 +1,106 @@
+"""Which aggregates are fixed fields of a slot and which need a store, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.types as pat
+
+from millstream.operators.aggregate import Aggregate, AggregateFunction
+from millstream.operators.arrow_buffers import storage_dtype
+
+if TYPE_CHECKING:
+    from millstream.operators.stores import Store
+
+_STORED = frozenset(
+    {
+        "count_distinct",
+        "approx_count_distinct",
+        "quantile",
+        "first",
+        "last",
+        "arg_min",
+        "arg_max",
+        "collect_list",
+        "collect_set",
+        "top_k",
+        "user",
+    }
+)
+
+
+def is_stored(aggregate: Aggregate, schema: pa.Schema) -> bool:
+    """Return `True` iff an aggregate needs more than fixed fields."""
+    if aggregate.argument is None:
+        return False
+    return needs_store(aggregate.function, schema.field(aggregate.argument).type)
+
+
+def needs_store(function: AggregateFunction, type_: pa.DataType) -> bool:
+    """Return `True` iff a function over values of `type_` needs more than fixed fields."""
+    if function in {"min", "max"}:
+        return storage_dtype(type_) is None and not pat.is_boolean(type_)
+    return function in _STORED
+
+
+def store_key(aggregate: Aggregate) -> tuple[object, ...]:
+    """Return what is the same for aggregates that share a store."""
+    match aggregate.function:
+        case "count_distinct" | "collect_set":
+            return "values", aggregate.argument
+        case "quantile":
+            return "quantile", aggregate.argument, aggregate.accuracy
+        case "top_k":
+            return "top_k", aggregate.argument, aggregate.parameter
+        case "user":
+            return "user", aggregate.name
+        case function:
+            return function, aggregate.argument, aggregate.by
+
+
+def store_of(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -> Store:
+    """Return the empty store that an aggregate needs."""
+    # Imported here, so that a job can be planned and explained without Numba.
+    from millstream.operators.best_store import BestStore
+    from millstream.operators.list_store import ListStore
+    from millstream.operators.sketches import DistinctSketch, QuantileSketch
+    from millstream.operators.user_store import UserStore
+    from millstream.operators.value_store import TopStore, ValueStore
+
+    argument = aggregate.argument
+    assert argument is not None
+    type_ = schema.field(argument).type
+    match aggregate.function:
+        case "count_distinct" | "collect_set":
+            return ValueStore(argument, type_)
+        case "approx_count_distinct":
+            return DistinctSketch(argument)
+        case "quantile":
+            return QuantileSketch(argument, aggregate.accuracy)
+        case "top_k":
+            return TopStore(argument, type_, int(aggregate.parameter or 0))
+        case "collect_list":
+            return ListStore(argument, type_, time_column)
+        case "user":
+            assert aggregate.user is not None
+            return UserStore(aggregate.name, argument, aggregate.user)
+        case _:
+            return BestStore(aggregate, schema, time_column)
+
+
+def kept_fields(aggregates: Sequence[Aggregate], schema: pa.Schema) -> list[pa.Field]:
+    """Return the columns in which `SlotAggregates.taken` gives what is kept of slots."""
+    from millstream.operators.accumulator import accumulators_of
+
+    fixed = [each for each in aggregates if not is_stored(each, schema)]
+    width = sum(each.width for each in accumulators_of(fixed, schema)[0])
+    fields = [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
+    seen: set[tuple[object, ...]] = set()
+    for each in aggregates:
+        if is_stored(each, schema) and store_key(each) not in seen:
+            seen.add(store_key(each))
+            kept = store_of(each, schema, None).fields
+            fields += [pa.field(f"__{field.name}", field.type) for field in kept]
+    return fields
