@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from millstream import errors
+    from millstream import errors, testing
     from millstream.dsl.conditions import (
         coalesce,
         concat_str,
@@ -108,6 +108,7 @@ __all__ = [
     "RunResult",
     "JobHandle",
     "errors",
+    "testing",
     "MillstreamError",
     "UserError",
 ]
@@ -167,8 +168,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "errors":
-        return importlib.import_module("millstream.errors")
+    if name in {"errors", "testing"}:
+        return importlib.import_module(f"millstream.{name}")
     if name not in _MODULES:
         message = f"module 'millstream' has no attribute {name!r}"
         raise AttributeError(message)

@@ -18,7 +18,7 @@ NAMES = {
     "Sink", "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col",
     "concat_str", "greatest", "hash", "least", "random", "struct",
     "count", "errors", "lit", "max", "mean", "min", "run", "stream", "submit", "sum", "table",
-    "tumbling", "udf", "UserFunction", "when", "hopping", "session",
+    "tumbling", "udf", "UserFunction", "when", "hopping", "session", "testing",
 }  # fmt: skip
 
 

@@ -25,6 +25,11 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in fenced if name == language]
 
 
+def block_with(text: str) -> str:
+    """Return the first program that README shows with `text` in it."""
+    return next(each for each in blocks("python") if text in each)
+
+
 def shell(line: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run a line as README's reader does, who has activated the environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -48,7 +53,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "\tmillstream demo" in (ROOT / "Makefile").read_text().replace("$(BIN)/", "")
     assert shell("millstream demo --no-ray", directory).returncode == 0
     (name,) = re.findall(r"Save this as `(\w+\.py)`", README)
-    job = blocks("python")[0]
+    job = block_with("worst_hours")
     (directory / name).write_text(job)
     return directory
 
@@ -100,8 +105,14 @@ def test_others_read_a_segment(directory: Path) -> None:
     assert by_polars.height == end
 
 
+def test_a_job_is_tested_as_it_is_shown(directory: Path) -> None:
+    (directory / "test_shown.py").write_text(block_with("ms.testing"))
+    done = shell("python -m pytest -q -p no:cacheprovider test_shown.py", directory)
+    assert "1 passed" in done.stdout, done.stdout
+
+
 def test_the_expressions_are_computed_as_they_are_shown(directory: Path) -> None:
-    program = f"{blocks('python')[1]}\nprint(named.collect().num_rows)"
+    program = f"{block_with('named = ')}\nprint(named.collect().num_rows)"
     (directory / "expressions.py").write_text(program)
     done = shell("MILLSTREAM_LOG=demo-data python expressions.py", directory)
     assert (done.returncode, done.stdout) == (0, "336776\n"), done.stderr
@@ -109,15 +120,14 @@ def test_the_expressions_are_computed_as_they_are_shown(directory: Path) -> None
 
 def test_functions_are_called_as_they_are_shown(directory: Path) -> None:
     shown = "print(costs.explain(), len(costs.collect()), len(words.collect()))"
-    (directory / "functions.py").write_text(f"{blocks('python')[2]}\n{shown}")
+    (directory / "functions.py").write_text(f"{block_with('@ms.udf')}\n{shown}")
     done = shell("MILLSTREAM_LOG=demo-data python -W error functions.py", directory)
     assert done.returncode == 0, done.stderr
     assert "cost = cost(dep_delay)" in done.stdout
 
 
 def test_results_are_kept_up_to_date_as_it_is_shown(directory: Path) -> None:
-    (job,) = (block for block in blocks("python") if "by_carrier" in block)
-    (directory / "kept.py").write_text(job)
+    (directory / "kept.py").write_text(block_with("by_carrier"))
     done = shell("millstream run kept.py --log demo-data --until end", directory)
     assert done.returncode == 0, done.stderr
     log = Log(directory / "demo-data")

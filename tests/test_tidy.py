@@ -36,7 +36,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "plan": KERNELS | {"log", "windows", "operators", "runtime"},
     "dsl": KERNELS | {"log", "windows", "operators", "runtime", "plan"},
     "cli": KERNELS | {"log", "windows", "operators", "runtime", "plan", "dsl", "millstream"},
-    "millstream": KERNELS | {"log", "windows", "operators", "runtime", "plan", "dsl"},
+    "testing": KERNELS | {"log", "windows", "operators", "runtime", "plan", "dsl"},
+    "millstream": KERNELS | {"log", "windows", "operators", "runtime", "plan", "dsl", "testing"},
 }
 
 MACHINE_MODULES = frozenset(

@@ -73,12 +73,14 @@ def checked_output(
         When it is not.
     """
     with one_pass(log, name, 1_000_000, parallelism):
-        output = without_zones(log.topic(OUTPUT).to_arrow())
+        topic = log.topic(OUTPUT)
+        output = without_zones(topic.latest() if topic.config.table else topic.to_arrow())
     with duckdb.connect() as connection:
         for each, table in rows.items():
             connection.register(each, table)
         expected = connection.sql(query.duckdb).to_arrow_table()
-    got, wanted = fingerprint(output), fingerprint(expected.rename_columns(output.column_names))
+    named = expected.rename_columns(output.column_names)
+    got, wanted = fingerprint(output, query), fingerprint(named, query)
     assert got == wanted, f"{name}: the job gave {got[0]} rows, DuckDB {wanted[0]}, or others"
     return output
 

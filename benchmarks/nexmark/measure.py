@@ -113,6 +113,7 @@ def one_pass(
             partitions=parallelism,
             key=sink.node.key_columns,
             time=sink.node.event_time,
+            table=sink.node.upsert,
             durability="os",
         )
         _reset_peak()
@@ -174,12 +175,13 @@ def appending(rows: pa.Table, directory: Path) -> Callable[[], object]:
     return work
 
 
-def fingerprint(rows: pa.Table) -> tuple[int, int]:
+def fingerprint(rows: pa.Table, query: Query) -> tuple[int, int]:
     """Return how many rows there are and a sum over the hashes of all of them, in any order."""
     with duckdb.connect() as connection:
-        connection.register("rows", rows)
-        columns = ", ".join(f'"{each}"' for each in rows.column_names)
-        sql = f"SELECT count(*), sum(hash({columns})::HUGEINT) FROM rows"
+        connection.register("result", rows)
+        connection.execute(f"CREATE VIEW compared AS {query.compared}")
+        columns = ", ".join(f'"{each}"' for each in connection.table("compared").columns)
+        sql = f"SELECT count(*), sum(hash({columns})::HUGEINT) FROM compared"
         count, total = connection.sql(sql).fetchall()[0]
     return int(count), int(total or 0)
 

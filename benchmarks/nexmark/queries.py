@@ -13,7 +13,6 @@ from typing import Literal
 import polars as pl
 
 Frames = Mapping[str, pl.LazyFrame]
-bid = pl.col
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,29 @@ class Query:
     bound
         `"writing"`: it writes about what it reads, and is measured against appending the same
         rows; `"engines"`: against the better of the engines.
-    key
-        Columns whose latest row counts, where the job updates its results.
+    compared
+        SQL over `result`, for a query of which only that much must be the same: by another clock,
+        or where rows are equally good.
     """
 
     duckdb: str
     polars: Callable[[Frames], pl.LazyFrame]
     bound: Literal["writing", "engines"] = "engines"
-    key: tuple[str, ...] = ()
+    compared: str = "SELECT * FROM result"
+
+
+_BID = "auction, bidder, price, channel, url, date_time, extra"
+_RANKS = ("price < 10000", "price >= 10000 AND price < 1000000", "price >= 1000000")
+"""The price levels of the reports, in SQL; in cents."""
+
+
+def _counts_by_rank(what: str) -> str:
+    return ", ".join(f"count({what}) FILTER ({rank})" for rank in _RANKS)
+
+
+def _polars_ranks() -> list[pl.Expr]:
+    price = pl.col("price")
+    return [price < 10_000, (price >= 10_000) & (price < 1_000_000), price >= 1_000_000]
 
 
 def _q0(frames: Frames) -> pl.LazyFrame:
@@ -52,6 +66,72 @@ def _q2(frames: Frames) -> pl.LazyFrame:
     return frames["bid"].filter(pl.col("auction") % 123 == 0).select("auction", "price")
 
 
+def _q11(frames: Frames) -> pl.LazyFrame:
+    bids = frames["bid"].select("bidder", "date_time").sort("bidder", "date_time")
+    gap = pl.col("date_time").diff() >= pl.duration(seconds=10)
+    begins = (gap | (pl.col("bidder") != pl.col("bidder").shift())).fill_null(True)
+    sessions = bids.with_columns(begins.cum_sum().alias("session")).group_by("session")
+    end = (pl.col("date_time").last() + pl.duration(seconds=10)).alias("window_end")
+    return sessions.agg(
+        pl.col("bidder").first(),
+        pl.col("date_time").first().alias("window_start"),
+        end,
+        pl.len().cast(pl.Int64).alias("bids"),
+    ).select("bidder", "window_start", "window_end", "bids")
+
+
+def _q14(frames: Frames) -> pl.LazyFrame:
+    price, hour = pl.col("price") * 0.908, pl.col("date_time").dt.hour()
+    time_type = (
+        pl.when((hour >= 8) & (hour <= 18))
+        .then(pl.lit("dayTime"))
+        .when((hour <= 6) | (hour >= 20))
+        .then(pl.lit("nightTime"))
+        .otherwise(pl.lit("otherTime"))
+    )
+    kept = frames["bid"].filter((price > 1_000_000) & (price < 50_000_000))
+    count = pl.col("extra").str.count_matches("c", literal=True).cast(pl.Int64)
+    return kept.select(
+        *("auction", "bidder", price),
+        time_type.alias("time_type"),
+        *("date_time", "extra", count.alias("c_counts")),
+    )
+
+
+def _q17(frames: Frames) -> pl.LazyFrame:
+    report = frames["bid"].group_by("auction", pl.col("date_time").dt.date().alias("day"))
+    price = pl.col("price")
+    return report.agg(
+        pl.len().alias("total_bids"),
+        *(rank.sum().alias(f"rank{n}_bids") for n, rank in enumerate(_polars_ranks(), 1)),
+        price.min().alias("min_price"),
+        price.max().alias("max_price"),
+        price.mean().alias("mean_price"),
+        price.sum().alias("sum_price"),
+    ).cast({pl.UInt32: pl.Int64})
+
+
+def _q18(frames: Frames) -> pl.LazyFrame:
+    bids = frames["bid"].sort("date_time", maintain_order=True)
+    return bids.unique(["bidder", "auction"], keep="last").select(_BID.split(", "))
+
+
+def _q21(frames: Frames) -> pl.LazyFrame:
+    named = {"apple": "0", "google": "1", "facebook": "2", "baidu": "3"}
+    channel = pl.col("channel").str.to_lowercase()
+    extracted = pl.col("url").str.extract(r"(&|^)channel_id=([^&]*)", 2)
+    channel_id = channel.replace_strict(named, default=extracted, return_dtype=pl.String)
+    found = frames["bid"].with_columns(channel_id.alias("channel_id"))
+    kept = found.filter(pl.col("channel_id").is_not_null())
+    return kept.select("auction", "bidder", "price", "channel", "channel_id")
+
+
+def _q22(frames: Frames) -> pl.LazyFrame:
+    parts = pl.col("url").str.split("/")
+    folders = [parts.list.get(3 + n).alias(f"dir{n + 1}") for n in range(3)]
+    return frames["bid"].select("auction", "bidder", "price", "channel", *folders)
+
+
 QUERIES: dict[str, Query] = {
     "q0": Query("SELECT auction, bidder, price, date_time, extra FROM bid", _q0, "writing"),
     "q1": Query(
@@ -60,4 +140,69 @@ QUERIES: dict[str, Query] = {
         "writing",
     ),
     "q2": Query("SELECT auction, price FROM bid WHERE auction % 123 = 0", _q2),
+    "q11": Query(
+        """
+        WITH marked AS (
+            SELECT bidder, date_time, date_time - lag(date_time) OVER bids AS gap
+            FROM bid WINDOW bids AS (PARTITION BY bidder ORDER BY date_time)
+        ), numbered AS (
+            SELECT bidder, date_time, count(*) FILTER (gap >= INTERVAL 10 SECOND) OVER (
+                PARTITION BY bidder ORDER BY date_time ROWS UNBOUNDED PRECEDING) AS session
+            FROM marked
+        )
+        SELECT bidder, min(date_time) AS window_start,
+               max(date_time) + INTERVAL 10 SECOND AS window_end, count(*) AS bids
+        FROM numbered GROUP BY bidder, session
+        """,
+        _q11,
+    ),
+    "q14": Query(
+        """
+        SELECT auction, bidder, price * 0.908::DOUBLE AS price,
+               CASE WHEN hour(date_time) BETWEEN 8 AND 18 THEN 'dayTime'
+                    WHEN hour(date_time) <= 6 OR hour(date_time) >= 20 THEN 'nightTime'
+                    ELSE 'otherTime' END AS time_type,
+               date_time, extra,
+               length(extra) - length(replace(extra, 'c', '')) AS c_counts
+        FROM bid
+        WHERE price * 0.908::DOUBLE > 1000000 AND price * 0.908::DOUBLE < 50000000
+        """,
+        _q14,
+    ),
+    "q17": Query(
+        f"""
+        SELECT auction, date_time::DATE AS day, count(*), {_counts_by_rank("*")},
+               min(price), max(price), avg(price), sum(price)::BIGINT
+        FROM bid GROUP BY auction, day
+        """,
+        _q17,
+    ),
+    "q18": Query(
+        f"SELECT {_BID} FROM bid QUALIFY row_number() OVER ("
+        "PARTITION BY bidder, auction ORDER BY date_time DESC) <= 1",
+        _q18,
+        compared="SELECT bidder, auction, date_time FROM result",
+    ),
+    "q21": Query(
+        """
+        WITH found AS (
+            SELECT auction, bidder, price, channel,
+                   CASE lower(channel) WHEN 'apple' THEN '0' WHEN 'google' THEN '1'
+                        WHEN 'facebook' THEN '2' WHEN 'baidu' THEN '3'
+                        ELSE nullif(regexp_extract(url, '(&|^)channel_id=([^&]*)', 2), '')
+                   END AS channel_id
+            FROM bid
+        )
+        SELECT * FROM found WHERE channel_id IS NOT NULL
+        """,
+        _q21,
+    ),
+    "q22": Query(
+        """
+        SELECT auction, bidder, price, channel, split_part(url, '/', 4) AS dir1,
+               split_part(url, '/', 5) AS dir2, split_part(url, '/', 6) AS dir3
+        FROM bid
+        """,
+        _q22,
+    ),
 }

@@ -177,6 +177,12 @@ class Source:
             for each in self._partitions
         }
 
+    def advance_event_time(self, time_us: int) -> None:
+        """Move the watermarks up to `time_us`, as rows would that are the lateness newer."""
+        if self.node.time_column is not None:
+            for each in self._partitions:
+                each.watermark.advance(time_us + self.node.lateness_us)
+
     def lag_rows(self) -> int:
         """Return how many rows lie between the positions and the ends."""
         lag = 0

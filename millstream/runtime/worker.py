@@ -242,6 +242,11 @@ class Worker:
             if each.node.role == "stream"
         }
 
+    def advance_event_time(self, time_us: int) -> None:
+        """Move the watermark of each stream's partitions up to `time_us`, without a row."""
+        for each in self._sources.values():
+            each.advance_event_time(time_us)
+
     def counters(self) -> dict[str, OperatorCounters]:
         """Return each operator's counters."""
         return {name: each.counters for name, each in self._operators.items()}
