@@ -22,6 +22,7 @@ def build(output: str = "q17") -> ms.Sink:
             max_price=ms.max("price"),
             mean_price=ms.mean("price"),
             sum_price=ms.sum("price"),
+            ttl="never",
         )
         .to(output, mode="upsert")
     )
