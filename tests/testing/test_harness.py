@@ -87,7 +87,7 @@ def test_a_table_is_what_was_sent_less_what_was_deleted() -> None:
 
 def test_a_running_aggregate_is_seen_as_a_table() -> None:
     bench = harness()
-    counted = ms.stream("clicks", log=bench.log).key_by("page").agg(clicks=ms.count())
+    counted = ms.stream("clicks", log=bench.log).key_by("page").agg(clicks=ms.count(), ttl="never")
     bench.start(counted.to("counts", mode="upsert"))
     bench.send("clicks", [click("10:00"), click("10:00"), click("10:00", "b")])
     bench.send("clicks", [click("10:01")])
