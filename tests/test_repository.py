@@ -28,7 +28,7 @@ def test_the_tour_names_files_that_exist() -> None:
     assert [name for name in named if not (ROOT / "millstream" / name).exists()] == []
 
 
-@pytest.mark.parametrize(("name", "lines_max"), [("ARCHITECTURE.md", 200), ("CONTRIBUTING.md", 60)])
+@pytest.mark.parametrize(("name", "lines_max"), [("ARCHITECTURE.md", 230), ("CONTRIBUTING.md", 60)])
 def test_documents_stay_short(name: str, lines_max: int) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= lines_max
 
