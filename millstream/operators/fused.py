@@ -60,9 +60,13 @@ class FusedConfig:
     @property
     def may_fail(self) -> bool:
         """Whether some row may be one that cannot be computed."""
-        parts = [each for _, each in self.outputs]
-        parts += [] if self.predicate is None else [self.predicate]
-        return any(map(may_fail, parts))
+        return any(map(may_fail, self.expressions))
+
+    @property
+    def expressions(self) -> tuple[TypedExpression, ...]:
+        """All that is computed."""
+        outputs = tuple(each for _, each in self.outputs)
+        return outputs if self.predicate is None else (self.predicate, *outputs)
 
     @property
     def consumes(self) -> ChangeMode:
@@ -142,7 +146,9 @@ class Fused(Stateless):
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
             piece = batch.slice(begin, OUTPUT_ROWS_MAX)
             if self._may_fail:
-                yield from with_poison(piece, self._apply, self.config.policy, self.counters)
+                yield from with_poison(
+                    piece, self._apply, self.config.policy, self.counters, self.config.expressions
+                )
                 continue
             result = self._apply(piece)
             if result is not None:

@@ -1,6 +1,6 @@
 """Rows that an operator cannot compute: found in the batch that failed, and told, passed or kept.
 
-    batch ─▶ compute ─▶ raises ─▶ halves, halves of those … ─▶ the rows that fail alone
+    batch ─▶ compute ─▶ raises ─▶ suspects, or halves of halves ─▶ the rows that fail alone
                                                               │ fail: the first one is told
              the others, computed again ◀─────────────────────┤ skip: counted
                                                               │ dlq:  port 1, for a topic
@@ -11,7 +11,7 @@ Nothing is done for it before a batch fails.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from millstream.errors import RowError
+from millstream.operators.expression import TypedExpression
 from millstream.operators.functions.function import taken
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
@@ -27,6 +28,7 @@ from millstream.operators.operator import (
     OperatorCounters,
 )
 from millstream.operators.position import place_of
+from millstream.operators.suspects import suspects
 
 OnError: TypeAlias = Literal["fail", "skip", "dlq"]
 Compute: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch | None]
@@ -77,7 +79,11 @@ FAIL = ErrorPolicy()
 
 
 def with_poison(
-    rows: pa.RecordBatch, compute: Compute, policy: ErrorPolicy, counters: OperatorCounters
+    rows: pa.RecordBatch,
+    compute: Compute,
+    policy: ErrorPolicy,
+    counters: OperatorCounters,
+    expressions: Sequence[TypedExpression],
 ) -> Iterator[Emit]:
     """Emit what `compute` makes of `rows`, without those that it fails on, as the policy says.
 
@@ -85,6 +91,8 @@ def with_poison(
     ----------
     compute
         Of any part of `rows`; counts in `counters`, which is set back where it fails.
+    expressions
+        What it computes.
 
     Raises
     ------
@@ -96,7 +104,10 @@ def with_poison(
         result = compute(rows)
     except Exception as error:
         _set(counters, before)
-        failures = list(_failures(rows, 0, compute, error, policy.on_error == "fail"))
+        only_first = policy.on_error == "fail"
+        failures = _suspected(rows, compute, expressions, only_first)
+        if failures is None:
+            failures = list(_failures(rows, 0, compute, error, only_first))
         if policy.on_error == "fail":
             raise _row_error(rows, *failures[0]) from failures[0][1]
         _set(counters, before)
@@ -115,6 +126,32 @@ def with_poison(
 def _set(counters: OperatorCounters, values: OperatorCounters) -> None:
     for name in OperatorCounters.__dataclass_fields__:
         setattr(counters, name, getattr(values, name))
+
+
+def _suspected(
+    rows: pa.RecordBatch,
+    compute: Compute,
+    expressions: Sequence[TypedExpression],
+    only_first: bool,
+) -> list[tuple[int, Exception]] | None:
+    """Return the failing rows among the suspects; `None` where others fail as well, or none."""
+    suspected = suspects(expressions, rows)
+    if suspected is None:
+        return None
+    try:
+        if not suspected.all():
+            compute(taken(rows, np.flatnonzero(~suspected)))
+    except Exception:
+        return None
+    found: list[tuple[int, Exception]] = []
+    for index in np.flatnonzero(suspected).tolist():
+        try:
+            compute(rows.slice(index, 1))
+        except Exception as error:
+            found.append((index, error))
+            if only_first:
+                break
+    return found or None
 
 
 def _failures(

@@ -123,12 +123,26 @@ def _with_zones(value: pa.Array) -> pa.Array:
 def _cast(values: list[Any], call: Call) -> Any:
     value, target = values[0], call.type
     if option(call, "strict") is False:
-        return nulls_where_failing(value, partial(cast, target=target), target)
+        return _lenient(value, target)
     try:
         return cast(value, target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         message = _failure(value, target, str(error))
         raise JobError(message) from error
+
+
+def _lenient(value: pa.Array, target: pa.DataType) -> pa.Array:
+    """Return `value` as `target`, with null for what does not fit."""
+    convert = partial(cast, target=target)
+    if not (_is_text(value.type) and pat.is_integer(target)) or target.bit_width < 64:
+        return nulls_where_failing(value, convert, target)
+    # Most are told in one pass; longer numbers and other notations are looked at one by one.
+    plain = pc.fill_null(pc.match_substring_regex(value, r"^-?\d{1,18}$"), True)
+    made = convert(pc.if_else(plain, value, pa.scalar(None, value.type)))
+    rest = value.filter(pc.invert(plain))
+    if not len(rest):
+        return made
+    return pc.replace_with_mask(made, pc.invert(plain), nulls_where_failing(rest, convert, target))
 
 
 def _failure(value: pa.Array, target: pa.DataType, reason: str) -> str:
