@@ -26,30 +26,23 @@ class When:
 
     def then(self, value: object) -> Then:
         """Give the value of rows for which the condition holds."""
-        chosen = to_expression(value, user_location())
-        return Then((*self.branches, self.condition, chosen))
+        location = user_location()
+        chosen, other = to_expression(value, location), to_expression(None, location)
+        return Then("case", (*self.branches, self.condition, chosen, other), (), location)
 
 
-@dataclass(frozen=True, slots=True)
-class Then:
-    """Some branches of a choice; another may follow before `otherwise` closes it.
-
-    Parameters
-    ----------
-    branches
-        Conditions and values, alternating.
-    """
-
-    branches: tuple[Expression, ...]
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Then(Expression):
+    """Some branches of a choice, which is null for all other rows until `otherwise` closes it."""
 
     def when(self, condition: Expression) -> When:
         """Add a condition, tried where all before it do not hold."""
-        return When(self.branches, to_expression(condition, user_location()))
+        return When(self.arguments[:-1], to_expression(condition, user_location()))
 
     def otherwise(self, value: object) -> Expression:
         """Close the choice with the value of all other rows; `None` gives null."""
         location = user_location()
-        arguments = (*self.branches, to_expression(value, location))
+        arguments = (*self.arguments[:-1], to_expression(value, location))
         return Expression("case", arguments, (), location)
 
 

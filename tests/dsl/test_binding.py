@@ -66,7 +66,7 @@ OBJECT: Any = object()
         (col("i8").fill_null(0), "coalesce(i8, 0)", pa.int8()),
         (coalesce(None, col("i8"), 0.5), "coalesce(null, i8 as double, 0.5)", pa.float64()),
         (
-            when(col("flag")).then(1).otherwise(None),
+            when(col("flag")).then(1),
             "case(flag, 1, null)",
             pa.int64(),
         ),
