@@ -158,7 +158,11 @@ class Stream:
         return Stream(nodes.KeyBy(source.node, names, location=location), self.log)
 
     def window(
-        self, window: TimeWindow | Session, *, allowed_lateness: str | timedelta = "0s"
+        self,
+        window: TimeWindow | Session,
+        *,
+        allowed_lateness: str | timedelta = "0s",
+        emit: Literal["final", "changes"] = "final",
     ) -> WindowedStream:
         """Cut event time into windows, for `.agg(…)` to compute a row for each key and window.
 
@@ -168,6 +172,9 @@ class Stream:
             E.g. `ms.tumbling("1h")`, `ms.hopping("10m", "1m")`, `ms.session("30m")`.
         allowed_lateness
             For how long after its end a window stays open for rows behind the watermark.
+        emit
+            `"final"` gives one row when a window is over. `"changes"` gives at once what each
+            batch changes, until the window is over: a table of results by key and window.
 
         Raises
         ------
@@ -179,8 +186,11 @@ class Stream:
             message = f'{location}: window takes e.g. ms.tumbling("1h"); got {window!r}'
             raise PlanError(message)
         nodes.require_event_time(self.node, location)
+        if emit not in {"final", "changes"}:
+            message = f'{location}: emit is "final" or "changes"; got {emit!r}'
+            raise PlanError(message)
         allowed_us = duration_option("allowed_lateness", allowed_lateness, location)
-        return WindowedStream(self, window, allowed_us)
+        return WindowedStream(self, window, allowed_us, emit == "changes")
 
     def join(
         self,
@@ -484,11 +494,14 @@ class WindowedStream:
         The rows.
     window, allowed_lateness_us
         How event time is cut, and for how long a window takes rows after its end.
+    emits_changes
+        Whether results are given while windows are open.
     """
 
     stream: Stream
     window: TimeWindow | Session
     allowed_lateness_us: int
+    emits_changes: bool = False
 
     def agg(self, /, **aggregates: Aggregate) -> WindowResult:
         """Compute a row for each key and window, given out when the window is over.
@@ -504,6 +517,7 @@ class WindowedStream:
             self.window,
             columns,
             self.allowed_lateness_us,
+            self.emits_changes,
             location=location,
         )
         return WindowResult(node, self.stream.log)

@@ -17,6 +17,7 @@ from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
 from millstream.operators.slot_aggregates import SlotAggregates
 from millstream.operators.window_assigner import TIME_TYPE
+from millstream.operators.window_change import Changes
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -83,6 +84,22 @@ class SessionState:
         ends = values_of(batch.column(_END))
         sessions = self._put(self._keys_of(batch), starts, ends)
         self._kept.merge(sessions, batch.columns[len(self._key_columns) + 2 :])
+
+    def fold_changes(self, batch: pa.RecordBatch, starts: Int64Array, partial: bool) -> Changes:
+        """Fold rows, or merge combined ones, and return what results were and what they are.
+
+        Of each key of the batch all sessions are returned, as any may have become part of another.
+        """
+        keys = self._keys_of(batch)
+        slots = self._index.find(keys)
+        old = self._sessions_of(np.unique(slots[slots >= 0]))
+        before = self._columns(old)
+        if partial:
+            self.merge(batch, starts)
+        else:
+            self.fold(batch, starts)
+        touched = self._sessions_of(np.unique(self._index.find(keys)))
+        return Changes(old, before, touched, self._columns(touched))
 
     def take_all(self) -> list[pa.Array]:
         """Return keys, starts, ends and fields of all sessions, and forget them."""
@@ -213,6 +230,10 @@ class SessionState:
     def _grow(self) -> None:
         self._sessions = np.concatenate([self._sessions, np.zeros_like(self._sessions)], axis=1)
         self._kept.grow(self._sessions.shape[1])
+
+    def _columns(self, sessions: Int64Array) -> list[pa.Array]:
+        keys, starts, ends, results = self.results(sessions)
+        return [*keys, *(pa.array(each).view(TIME_TYPE) for each in (starts, ends)), *results]
 
     def _bounds(self, sessions: Int64Array) -> tuple[Int64Array, Int64Array]:
         return self._sessions[0, sessions], self._sessions[1, sessions]

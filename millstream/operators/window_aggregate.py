@@ -69,6 +69,8 @@ class WindowAggregateConfig:
         How long after its end a window takes rows before it is emitted.
     partial
         The input was combined: it comes with `partial_schema`, and none of it is late.
+    emits_changes
+        Each batch gives what it changes at once, instead of one result when a window is over.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class WindowAggregateConfig:
     aggregates: tuple[Aggregate, ...]
     allowed_lateness_us: int = 0
     partial: bool = False
+    emits_changes: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.allowed_lateness_us <= SPAN_MAX_US - self.window.size_us:
@@ -99,8 +102,8 @@ class WindowAggregateConfig:
 
     @property
     def produces(self) -> ChangeMode:
-        """One final row a key and window."""
-        return ChangeMode.APPEND
+        """One final row a key and window, or what changes of it."""
+        return ChangeMode.CHANGELOG if self.emits_changes else ChangeMode.APPEND
 
     @property
     def timed(self) -> bool:
@@ -125,7 +128,7 @@ class WindowAggregateConfig:
     @property
     def window_text(self) -> str:
         """What the windows are, as state says it."""
-        return self.window.text
+        return f"{self.window.text}, changes" if self.emits_changes else self.window.text
 
     @property
     def partial_schema(self) -> pa.Schema:
@@ -138,6 +141,10 @@ class WindowAggregateConfig:
 
     def build(self) -> Operator:
         """Return the operator with no window open."""
+        if self.emits_changes:
+            from millstream.operators.window_changes import WindowChanges
+
+            return WindowChanges(self)
         return WindowAggregate(self)
 
     def describe(self) -> str:
@@ -187,10 +194,8 @@ class WindowAggregate:
             yield from self._pieces(1, late_batch(batch, self._late_schema, found.late))
             batch = batch.filter(pa.array(~found.late))
             starts = starts[~found.late]
-        if batch.num_rows and self.config.partial:
-            self._state.merge(batch, starts)
-        elif batch.num_rows:
-            self._state.fold(batch, starts)
+        if batch.num_rows:
+            yield from self._take_in(batch, starts)
         self._count_state()
 
     def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
@@ -239,6 +244,14 @@ class WindowAggregate:
         parts = [each.rows for each in snapshots if each.rows is not None]
         self._state.restore(parts, key_groups)
         self._count_state()
+
+    def _take_in(self, batch: pa.RecordBatch, starts: Int64Array) -> Iterator[Emit]:
+        """Fold rows that are not late."""
+        if self.config.partial:
+            self._state.merge(batch, starts)
+        else:
+            self._state.fold(batch, starts)
+        yield from ()
 
     def _assign(self, batch: pa.RecordBatch) -> Assignment:
         """Return each row's window start, and whether it is late."""

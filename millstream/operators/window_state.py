@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
 from millstream.operators.aggregate import Aggregate
-from millstream.operators.key_index import KeyIndex
+from millstream.operators.key_index import KeyIndex, Slots
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
 from millstream.operators.slot_aggregates import SlotAggregates
 from millstream.operators.window_assigner import TIME_TYPE
+from millstream.operators.window_change import Changes
 from millstream.windows.assignment import TimeWindow
 
 WINDOW_START_COLUMN = "window_start"
@@ -69,13 +70,26 @@ class WindowState:
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows, whose windows start at `starts`, into their slots."""
         keys = [batch.column(name) for name in self._key_columns]
-        self._kept.fold(self._insert([*keys, pa.array(starts)]), batch)
+        self._kept.fold(self._insert([*keys, pa.array(starts)]).of_rows, batch)
 
     def merge(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Merge combined rows, which `take_all` of another state gave, into their slots."""
         keys = [batch.column(name) for name in self._key_columns]
-        slots = self._insert([*keys, pa.array(starts)])
+        slots = self._insert([*keys, pa.array(starts)]).of_rows
         self._kept.merge(slots, batch.columns[len(keys) + 1 :])
+
+    def fold_changes(self, batch: pa.RecordBatch, starts: Int64Array, partial: bool) -> Changes:
+        """Fold rows, or merge combined ones, and return what results were and what they are."""
+        keys = [batch.column(name) for name in self._key_columns]
+        slots = self._insert([*keys, pa.array(starts)])
+        touched = np.unique(slots.of_rows)
+        old = np.setdiff1d(touched, slots.added, assume_unique=True)
+        before = self._columns(old)
+        if partial:
+            self._kept.merge(slots.of_rows, batch.columns[len(keys) + 1 :])
+        else:
+            self._kept.fold(slots.of_rows, batch)
+        return Changes(old, before, touched, self._columns(touched))
 
     def take_all(self) -> list[pa.Array]:
         """Return keys, window starts and fields of all slots, and forget them."""
@@ -146,19 +160,23 @@ class WindowState:
             slots = self._index.find(gone)
             self.remove(slots[slots >= 0])
             kept = rows.filter(pa.array(mine & ~removed))
-            slots = self._insert(self._key_arrays(kept))
+            slots = self._insert(self._key_arrays(kept)).of_rows
             self._kept.restore(slots, kept)
         # What was inserted and removed again while snapshots were applied is not open.
         live = self._index.live_slots()
         self.windows = OpenWindows()
         self.windows.add(np.asarray(self._index.keys(live)[-1]), live)
 
-    def _insert(self, columns: list[pa.Array]) -> Int64Array:
+    def _columns(self, slots: Int64Array) -> list[pa.Array]:
+        keys, starts, ends, results = self.results(slots)
+        return [*keys, *(pa.array(each).view(TIME_TYPE) for each in (starts, ends)), *results]
+
+    def _insert(self, columns: list[pa.Array]) -> Slots:
         """Return slots for keys, the last of `columns` being the window starts."""
         slots = self._index.insert(columns)
         self._kept.grow(self._index.capacity)
         self.windows.add(self._index.numbers(slots.added, len(columns) - 1), slots.added)
-        return slots.of_rows
+        return slots
 
     def _key_arrays(self, rows: pa.Table) -> list[pa.Array]:
         names = [*self._key_names(), WINDOW_START_COLUMN]

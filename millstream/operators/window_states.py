@@ -11,10 +11,14 @@ import pyarrow as pa
 
 from millstream.operators.session_state import SessionState
 from millstream.operators.window_aggregate import WindowAggregateConfig
+from millstream.operators.window_change import Changes
 from millstream.operators.window_state import WindowState
 from millstream.windows.session import Session
 
 Int64Array = npt.NDArray[np.int64]
+
+
+__all__ = ["Changes", "State", "new_state"]
 
 
 class State(Protocol):
@@ -35,6 +39,10 @@ class State(Protocol):
 
     def merge(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Merge combined rows, which `take_all` of another state gave, into slots."""
+        ...
+
+    def fold_changes(self, batch: pa.RecordBatch, starts: Int64Array, partial: bool) -> Changes:
+        """Fold rows, or merge combined ones, and return what results were and what they are."""
         ...
 
     def take_all(self) -> list[pa.Array]:

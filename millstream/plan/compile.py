@@ -404,6 +404,7 @@ class _Builder:
             node.window,
             _aggregates(node.aggregates),
             node.allowed_lateness_us,
+            emits_changes=node.emits_changes,
         )
         notes = (self._exchange_note(node, have),)
         kind = "-".join(("window", *node.columns))

@@ -179,8 +179,8 @@ def _aggregate_text(node: WindowAggregate) -> str:
     by = f" by {', '.join(node.columns)}" if node.columns else " over all rows"
     allowed = node.allowed_lateness_us
     grace = f", open {duration_text(allowed)} longer" if allowed else ""
-    windows = window_text(node.window)
-    return f"windows of {windows} on {node.event_time}{by}{grace}: {_results_text(node)}"
+    windows, changes = window_text(node.window), ", as changes" if node.emits_changes else ""
+    return f"windows of {windows} on {node.event_time}{by}{grace}{changes}: {_results_text(node)}"
 
 
 def _top_text(node: Top) -> str:

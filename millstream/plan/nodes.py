@@ -251,6 +251,8 @@ class WindowAggregate(PlanNode):
         Result columns.
     allowed_lateness_us
         For how long after its end a window still takes rows.
+    emits_changes
+        Whether results are given while windows are open, and kept up to date.
     """
 
     input: Node
@@ -258,6 +260,7 @@ class WindowAggregate(PlanNode):
     window: TimeWindow | Session
     aggregates: tuple[AggregateColumn, ...]
     allowed_lateness_us: int = 0
+    emits_changes: bool = False
 
     def __post_init__(self) -> None:
         require_event_time(self.input, self.location)
@@ -268,7 +271,11 @@ class WindowAggregate(PlanNode):
         check_names(schema.names, self.location)
         # A session is told of when it is over, and may have begun long before.
         time = "window_end" if isinstance(self.window, Session) else "window_start"
-        self._settle(schema, self.columns, time)
+        if self.emits_changes:
+            unique = (*self.columns, "window_start")
+            self._settle(schema, unique, None, ChangeMode.CHANGELOG, unique)
+        else:
+            self._settle(schema, self.columns, time)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -101,6 +101,17 @@ class Hopping:
         panes = places - missed
         return self._firsts(panes) + missed * self.slide_us <= start_us
 
+    def windows_of(self, places: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Return for each window in which a place counts the place's index, and its start."""
+        missed = (places - self._shift_us) % self.pane_us
+        panes = places - missed
+        firsts = self._firsts(panes) + missed * self.slide_us
+        lasts = panes - (panes - self._shift_us) % self.slide_us
+        counts = (lasts - firsts) // self.slide_us + 1
+        rows = np.repeat(np.arange(len(places)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return rows, firsts[rows] + within * self.slide_us
+
     def places_of(
         self, panes: Int64Array, over_us: Int64Array
     ) -> tuple[Int64Array, npt.NDArray[np.bool_]]:

@@ -134,6 +134,7 @@ rows = st.lists(
     parallelism=st.sampled_from([1, 2, 4]),
     partitions=st.integers(1, 4),
     dies=st.booleans(),
+    changes=st.booleans(),
     seed=st.integers(0, 10_000),
 )
 def test_windows_are_those_of_duckdb(
@@ -143,6 +144,7 @@ def test_windows_are_those_of_duckdb(
     parallelism: int,
     partitions: int,
     dies: bool,
+    changes: bool,
     seed: int,
 ) -> None:
     kind, random_ = KINDS[name], random.Random(seed)
@@ -163,7 +165,8 @@ def test_windows_are_those_of_duckdb(
             begin += len(piece)
     # Nothing is late: rows lie 90 units apart at the most.
     lateness = f"{90 * kind.unit_us // SECOND_US}s"
-    windowed = ms.stream("rows", lateness=lateness, log=log).key_by(*keys).window(kind.make())
+    keyed = ms.stream("rows", lateness=lateness, log=log).key_by(*keys)
+    windowed = keyed.window(kind.make(), emit="changes" if changes else "final")
     results = windowed.agg(**AGGREGATES)
     options = RunOptions(
         parallelism=parallelism,
@@ -173,7 +176,7 @@ def test_windows_are_those_of_duckdb(
         channel_bytes=random_.choice((1, 10_000)),
     )
     run_simulated(
-        compiler([results.to("results")]),
+        compiler([results.to("results", mode="upsert" if changes else "append")]),
         disk,
         PATH,
         options,
@@ -189,7 +192,8 @@ def found(disk: MemoryDisk) -> list[tuple[Any, ...]]:
     log = Log(PATH, storage=disk.storage("test"), clock=ManualClock())
     if "results" not in log.topic_names():
         return []
-    table = log.topic("results").to_arrow()
+    topic = log.topic("results")
+    table = topic.latest() if topic.config.table else topic.to_arrow()
     columns = [
         (column.cast(pa.int64()) if column.type == TIME else column).to_pylist()
         for column in table.columns
