@@ -15,10 +15,12 @@ import millstream as ms
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
-    "Sink", "Stream", "Table", "UserError", "WindowResult", "WindowedStream", "coalesce", "col",
-    "concat_str", "greatest", "hash", "least", "random", "struct",
-    "count", "errors", "lit", "max", "mean", "min", "run", "stream", "submit", "sum", "table",
-    "tumbling", "udf", "UserFunction", "when", "hopping", "session", "testing",
+    "Sink", "Stream", "Table", "UserError", "UserFunction", "WindowResult", "WindowedStream",
+    "aggregate", "approx_count_distinct", "arg_max", "arg_min", "coalesce", "col", "collect_list",
+    "collect_set", "concat_str", "count", "count_distinct", "errors", "first", "greatest", "hash",
+    "hopping", "last", "least", "lit", "max", "mean", "min", "quantile", "random", "run", "session",
+    "std", "stream", "struct", "submit", "sum", "table", "testing", "top_k", "tumbling", "udf",
+    "var", "when",
 }  # fmt: skip
 
 
