@@ -19,7 +19,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 
 
 class AppendFile(Protocol):
-    """A file open for appending at its end."""
+    """A file open for appending at its end; or, where it was opened so, for writing in place."""
 
     @property
     def size_bytes(self) -> int:
@@ -30,6 +30,13 @@ class AppendFile(Protocol):
         """Write `chunks` one after another at the end, in one system call where possible.
 
         Raises `OSError` when not everything could be written; a part may then be in the file.
+        """
+        ...
+
+    def write(self, position: int, chunks: Sequence[Bytes]) -> None:
+        """Write `chunks` from `position` on, which is at most the size, over what is there.
+
+        Of a file that was opened `in_place` only; otherwise as `append`.
         """
         ...
 
@@ -139,8 +146,12 @@ class Storage(Protocol):
         """
         ...
 
-    def open_append(self, path: str) -> AppendFile:
-        """Open `path` for appending, creating it (and its folder entry, durably) if missing."""
+    def open_append(self, path: str, *, in_place: bool = False) -> AppendFile:
+        """Open `path` for appending, creating it (and its folder entry, durably) if missing.
+
+        With `in_place` for `AppendFile.write`, and not for `append`: whoever does that says where
+        the end is, and excludes others.
+        """
         ...
 
     def rename(self, path: str, new_path: str) -> None:

@@ -17,6 +17,7 @@ from millstream.log.encoding import EncodedBatch
 from millstream.log.frame_header import Damage, FrameHeader
 from millstream.log.group_commit import GroupCommit
 from millstream.log.index import SegmentIndex
+from millstream.log.laid_zeros import lay_zeros
 from millstream.log.links import refuse_link
 from millstream.log.metadata import ColumnLayout
 from millstream.log.recovery import Recovery
@@ -102,6 +103,7 @@ class Appender:
         self._appends_told = 0
         self._cuts = 0
         self._open: tuple[int, AppendFile] | None = None
+        self._size_bytes = 0  # of the file of the active segment, if it has rows
         self._index: SegmentIndex | None = None
         self._active: _Active | None = None
         self._sealed: tuple[Segment, SegmentIndex] | None = None
@@ -180,13 +182,14 @@ class Appender:
         file = self._file(base)
         chunks = encoded.chunks(header)
         checksum = 0
+        self._control.append_under_way = True
         try:
             if start == 0:
                 file.truncate(0)  # what a dead one left
                 head = encode_head(encoded.layout, base, now_us)
                 chunks.insert(0, head)
                 start, checksum = len(head), head_checksum(head)
-            file.append(chunks)
+            file.write(end.position, chunks)
         except OSError as error:
             self._fail(file, end, error)
         if end.position == 0:
@@ -194,6 +197,9 @@ class Appender:
             self._index = SegmentIndex(base, checksum, end.offset, start)
         end = LogEnd(base, start + header.frame_size, header.end_offset)
         self._control.publish_written(end)
+        self._control.append_under_way = False
+        if end.position >= self._size_bytes and self._segments.durability == "fsync":
+            lay_zeros(file, end, durable, self._settings.known.segment_bytes)
         if self._appends == self._appends_told:
             self._cuts = self._control.cuts
         self._appends += 1
@@ -331,13 +337,20 @@ class Appender:
             end = self._recover()
         if end.position:
             file = self._file(end.segment_base)
-            size = file.size_bytes
-            if size > end.position:
-                file.truncate(end.position)  # a dead appender's; nobody maps beyond the end
-            elif size < end.position:
+            self._size_bytes = size = file.size_bytes
+            if size < end.position:
                 damage = Damage(f"the file has {size} bytes of {end.position} that were written")
                 raise self._segments.corrupt(end.segment_base, size, end.offset, damage)
+            if self._control.append_under_way:
+                self._cut(file, end)  # what a dead appender left; nobody maps beyond the end
+                self._control.append_under_way = False
         return end
+
+    def _cut(self, file: AppendFile, end: LogEnd) -> None:
+        """Let the file of the active segment end where its frames do."""
+        if self._size_bytes > end.position:
+            file.truncate(end.position)
+            self._size_bytes = end.position
 
     def _verify_or_refuse(self) -> None:
         """Verify the partition after a failed write or sync, a second later: there may be room.
@@ -389,6 +402,7 @@ class Appender:
     def _seal(self, end: LogEnd) -> LogEnd:
         """Make the active segment final; return the end in a new one, which has no head yet."""
         segments = self._segments
+        self._cut(self._file(end.segment_base), end)
         if not self._commit.try_seal(end):
             end = self._recover()
             if end.offset == end.segment_base:
@@ -436,5 +450,5 @@ class Appender:
                 self._settings.refresh()  # altered settings hold from a new segment on
             path = self._segments.path(base)
             refuse_link(self._segments.storage, path)
-            self._open = base, self._segments.storage.open_append(path)
+            self._open = base, self._segments.storage.open_append(path, in_place=True)
         return self._open[1]

@@ -31,6 +31,7 @@ _SYNC_UNDER_WAY = 328
 _CUTS = 336
 _SETTLED = 344
 _SEQUENCED = 352
+_APPEND_UNDER_WAY = 360
 _CLOSED = 384
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
@@ -126,6 +127,18 @@ class ControlFile:
     @sequenced.setter
     def sequenced(self, sequenced: bool) -> None:
         self._cells.write_word(_SEQUENCED, int(sequenced))
+
+    @property
+    def append_under_way(self) -> bool:
+        """Whether the holder of the append lock is between its write and the new written end.
+
+        Who holds the lock and finds it so knows that somebody died there.
+        """
+        return self._cells.read_word(_APPEND_UNDER_WAY) != 0
+
+    @append_under_way.setter
+    def append_under_way(self, under_way: bool) -> None:
+        self._cells.write_word(_APPEND_UNDER_WAY, int(under_way))
 
     @property
     def closed(self) -> bool:

@@ -61,6 +61,7 @@ class Recovery:
         self.control.publish_durable(end)
         self.control.sequenced = end.offset > 0  # the next roll finds out
         self.control.settled = 0  # in durability `os` there may be other rows now
+        self.control.append_under_way = False
         self.control.sync_under_way = False
         self.control.sync_failed = False
         if not self.control.is_of_this_boot():

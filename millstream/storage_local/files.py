@@ -57,11 +57,12 @@ def sync_directory(path: str) -> None:
 
 
 class LocalAppendFile:
-    """A file that is open for appending; see `millstream.storage.AppendFile`."""
+    """A file that is open for appending, or in place; see `millstream.storage.AppendFile`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, in_place: bool) -> None:
         self._path = path
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # Linux appends whatever is written to a file with O_APPEND, wherever it was to go.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if in_place else os.O_APPEND)
         self._descriptor = os.open(path, flags, 0o644)
         try:
             # Empty: new, or its creator died before the entry was durable.
@@ -83,8 +84,18 @@ class LocalAppendFile:
             return
         written = os.writev(self._descriptor, chunks)
         if written != sum(map(len, chunks)):
-            rest = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-            _write_all(self._descriptor, _after(rest, written), self._path)
+            _write_all(self._descriptor, _after(_not_empty(chunks), written), self._path)
+
+    def write(self, position: int, chunks: Sequence[Bytes]) -> None:
+        """Write `chunks` from `position` on; one system call, unless the kernel takes a part."""
+        if len(chunks) <= CHUNKS_MAX:
+            written = os.pwritev(self._descriptor, chunks, position)
+            if written == sum(map(len, chunks)):
+                return
+            chunks = _after(_not_empty(chunks), written)
+            position += written
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+        _write_all(self._descriptor, chunks, self._path)
 
     def read(self, position: int, size_bytes: int) -> bytes:
         """Return what the file has at `position`; less than `size_bytes` at its end."""
@@ -112,13 +123,18 @@ class LocalAppendFile:
 
 def _write_all(descriptor: int, chunks: Sequence[Bytes], path: str) -> None:
     """Write `chunks` one after another, in one system call where the kernel takes all."""
-    rest = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+    rest = _not_empty(chunks)
     while rest:
         written = os.writev(descriptor, rest[:CHUNKS_MAX])
         if written == 0:
             message = f"wrote nothing to {path}; the disk may be full"
             raise OSError(message)
         rest = _after(rest, written)
+
+
+def _not_empty(chunks: Sequence[Bytes]) -> list[memoryview]:
+    """Return the bytes of `chunks`, without those that have none."""
+    return [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
 
 
 def _after(chunks: list[memoryview], size_bytes: int) -> list[memoryview]:
@@ -292,9 +308,9 @@ class LocalStorage:
             raise
         sync_directory(os.path.dirname(path))
 
-    def open_append(self, path: str) -> LocalAppendFile:
+    def open_append(self, path: str, *, in_place: bool = False) -> LocalAppendFile:
         """Open `path` for appending; creates it, with a durable entry, where it is missing."""
-        return LocalAppendFile(path)
+        return LocalAppendFile(path, in_place)
 
     def rename(self, path: str, new_path: str) -> None:
         """Let the file `path` replace `new_path`, in the same folder, durably and at once."""

@@ -180,7 +180,7 @@ def _survivors(
     """Return what a power cut leaves of `changes` made to the durable `image`.
 
     The size is as of some moment, perhaps inside the last write. The sectors are either all
-    of that moment, or each of a moment of its own; the last may be garbled.
+    of that moment, or each of a moment of its own; the last one of a write may be garbled.
     """
     count = len(changes)
     low = min(change.position for change in changes)
@@ -214,9 +214,11 @@ def _survivors(
             if start < end:
                 result[start:end] = bytes(image[start:end]).ljust(end - start, b"\0")
     del result[size:]
-    if not mapped and size > low and chooser.random() < 0.25:
-        start = chooser.randrange(max(low, (size - 1) // SECTOR_BYTES * SECTOR_BYTES), size)
-        result[start:] = bytes(chooser.randrange(0, 256) for _ in range(start, size))
+    change = changes[chooser.randrange(0, count)]
+    end = min(change.position + change.added, size)
+    if not mapped and end > low and chooser.random() < 0.25:
+        start = chooser.randrange(max(low, (end - 1) // SECTOR_BYTES * SECTOR_BYTES), end)
+        result[start:end] = bytes(chooser.randrange(0, 256) for _ in range(start, end))
     return result
 
 

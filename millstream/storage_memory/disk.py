@@ -214,13 +214,13 @@ class MemoryStorage:
             raise
         self.effect("sync_directory", directory.sync)
 
-    def open_append(self, path: str) -> MemoryAppendFile:
+    def open_append(self, path: str, *, in_place: bool = False) -> MemoryAppendFile:
         """Open `path` for appending; creates it, with a durable entry, where it is missing."""
         self.check_alive()
         directory, file = self._open(path)
         if file.size == 0:
             self.effect("sync_directory", directory.sync)
-        return MemoryAppendFile(self, file)
+        return MemoryAppendFile(self, file, in_place)
 
     def rename(self, path: str, new_path: str) -> None:
         """Let the file `path` replace `new_path`, in the same folder, durably and at once."""

@@ -19,10 +19,11 @@ _WORD = struct.Struct("<q")
 
 
 class MemoryAppendFile:
-    """A file open for appending; see `millstream.storage.AppendFile`."""
+    """A file open for appending, or in place; see `millstream.storage.AppendFile`."""
 
-    def __init__(self, storage: MemoryStorage, file: FileContent) -> None:
+    def __init__(self, storage: MemoryStorage, file: FileContent, in_place: bool) -> None:
         self._storage = storage
+        self._in_place = in_place
         self._file = file
         self._told = file.failed_syncs
 
@@ -34,8 +35,14 @@ class MemoryAppendFile:
 
     def append(self, chunks: Sequence[Bytes]) -> None:
         """Write `chunks` at the end; any first part of them where the process dies inside."""
-        content = b"".join([memoryview(chunk).cast("B") for chunk in chunks if len(chunk)])
-        self._storage.write("append", self._file, content)
+        assert not self._in_place, "whoever writes in place says where"
+        self._storage.write("append", self._file, _joined(chunks))
+
+    def write(self, position: int, chunks: Sequence[Bytes]) -> None:
+        """Write `chunks` at `position`; any first part of them where the process dies inside."""
+        assert self._in_place, "a file that is open for appending is written at its end"
+        assert position <= self._file.size, (position, self._file.size)
+        self._storage.write("append", self._file, _joined(chunks), position)
 
     def read(self, position: int, size_bytes: int) -> bytes:
         """Return what the file has at `position`; less than `size_bytes` at its end."""
@@ -63,6 +70,10 @@ class MemoryAppendFile:
 
     def close(self) -> None:
         """Do nothing: also a dead process closes its files."""
+
+
+def _joined(chunks: Sequence[Bytes]) -> bytes:
+    return b"".join([memoryview(chunk).cast("B") for chunk in chunks if len(chunk)])
 
 
 class MemoryCells:

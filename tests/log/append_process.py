@@ -40,21 +40,21 @@ class DyingFile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def append(self, chunks: Sequence[Bytes]) -> None:
+    def write(self, position: int, chunks: Sequence[Bytes]) -> None:
         if DyingFile.appends_left != 0:
-            self._file.append(chunks)
+            self._file.write(position, chunks)
             return
         content = b"".join(bytes(chunk) for chunk in chunks)
         middle = len(content) if DyingFile.mode == "unpublished" else len(content) // 2
-        self._file.append([content[:middle]])
+        self._file.write(position, [content[:middle]])
         is_stopped = DyingFile.mode == "stopped"
         os.kill(os.getpid(), signal.SIGSTOP if is_stopped else signal.SIGKILL)
-        self._file.append([content[middle:]])
+        self._file.write(position + middle, [content[middle:]])
 
 
 class DyingStorage(LocalStorage):
-    def open_append(self, path: str) -> Any:
-        return DyingFile(super().open_append(path))
+    def open_append(self, path: str, *, in_place: bool = False) -> Any:
+        return DyingFile(super().open_append(path, in_place=in_place))
 
 
 def frame(owner: int, sequence: int) -> pa.RecordBatch:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from unittest import mock
 
 import pyarrow as pa
 
 from millstream.clock import ManualClock
-from millstream.log import Log, Topic
+from millstream.log import Log, Topic, laid_zeros
 from millstream.storage import Storage
 from millstream.storage_memory import MemoryDisk, MemoryStorage
 
 PATH = "/log"
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
+
+
+def zeros_laid_in(segment_bytes: int) -> AbstractContextManager[int]:
+    """Let segments of so few bytes have zeros behind their frames."""
+    return mock.patch.object(laid_zeros, "SEGMENT_BYTES_MIN", segment_bytes)
 
 
 def memory_log(seed: int = 0) -> Log:

@@ -96,12 +96,12 @@ class CrashingFile:
     def size_bytes(self) -> int:
         return self._file.size_bytes
 
-    def append(self, chunks: Sequence[Bytes]) -> None:
+    def write(self, position: int, chunks: Sequence[Bytes]) -> None:
         content = b"".join(bytes(chunk) for chunk in chunks)
         if self._plan.effect("append"):
-            self._file.append([content[: len(content) // 2]])
+            self._file.write(position, [content[: len(content) // 2]])
             raise Crash
-        self._file.append([content])
+        self._file.write(position, [content])
 
     def sync(self) -> None:
         half = self._plan.effect("sync")
@@ -146,10 +146,10 @@ class CrashingStorage(LocalStorage):
         super().__init__()
         self.plan = plan
 
-    def open_append(self, path: str) -> Any:
+    def open_append(self, path: str, *, in_place: bool = False) -> Any:
         existed = self.exists(path)
         half = False if existed else self.plan.effect("create")
-        file = super().open_append(path)
+        file = super().open_append(path, in_place=in_place)
         if half:
             raise Crash
         if not existed:

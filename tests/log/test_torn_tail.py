@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import CorruptSegmentError
+from millstream.log.control_file import ControlFile
 from millstream.log.segment import segment_file_name
 from millstream.storage_local import LocalStorage
 from tests.log.partition_kit import RebootedStorage, open_partition, read_ids, rows
@@ -29,7 +30,10 @@ class Torn:
         self.control = folder / "control"
         self.before = self.segment.read_bytes()
         # As it is while the appender is inside its write: not published yet.
+        control = ControlFile(LocalStorage(), str(folder))
+        control.append_under_way = True
         self.control_before = self.control.read_bytes()
+        control.append_under_way = False
         partition.append(rows(ROWS_DURABLE, ROWS_TORN))
         self.whole = self.segment.read_bytes()
         self.control_after = self.control.read_bytes()

@@ -184,7 +184,8 @@ class _PartitionRepair:
     def _look_at(self, base: int, following: int | None, end: LogEnd) -> list[Repair]:
         """Repair the segment `base`, which the segment `following`, if any, comes after."""
         segment = self._open(base, end)
-        parts = list(salvage(segment))
+        has_no_end = following is None and not self._segments.control.is_of_this_boot()
+        parts = list(salvage(segment, has_no_end=has_no_end))
         holes = [each for each in parts if isinstance(each, Hole)]
         frames = [each for each in parts if isinstance(each, Frame)]
         self._follow(base, frames)
@@ -200,7 +201,11 @@ class _PartitionRepair:
         if (is_whole or is_torn_tail) and (following is not None or self._fits(segment, end)):
             return []
         spare = self._spare
-        found = None if spare is None else spare.of_damaged(self._segments, segment, until)
+        found = (
+            None
+            if spare is None
+            else spare.of_damaged(self._segments, segment, until, has_no_end=has_no_end)
+        )
         lost = [] if found is not None else _lost(holes, covered, until)
         saved_as = "" if self._dry_run else self._save(segment)
         kept = sum(each.header.row_count for each in frames)
@@ -303,6 +308,7 @@ class _PartitionRepair:
         control.publish_written(end)
         control.publish_durable(end)
         control.settled = 0
+        control.append_under_way = False
         control.sync_under_way = False
         control.sync_failed = False
         control.stamp_boot()

@@ -40,8 +40,11 @@ class Hole:
     reason: str
 
 
-def salvage(segment: Segment) -> Iterator[Frame | Hole]:
-    """Yield the whole frames of `segment`, all columns verified, and the holes between them."""
+def salvage(segment: Segment, *, has_no_end: bool = False) -> Iterator[Frame | Hole]:
+    """Yield the whole frames of `segment`, all columns verified, and the holes between them.
+
+    With `has_no_end` nobody knows where it was written to: zeros behind its frames are no hole.
+    """
     position, offset = segment.head.size_bytes, segment.head.base_offset
     while position < segment.limit:
         found = segment.try_frame(position)
@@ -54,6 +57,8 @@ def salvage(segment: Segment) -> Iterator[Frame | Hole]:
             position += found.header.frame_size
             offset = found.end_offset
             continue
+        if has_no_end and not np.frombuffer(segment.content, np.uint8, offset=position).any():
+            return
         size = found.header.frame_size if isinstance(found, Frame) else 0
         following = _next_frame(segment, position, offset, size)
         end = segment.limit if following is None else following[0]

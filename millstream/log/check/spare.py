@@ -35,10 +35,12 @@ class Spare:
         self._prefix = f"{path}/"
         self._files = {each.path: each for each in vault.manifest().files}
 
-    def of_damaged(self, segments: Segments, segment: Segment, until: int) -> pa.Buffer | None:
+    def of_damaged(
+        self, segments: Segments, segment: Segment, until: int, *, has_no_end: bool
+    ) -> pa.Buffer | None:
         """Return the whole of a damaged segment, up to offset `until`; `None`: it has it not.
 
-        What came after the backup is taken from the damaged file.
+        What came after the backup is taken from the damaged file; for `has_no_end` see `salvage`.
         """
         saved = self._files.get(segment.source[1].removeprefix(self._prefix))
         if saved is None or (segment.head.size_bytes and saved.mark != segment.mark):
@@ -48,7 +50,7 @@ class Spare:
             return None
         rest = segment.content.slice(min(content.size, segment.limit))
         content = pa.py_buffer(content.to_pybytes() + rest.to_pybytes())
-        found = _whole(segments, segment.head.base_offset, content)
+        found = _whole(segments, segment.head.base_offset, content, has_no_end=has_no_end)
         return content if found is not None and reach(found) >= until else None
 
     def of_missing(
@@ -112,10 +114,13 @@ def reach(segment: Segment) -> int:
     return max([segment.head.base_offset, segment.head.compacted_end, *ends])
 
 
-def _whole(segments: Segments, base: int, content: pa.Buffer) -> Segment | None:
+def _whole(
+    segments: Segments, base: int, content: pa.Buffer, *, has_no_end: bool = False
+) -> Segment | None:
     """Return the segment of these bytes, if all of it is whole."""
     path = segments.path(base)
     found = Segment.try_open(segments.name, path, content, segments.layouts, base)
     if not isinstance(found, Segment):
         return None
-    return found if all(isinstance(each, Frame) for each in salvage(found)) else None
+    parts = salvage(found, has_no_end=has_no_end)
+    return found if all(isinstance(each, Frame) for each in parts) else None

@@ -179,7 +179,8 @@ class _Check:
         is_last = base == self._end.segment_base
         following = None if is_last else self._segments.base_from(base + 1, self._end)
         holes = 0
-        for found in salvage(segment):
+        has_no_end = is_last and not self._segments.control.is_of_this_boot()
+        for found in salvage(segment, has_no_end=has_no_end):
             if isinstance(found, Frame):
                 self._rows += found.header.row_count
                 self._expected = found.end_offset
