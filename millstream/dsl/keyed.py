@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from millstream.dsl.binding import Scope
-from millstream.dsl.expressions import Expression
+from millstream.dsl.conditions import hash as hash_of
+from millstream.dsl.expressions import Expression, col, lit
 from millstream.dsl.functions import Aggregate
 from millstream.dsl.selection import named_outputs
 from millstream.dsl.topics import check_table_sink
 from millstream.dsl.windows import duration_option
 from millstream.errors import PlanError, UnboundedStateWarning
+from millstream.log.key_hash import is_key_type
 from millstream.operators.expression import TypedExpression
 from millstream.operators.operator import ChangeMode
 from millstream.plan import nodes
@@ -25,6 +27,8 @@ from millstream.plan.columns import identity_outputs
 
 if TYPE_CHECKING:
     from millstream.log import Log
+
+_SAMPLE_PARTS = 2**32
 
 
 def bound_aggregates(
@@ -152,6 +156,17 @@ def upserts(
     if node.mode is ChangeMode.APPEND:
         node = nodes.AsTable(node, keys, location=location)
     return node, keys
+
+
+def is_sampled(schema: pa.Schema, fraction: float, seed: int, location: str) -> Expression:
+    """Return whether a row is among the `fraction` that a hash of its columns chooses."""
+    columns = [col(each.name) for each in schema if is_key_type(each.type)]
+    if not columns:
+        message = (
+            f"{location}: sample chooses by columns that are no lists or structs; here are none"
+        )
+        raise PlanError(message)
+    return hash_of(*columns, lit(seed)) % _SAMPLE_PARTS < round(fraction * _SAMPLE_PARTS)
 
 
 def _warn_unbounded(location: str, what: str, remedy: str) -> None:

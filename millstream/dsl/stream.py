@@ -356,6 +356,25 @@ class Stream:
         """
         return Stream(keyed.first_rows(self.node, keys, within, user_location()), self.log)
 
+    def sample(self, fraction: float, *, seed: int = 0) -> Stream:
+        """Keep about this part of the rows, chosen by a hash of their columns.
+
+        The same rows are chosen in every run, and of equal rows all or none; of a table's changes
+        what is taken back is what was kept.
+
+        Parameters
+        ----------
+        fraction
+            From 0 to 1.
+        seed
+            Another one chooses others.
+        """
+        location = user_location()
+        if not 0 <= fraction <= 1:
+            message = f"{location}: sample keeps a part of the rows, from 0 to 1; got {fraction!r}"
+            raise PlanError(message)
+        return self.filter(keyed.is_sampled(self.schema, fraction, seed, location))
+
     def to_table(self, key: str | Sequence[str] | None = None) -> Table:
         """Return the rows as a table: each one replaces the one before it of the same key.
 

@@ -232,6 +232,20 @@ def test_sums_of_floats_are_exact(numbers: list[float], gone: st.DataObject) -> 
     assert math.isclose(held.sorted()[0][0], exact, rel_tol=1e-15)
 
 
+def test_a_key_that_was_gone_before_the_restore_leaves_nothing_to_the_next() -> None:
+    driven = Driven(config(("n",), takes_changes=True).build())
+    gone: Row = ("", 1, 7, -5.0)
+    snapshots = []
+    for checkpoint, weight in ((1, 1), (2, -1)):
+        driven.batch(weighted([gone], [weight], SCHEMA))
+        snapshots.append(driven.snapshot(checkpoint - 1 or None, checkpoint))
+    moved = Driven(config(("n",), takes_changes=True).build())
+    moved.operator.restore(snapshots, range(4096))
+    assert moved.operator.counters.state_keys == 0
+    (found,) = moved.batch(weighted([("", 2, 9, 3.0)], [1], SCHEMA))
+    assert (found["n"], found["least"], found["greatest"]) == (2, 3.0, 9)
+
+
 def test_a_result_that_did_not_change_is_not_given_out_again() -> None:
     asked = GroupAggregateConfig(SCHEMA, ("n",), (Aggregate("least", "min", "x"),), False)
     driven = Driven(asked.build())
