@@ -57,15 +57,9 @@ class WindowChanges(WindowAggregate):
         changes = self._state.fold_changes(batch, starts, is_partial)
         slots, columns = changed_rows(changes)
         result = pa.RecordBatch.from_arrays(columns, schema=self._changes_schema)
-        begin = 0
-        while begin < len(slots):
-            end = min(begin + OUTPUT_ROWS_MAX, len(slots))
-            # What replaces a row stays in one batch with it.
-            end -= int(end < len(slots) and slots[end - 1] == slots[end])
-            piece = result.slice(begin, end - begin)
+        for piece in pieces_of_changes(slots, result):
             self.counters.rows_out += piece.num_rows
             yield Emit(0, piece)
-            begin = end
 
     def _close(self, before_us: int, until_us: int | None) -> Iterator[Emit]:
         """Forget the windows that end by `until_us` (`None`: all): all is said of them."""
@@ -78,6 +72,22 @@ class WindowChanges(WindowAggregate):
         if len(slots):
             self._count_state()
         yield from ()
+
+
+def pieces_of_changes(slots: Int64Array, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield rows of changes in pieces; what replaces a row stays in one piece with it.
+
+    Parameters
+    ----------
+    slots
+        Of each row, ascending, int64, shape (n,).
+    """
+    begin = 0
+    while begin < len(slots):
+        end = min(begin + OUTPUT_ROWS_MAX, len(slots))
+        end -= int(end < len(slots) and slots[end - 1] == slots[end])
+        yield rows.slice(begin, end - begin)
+        begin = end
 
 
 def changed_rows(changes: Changes) -> tuple[Int64Array, list[pa.Array]]:

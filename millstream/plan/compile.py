@@ -26,6 +26,7 @@ from millstream.operators.group_combine import GroupCombineConfig
 from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
 from millstream.operators.poison import OnError
+from millstream.operators.stored_groups import StoredGroupsConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.top import TopConfig
 from millstream.operators.union import UnionConfig
@@ -353,6 +354,11 @@ class _Builder:
         self.edges[id(node)], self.stage_of[id(node)] = edge, 0
 
     def _add_group(self, node: GroupAggregate) -> None:
+        if node.is_stored:
+            time, aggregates = node.input.time_column, _aggregates(node.aggregates)
+            stored = StoredGroupsConfig(node.input.schema, node.columns, aggregates, time)
+            self._add_keyed(node, "group", stored)
+            return
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
         config = GroupAggregateConfig(
             node.input.schema,
@@ -375,7 +381,9 @@ class _Builder:
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
         self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
 
-    def _add_keyed(self, node: LatestRows | Top | Dedup, kind: str, config: OperatorConfig) -> None:
+    def _add_keyed(
+        self, node: LatestRows | Top | Dedup | GroupAggregate, kind: str, config: OperatorConfig
+    ) -> None:
         """Add an operator to which all rows of a key go as they are."""
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
         notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)

@@ -64,13 +64,12 @@ class GroupAggregate(PlanNode):
                         "change with .to_stream() before"
                     )
                     raise PlanError(message)
-        for each in self.aggregates:
-            if each.is_stored:
-                message = (
-                    f"{each.location}: {each.function} of {each.type_of_argument} is for windows; "
-                    "put e.g. .window(…) before .agg(…)"
-                )
-                raise PlanError(message)
+        if self.ttl_us is not None and self.is_stored:
+            message = (
+                f"{self.location}: a TTL is for count, sum, mean, min, max, var and std of numbers "
+                'and times; for others say ttl="never", or use windows'
+            )
+            raise PlanError(message)
         results = [pa.field(each.name, each.type) for each in self.aggregates]
         schema = pa.schema([*keys, *results])
         check_names(schema.names, self.location)
@@ -87,11 +86,19 @@ class GroupAggregate(PlanNode):
         return self.input.mode is not ChangeMode.APPEND
 
     @property
+    def is_stored(self) -> bool:
+        """`True` iff an aggregate needs more than fixed fields."""
+        return any(each.is_stored for each in self.aggregates)
+
+    @property
     def merges(self) -> bool:
         """`True` iff what is known of some rows can be merged with what is known of others.
 
-        Extremes from which rows are taken back need every value.
+        Extremes from which rows are taken back need every value. Where an aggregate is a set or a
+        list, rows cross as they are.
         """
+        if self.is_stored:
+            return False
         extremes = any(each.function in {"min", "max"} for each in self.aggregates)
         return not (self.takes_changes and extremes)
 

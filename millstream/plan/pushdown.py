@@ -86,7 +86,8 @@ def _add_needs(node: Node, needs: Needs) -> None:
             for each in node.aggregates:
                 for argument in each.arguments:
                     wanted.update(columns_of(argument))
-            if node.ttl_us is not None and node.input.time_column is not None:
+            timed = node.ttl_us is not None or any(each.is_in_order for each in node.aggregates)
+            if timed and node.input.time_column is not None:
                 wanted.add(node.input.time_column)
             _keep_one(wanted, node.input.schema.names)
         case LatestRows():
