@@ -18,13 +18,11 @@ from millstream.operators.exchange import split_by_worker
 from millstream.operators.operator import Emit, Operator
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.channels import Outlet
+from millstream.runtime.gathering import Consumer
 from millstream.runtime.graph import Edge, ExchangeNode, OperatorNode
 from millstream.runtime.messages import Batch, End, Message, Watermark
 from millstream.runtime.sink import Sink
 from millstream.windows.watermark import WATERMARK_MIN, WatermarkMerge
-
-SEND_WAIT_US = 20_000
-"""Rows of a busy worker wait no longer for others to be sent with; an idle one sends at once."""
 
 
 class Surroundings(Protocol):
@@ -39,22 +37,6 @@ class Surroundings(Protocol):
 
     def place_of_failure(self, operator: str) -> str:
         """Return where the row was read on which an operator fails, as far as can be told."""
-        ...
-
-
-class Consumer(Protocol):
-    """One input of an operator, a send or a sink."""
-
-    def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
-        """Take rows."""
-        ...
-
-    def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
-        """Learn that no row before `watermark_us` comes on this input."""
-        ...
-
-    def end(self) -> Iterator[None]:
-        """Learn that nothing comes any more on this input."""
         ...
 
 
@@ -188,90 +170,45 @@ class _OperatorInput:
 class SendInput:
     """Rows leave the stage: each goes to the worker that owns its key.
 
-    Small batches are gathered while the worker is busy: what a batch costs here and at its
-    receiver, however few its rows, would else be most of the work behind an aggregate that
-    combines. Watermarks wait for the rows before them.
-
     Parameters
     ----------
     exchange
         By which key.
     outlets
         One a worker.
-    clock
-        Tells how long rows have waited.
-    send_rows
-        So many rows need not wait for others.
     """
 
-    def __init__(
-        self, exchange: ExchangeNode, outlets: Sequence[Outlet], clock: Clock, send_rows: int
-    ) -> None:
+    def __init__(self, exchange: ExchangeNode, outlets: Sequence[Outlet]) -> None:
         self._exchange = exchange
         self._outlets = outlets
-        self._clock = clock
-        self._send_rows = send_rows
-        self._gathered: list[pa.RecordBatch] = []
-        self._row_count = 0
-        self._since_us = 0
-        self._watermark: Watermark | None = None
-
-    @property
-    def holds_rows(self) -> bool:
-        """`True` iff rows were gathered and not sent."""
-        return bool(self._gathered)
 
     def has_room(self) -> bool:
         """Return `True` iff every worker's outlet takes a batch."""
         return all(each.has_room() for each in self._outlets)
 
     def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
-        """Gather rows; send them where they are enough or have waited."""
-        # Streams that were united may differ in which columns can be null.
-        if self._gathered and rows.schema != self._gathered[0].schema:
-            yield from self.send()
-        if not self._gathered:
-            self._since_us = self._clock.monotonic_us()
-        self._gathered.append(rows)
-        self._row_count += rows.num_rows
-        if self._is_due():
-            yield from self.send()
+        """Send each worker its rows, resting while there is no room."""
+        pieces = split_by_worker(rows, self._exchange.key_columns, len(self._outlets))
+        for outlet, piece in zip(self._outlets, pieces, strict=True):
+            if piece.num_rows:
+                while not outlet.has_room():
+                    yield
+                outlet.send(Batch(piece))
 
     def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
-        """Tell every worker, behind the rows that were gathered."""
-        self._watermark = Watermark(watermark_us, idle)
-        if not self._gathered or self._is_due():
-            yield from self.send()
+        """Tell every worker."""
+        self.broadcast(Watermark(watermark_us, idle))
+        yield from ()
 
     def end(self) -> Iterator[None]:
         """Tell every worker."""
-        yield from self.send()
         self.broadcast(End())
-
-    def send(self) -> Iterator[None]:
-        """Send each worker its rows, resting while there is no room; then the watermark."""
-        batches, self._gathered, self._row_count = self._gathered, [], 0
-        if batches:
-            rows = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-            pieces = split_by_worker(rows, self._exchange.key_columns, len(self._outlets))
-            for outlet, piece in zip(self._outlets, pieces, strict=True):
-                if piece.num_rows:
-                    while not outlet.has_room():
-                        yield
-                    outlet.send(Batch(piece))
-        watermark, self._watermark = self._watermark, None
-        if watermark is not None:
-            self.broadcast(watermark)
+        yield from ()
 
     def broadcast(self, message: Message) -> None:
         """Send a message without rows to every worker; there is always room for it."""
-        assert not self._gathered, "what was gathered comes before"
         for each in self._outlets:
             each.send(message)
-
-    def _is_due(self) -> bool:
-        waited_us = self._clock.monotonic_us() - self._since_us
-        return self._row_count >= self._send_rows or waited_us >= SEND_WAIT_US
 
 
 class SinkInput:

@@ -19,13 +19,15 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import MillstreamError
 from millstream.log.transactions import Participant
+from millstream.operators.fused import FusedConfig
 from millstream.operators.operator import Operator, StateSnapshot
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.alignment import Alignment
 from millstream.runtime.background import Pending
 from millstream.runtime.channels import Channels, Inlet
-from millstream.runtime.flow import Consumer, OperatorInputs, SendInput, SinkInput
-from millstream.runtime.graph import Edge, Stage
+from millstream.runtime.flow import OperatorInputs, SendInput, SinkInput
+from millstream.runtime.gathering import Consumer, Gathering
+from millstream.runtime.graph import Edge, OperatorNode, Stage
 from millstream.runtime.manifest import PartitionState
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
 from millstream.runtime.poison import failing_row
@@ -74,7 +76,7 @@ class StageRunner:
         Number of the checkpoint, and so of the transaction, that rows belong to now.
     clock
         By which operators' computing is timed.
-    send_rows
+    send_rows, gather_rows
         As in `RunOptions`.
     """
 
@@ -90,6 +92,7 @@ class StageRunner:
         transaction: int,
         clock: Clock,
         send_rows: int,
+        gather_rows: int,
     ) -> None:
         self.stage = stage
         self.transaction = transaction
@@ -117,8 +120,6 @@ class StageRunner:
             each.name: SendInput(
                 each,
                 [channels.outlet(each.name, receiver) for receiver in range(parallelism)],
-                clock,
-                send_rows,
             )
             for each in stage.sends
         }
@@ -132,7 +133,9 @@ class StageRunner:
         self._open_inputs = len(self._sources) + len(self._exchanges)
         self._aligned: int | None = None
         self._consumers: dict[Edge, list[Consumer]] = {}
-        self._wire()
+        self._gatherings: list[Gathering] = []
+        """In topological order: what one passes on another may gather."""
+        self._wire(send_rows, gather_rows)
 
     @property
     def busy(self) -> bool:
@@ -201,12 +204,12 @@ class StageRunner:
                 return True
         return False
 
-    def send_gathered(self) -> bool:
-        """Send what waits for more to be sent with; return `False` when nothing does."""
-        waiting = [each for each in self._sends.values() if each.holds_rows]
-        if waiting:
-            self._start(chain.from_iterable(each.send() for each in waiting))
-        return bool(waiting)
+    def pass_on_gathered(self) -> bool:
+        """Pass on rows that wait for others; return `False` when none do."""
+        if not any(each.holds_rows for each in self._gatherings):
+            return False
+        self._start(chain.from_iterable(each.pass_on() for each in self._gatherings))
+        return True
 
     def request_checkpoint(self, checkpoint: int) -> None:
         """Align at once where there are no inlets: the barrier starts here."""
@@ -230,7 +233,7 @@ class StageRunner:
         checkpoint = self._aligned
         if checkpoint is None or self.busy:
             return None
-        self.send_gathered()  # it belongs before the barrier
+        self.pass_on_gathered()  # it belongs before the barrier
         if self.busy:
             return None
         full = self._taken % FULL_SNAPSHOT_EVERY == 0
@@ -240,6 +243,7 @@ class StageRunner:
             self._snapshots(since, checkpoint),
             tuple(each.flush(self.transaction) for each in self._sinks),
         )
+        assert not any(each.holds_rows for each in self._gatherings), "they come before it"
         for send in self._sends.values():
             send.broadcast(Barrier(checkpoint))
         self._alignment.release()
@@ -350,13 +354,29 @@ class StageRunner:
         self._open_inputs -= 1
         self.ended = self._open_inputs == 0
 
-    def _wire(self) -> None:
+    def _wire(self, send_rows: int, gather_rows: int) -> None:
         """Make what takes the rows of each edge; consumers first need not exist yet."""
+        filters = {each.name for each in self.stage.operators if _is_filter(each)}
         for node in self.stage.operators:
             inputs = OperatorInputs(node, self._operators[node.name], self._consumers, self)
             for index, edge in enumerate(node.inputs):
-                self._consumers.setdefault(edge, []).append(inputs.input(index))
+                consumer = inputs.input(index)
+                if edge.node in filters:
+                    consumer = self._gathered(consumer, gather_rows)
+                self._consumers.setdefault(edge, []).append(consumer)
         for exchange in self.stage.sends:
-            self._consumers.setdefault(exchange.input, []).append(self._sends[exchange.name])
+            sent = self._gathered(self._sends[exchange.name], send_rows)
+            self._consumers.setdefault(exchange.input, []).append(sent)
         for node_sink, sink in zip(self.stage.sinks, self._sinks, strict=True):
             self._consumers.setdefault(node_sink.input, []).append(SinkInput(sink, self))
+
+    def _gathered(self, consumer: Consumer, enough_rows: int) -> Gathering:
+        """Return what gathers rows for a consumer."""
+        gathering = Gathering(consumer, self, enough_rows)
+        self._gatherings.append(gathering)
+        return gathering
+
+
+def _is_filter(node: OperatorNode) -> bool:
+    """Return `True` iff an operator may let pass few rows of a batch."""
+    return isinstance(node.config, FusedConfig) and node.config.predicate is not None

@@ -139,6 +139,7 @@ class Worker:
                 plan.checkpoint + 1,
                 log.clock,
                 plan.options.send_rows,
+                plan.options.gather_rows,
             )
             for stage in graph.stages
         ]
@@ -189,7 +190,7 @@ class Worker:
             if self._try_barrier(stage) or stage.take_message(batches=loaded):
                 self._report_progress()
                 return True
-        return self._read_sources(loaded) or self._send_gathered()
+        return self._read_sources(loaded) or self._pass_on_gathered()
 
     def status(self) -> WorkerStatus:
         """Return how far the worker is."""
@@ -281,9 +282,9 @@ class Worker:
         self._report_progress()
         return progressed
 
-    def _send_gathered(self) -> bool:
-        """Send what waits in a stage for more to be sent with: there is no more now."""
-        return any(not each.busy and each.send_gathered() for each in self._stages)
+    def _pass_on_gathered(self) -> bool:
+        """Pass on rows that wait in a stage for others: there are none now."""
+        return any(not each.busy and each.pass_on_gathered() for each in self._stages)
 
     def _advance_time(self) -> bool:
         """Let one stage pass on what it knows of time."""

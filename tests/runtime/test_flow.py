@@ -13,13 +13,8 @@ from millstream.clock import Clock, ManualClock
 from millstream.errors import CorruptSegmentError, JobError
 from millstream.operators.operator import Emit, OperatorCounters
 from millstream.runtime.activity import OperatorActivity
-from millstream.runtime.flow import (
-    SEND_WAIT_US,
-    Consumer,
-    OperatorInputs,
-    SendInput,
-    SinkInput,
-)
+from millstream.runtime.flow import OperatorInputs, SendInput, SinkInput
+from millstream.runtime.gathering import Consumer
 from millstream.runtime.graph import Edge, ExchangeNode, OperatorNode
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
@@ -27,7 +22,6 @@ from millstream.windows.watermark import WATERMARK_MIN
 from tests.runtime.kit import EVENTS, events
 
 EVENT = events(1)
-SEND_ROWS = 100
 
 
 @dataclass
@@ -204,12 +198,9 @@ class TestOperatorInputs:
         assert activity.bytes_out > activity.bytes_in
 
 
-def send(
-    parallelism: int, limit_bytes: int = 10**6, clock: Clock | None = None
-) -> tuple[SendInput, list[MemoryChannel]]:
+def send(parallelism: int, limit_bytes: int = 10**6) -> tuple[SendInput, list[MemoryChannel]]:
     channels = [MemoryChannel(limit_bytes) for _ in range(parallelism)]
-    node = ExchangeNode("exchange", Edge("rows"), ("key",), EVENTS)
-    return SendInput(node, channels, clock or ManualClock(), SEND_ROWS), channels
+    return SendInput(ExchangeNode("exchange", Edge("rows"), ("key",), EVENTS), channels), channels
 
 
 def taken(channel: MemoryChannel) -> list[Message]:
@@ -225,7 +216,6 @@ class TestSend:
         for key in "abcdef":
             done(sent.rows(events(1, 2, key=key)))
         done(sent.watermark(7, True))
-        done(sent.send())
         sent.broadcast(Barrier(5))
         done(sent.end())
         keys: list[str] = []
@@ -237,61 +227,10 @@ class TestSend:
                 keys += each.rows.column("key").to_pylist()
         assert sorted(keys) == sorted("abcdef" * 2)
 
-    def test_small_batches_are_sent_as_one_and_the_last_watermark_behind_them(self) -> None:
-        sent, (channel,) = send(1)
-        done(sent.watermark(3, False))
-        for value in (1, 2, 3):
-            done(sent.rows(events(value, first=value)))
-            done(sent.watermark(value + 3, False))
-        assert sent.holds_rows
-        assert taken(channel) == [Watermark(3, False)]
-        done(sent.send())
-        assert not sent.holds_rows
-        batch, watermark = taken(channel)
-        assert isinstance(batch, Batch)
-        assert batch.rows.column("value").to_pylist() == [1, 2, 3]
-        assert watermark == Watermark(6, False)
-        done(sent.end())
-        assert taken(channel) == [End()]
-
-    def test_enough_rows_are_sent_at_once(self) -> None:
-        sent, (channel,) = send(1)
-        done(sent.rows(events(*[1] * (SEND_ROWS - 1))))
-        assert taken(channel) == []
-        done(sent.rows(events(1)))
-        (batch,) = taken(channel)
-        assert isinstance(batch, Batch)
-        assert batch.rows.num_rows == SEND_ROWS
-
-    @pytest.mark.parametrize("by", ["rows", "watermark"])
-    def test_rows_do_not_wait_long_for_others(self, by: str) -> None:
-        clock = ManualClock()
-        sent, (channel,) = send(1, clock=clock)
-        done(sent.rows(events(1)))
-        clock.sleep_us(SEND_WAIT_US - 1)
-        done(sent.watermark(1, False))
-        assert taken(channel) == []
-        clock.sleep_us(1)
-        done(sent.rows(events(2)) if by == "rows" else sent.watermark(2, False))
-        assert len(taken(channel)) == 2
-        assert not sent.holds_rows
-
-    def test_rows_of_two_schemas_do_not_become_one_batch(self) -> None:
-        sent, (channel,) = send(1)
-        required = pa.schema([each.with_nullable(False) for each in EVENTS])
-        done(sent.rows(events(1)))
-        done(sent.rows(pa.RecordBatch.from_arrays(events(2).columns, schema=required)))
-        done(sent.end())
-        *batches, _ = taken(channel)
-        assert [each.rows.schema for each in batches if isinstance(each, Batch)] == [
-            EVENTS,
-            required,
-        ]
-
     def test_it_rests_where_there_is_no_room_and_goes_on_from_there(self) -> None:
         sent, channels = send(1, limit_bytes=1)
         (channel,) = channels
-        rows = events(*[1] * SEND_ROWS)
+        rows = events(1)
         done(sent.rows(rows))
         assert not sent.has_room()
         work = sent.rows(rows)

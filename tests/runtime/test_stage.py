@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from millstream.clock import ManualClock
+from millstream.operators.expression import Call, Column, Constant
+from millstream.operators.fused import FusedConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
 from millstream.runtime.graph import Edge, ExchangeNode, OperatorNode, SinkNode, Stage
@@ -29,7 +31,17 @@ class Played:
         self.sinks = {each.name: MemorySink(each) for each in stage.sinks}
         operators = {each.name: each.config.build() for each in stage.operators}
         self.stage = StageRunner(
-            stage, 0, 2, operators, {}, self.sinks, self.channels.of(0), 5, ManualClock(), send_rows
+            stage,
+            0,
+            2,
+            operators,
+            {},
+            self.sinks,
+            self.channels.of(0),
+            5,
+            ManualClock(),
+            send_rows,
+            gather_rows=1000,
         )
 
     def send(self, sender: int, *messages: Message, exchange: str = "in") -> None:
@@ -187,10 +199,26 @@ def test_gathered_rows_are_sent_when_there_is_nothing_else_to_do() -> None:
     for sender in range(2):
         played.send(sender, Batch(events(1)), Watermark(12 * SECOND_US, False))
     played.take_all()
-    assert played.stage.send_gathered()
+    assert played.stage.pass_on_gathered()
     received = [*played.sent("next", 0), *played.sent("next", 1)]
     assert sum(each.rows.num_rows for each in received if isinstance(each, Batch)) == 1
-    assert not played.stage.send_gathered()
+    assert not played.stage.pass_on_gathered()
+
+
+def test_what_a_filter_lets_pass_is_gathered() -> None:
+    value = Column("value", pa.int64())
+    few = Call("greater", (value, Constant(0, pa.int64())), pa.bool_())
+    outputs = tuple((each.name, Column(each.name, each.type)) for each in EVENTS)
+    filter_ = OperatorNode("filter", FusedConfig(EVENTS, few, outputs), (Edge("in"),))
+    union = OperatorNode("union", UnionConfig(EVENTS), (Edge("filter"),))
+    played = Played(Stage(1, (), (IN,), (filter_, union), (), (SINK,)))
+    for sender in range(2):
+        played.send(sender, Batch(events(1, 2, 3)), Batch(events(4, 5)), Barrier(5))
+    played.take_all()
+    assert played.sinks["sink"].rows_written == 0
+    assert played.stage.try_barrier() is not None
+    assert sorted(played.values()) == [1, 1, 1, 1, 2, 2]
+    assert played.sinks["sink"].table().column("value").num_chunks == 1
 
 
 def test_state_is_written_whole_first_and_then_every_so_often() -> None:

@@ -57,6 +57,7 @@ def attempts(
         run="mine",
         checkpoint_interval_us=20_000,
         batch_rows=batch_rows,
+        gather_rows=1,
         channel_bytes=2_000,
     )
     return Attempts(

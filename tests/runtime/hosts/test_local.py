@@ -123,6 +123,7 @@ class TestResults:
         batch_rows=st.sampled_from([1, 3, 1000]),
         channel_bytes=st.sampled_from([1, 1_000_000]),
         send_rows=st.sampled_from([1, 5, 1000]),
+        gather_rows=st.sampled_from([1, 5, 1000]),
     )
     def test_any_job_gives_what_the_model_gives(
         self,
@@ -133,6 +134,7 @@ class TestResults:
         batch_rows: int,
         channel_bytes: int,
         send_rows: int,
+        gather_rows: int,
     ) -> None:
         with tempfile.TemporaryDirectory() as directory:
             case, own = Case(topics, Model(job)), Log(directory)
@@ -146,6 +148,7 @@ class TestResults:
                     batch_rows=batch_rows,
                     channel_bytes=channel_bytes,
                     send_rows=send_rows,
+                    gather_rows=gather_rows,
                 )
                 case.check(Log(directory))
 

@@ -88,6 +88,7 @@ def simulate(
     batch_rows: int | None = None,
     interval_us: int | None = None,
     send_rows: int | None = None,
+    gather_rows: int | None = None,
 ) -> SimulationReport:
     """One run; its output must be the model's. What is not given is chosen by the seed."""
     random_ = random.Random(seed)
@@ -104,6 +105,7 @@ def simulate(
         batch_rows=batch_rows or random_.choice((1, 3, 9)),
         channel_bytes=1,  # one batch: the next one waits until it was taken
         send_rows=send_rows or random_.choice((1, 1, 4, 1000)),
+        gather_rows=gather_rows or (1, 3, 1, 1000)[seed % 4],
     )
     ends = log.topic("flights").stable_ends()
     watcher = Watcher(disk, clock, more=[make_flights(random_, 5) for _ in range(4)])
@@ -129,7 +131,16 @@ def simulate(
 
 def simulate_small(seed: int, faults: Faults, parallelism: int) -> SimulationReport:
     """One run of few rows that are read one by one, with many checkpoints."""
-    return simulate(seed, faults, parallelism, rows=50, batch_rows=1, interval_us=300, send_rows=1)
+    return simulate(
+        seed,
+        faults,
+        parallelism,
+        rows=50,
+        batch_rows=1,
+        interval_us=300,
+        send_rows=1,
+        gather_rows=1,
+    )
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 4])
