@@ -34,6 +34,7 @@ from benchmarks.nexmark.measure import (
     Measured,
     appending,
     fingerprint,
+    held,
     measure,
     one_pass,
     peers_of,
@@ -74,7 +75,7 @@ def checked_output(
     """
     with one_pass(log, name, 1_000_000, parallelism):
         topic = log.topic(OUTPUT)
-        output = without_zones(topic.latest() if topic.config.table else topic.to_arrow())
+        output = without_zones(topic.latest() if topic.config.table else held(topic.to_arrow()))
     with duckdb.connect() as connection:
         for each, table in rows.items():
             connection.register(each, table)

@@ -66,6 +66,23 @@ def _q2(frames: Frames) -> pl.LazyFrame:
     return frames["bid"].filter(pl.col("auction") % 123 == 0).select("auction", "price")
 
 
+def _q5(frames: Frames) -> pl.LazyFrame:
+    bucket = pl.col("date_time").dt.truncate("2s")
+    panes = frames["bid"].group_by("auction", bucket.alias("pane")).agg(pl.len().alias("bids"))
+    starts = [pl.col("pane") - pl.duration(seconds=2 * back) for back in range(5)]
+    windows = pl.concat([panes.with_columns(start.alias("window_start")) for start in starts])
+    counts = windows.group_by("window_start", "auction").agg(pl.col("bids").sum())
+    most = pl.col("bids") == pl.col("bids").max().over("window_start")
+    return counts.filter(most).select("window_start", "auction", pl.col("bids").cast(pl.Int64))
+
+
+def _q7(frames: Frames) -> pl.LazyFrame:
+    window = pl.col("date_time").dt.truncate("10s")
+    most = frames["bid"].with_columns(window.alias("window_start"))
+    kept = most.filter(pl.col("price") == pl.col("price").max().over("window_start"))
+    return kept.select("auction", "bidder", "price", "date_time", "extra")
+
+
 def _q11(frames: Frames) -> pl.LazyFrame:
     bids = frames["bid"].select("bidder", "date_time").sort("bidder", "date_time")
     gap = pl.col("date_time").diff() >= pl.duration(seconds=10)
@@ -116,6 +133,11 @@ def _q18(frames: Frames) -> pl.LazyFrame:
     return bids.unique(["bidder", "auction"], keep="last").select(_BID.split(", "))
 
 
+def _q19(frames: Frames) -> pl.LazyFrame:
+    rank = pl.col("price").rank("ordinal", descending=True).over("auction")
+    return frames["bid"].filter(rank <= 10).select(_BID.split(", "))
+
+
 def _q21(frames: Frames) -> pl.LazyFrame:
     named = {"apple": "0", "google": "1", "facebook": "2", "baidu": "3"}
     channel = pl.col("channel").str.to_lowercase()
@@ -140,6 +162,33 @@ QUERIES: dict[str, Query] = {
         "writing",
     ),
     "q2": Query("SELECT auction, price FROM bid WHERE auction % 123 = 0", _q2),
+    "q5": Query(
+        """
+        WITH panes AS (
+            SELECT auction, time_bucket(INTERVAL 2 SECOND, date_time) AS pane, count(*) AS bids
+            FROM bid GROUP BY ALL
+        ), counts AS (
+            SELECT pane - back * INTERVAL 2 SECOND AS window_start, auction,
+                   sum(bids)::BIGINT AS bids
+            FROM panes, range(5) AS hops(back) GROUP BY ALL
+        )
+        SELECT window_start, auction, bids FROM counts
+        QUALIFY bids = max(bids) OVER (PARTITION BY window_start)
+        """,
+        _q5,
+    ),
+    "q7": Query(
+        """
+        WITH most AS (
+            SELECT time_bucket(INTERVAL 10 SECOND, date_time) AS window_start, max(price) AS price
+            FROM bid GROUP BY ALL
+        )
+        SELECT auction, bidder, bid.price, date_time, extra
+        FROM bid JOIN most ON bid.price = most.price
+            AND time_bucket(INTERVAL 10 SECOND, date_time) = window_start
+        """,
+        _q7,
+    ),
     "q11": Query(
         """
         WITH marked AS (
@@ -182,6 +231,12 @@ QUERIES: dict[str, Query] = {
         "PARTITION BY bidder, auction ORDER BY date_time DESC) <= 1",
         _q18,
         compared="SELECT bidder, auction, date_time FROM result",
+    ),
+    "q19": Query(
+        f"SELECT {_BID} FROM bid QUALIFY row_number() OVER ("
+        "PARTITION BY auction ORDER BY price DESC) <= 10",
+        _q19,
+        compared="SELECT auction, price FROM result",
     ),
     "q21": Query(
         """

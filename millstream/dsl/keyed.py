@@ -84,6 +84,7 @@ def best_rows(
     count: int,
     by: str | Expression | Sequence[str | Expression],
     ascending: bool,
+    ties: bool,
     location: str,
 ) -> nodes.Node:
     """Return the best rows of each key of `node`; what they are ordered by is computed before."""
@@ -103,7 +104,7 @@ def best_rows(
     if not columns.items() <= present.items():
         ordered = nodes.Project(node, tuple((present | columns).items()), location=location)
     keys = nodes.grouping_keys(node)
-    best = nodes.Top(ordered, keys, count, tuple(columns), ascending, location=location)
+    best = nodes.Top(ordered, keys, count, tuple(columns), ascending, ties, location=location)
     if ordered is node:
         return best
     return nodes.Project(best, tuple(present.items()), location=location)

@@ -317,7 +317,12 @@ class Stream:
         return Stream(node, self.log)
 
     def top(
-        self, n: int, by: str | Expression | Sequence[str | Expression], *, ascending: bool = False
+        self,
+        n: int,
+        by: str | Expression | Sequence[str | Expression],
+        *,
+        ascending: bool = False,
+        ties: bool = False,
     ) -> Stream:
         """Keep the `n` rows of each key that are the greatest by some columns.
 
@@ -333,13 +338,16 @@ class Stream:
             Columns or expressions, the first of which counts most. Nulls come last.
         ascending
             Whether the least rows are wanted.
+        ties
+            Whether rows that are equal by all of these to the last one are kept, too, as
+            `RANK() <= n` does in SQL. By default there are never more than `n`.
 
         Notes
         -----
         Of rows that are equal by all of these the earliest comes first, and of those of one time
         one that is always the same, whatever came first.
         """
-        return Stream(keyed.best_rows(self.node, n, by, ascending, user_location()), self.log)
+        return Stream(keyed.best_rows(self.node, n, by, ascending, ties, user_location()), self.log)
 
     def dedup(self, *keys: str, within: str | timedelta | None = None) -> Stream:
         """Keep the first row of each key that comes, and leave out those that repeat it.

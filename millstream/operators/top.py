@@ -39,6 +39,8 @@ class TopConfig:
         How many rows of a key are its best.
     takes_changes
         Whether rows of the input may be taken back.
+    ties
+        Whether rows that are equal in `by` to the last of the best are of the best, too.
     """
 
     schema: pa.Schema
@@ -48,6 +50,7 @@ class TopConfig:
     ascending: bool = False
     then: tuple[str, ...] = ()
     takes_changes: bool = False
+    ties: bool = False
 
     @property
     def consumes(self) -> ChangeMode:
@@ -83,7 +86,8 @@ class TopConfig:
         by = ", ".join(self.by)
         keys = ", ".join(self.key_columns)
         which = "least" if self.ascending else "greatest"
-        return f"top {self.limit}, {which} {by} first{f', by {keys}' if keys else ''}"
+        tied = " with those tied" if self.ties else ""
+        return f"top {self.limit}{tied}, {which} {by} first{f', by {keys}' if keys else ''}"
 
 
 class Top(Stateless):
@@ -103,6 +107,7 @@ class Top(Stateless):
             config.then,
             config.limit,
             ascending=config.ascending,
+            ties=config.ties,
             takes_changes=config.takes_changes,
         )
 

@@ -64,6 +64,8 @@ class TopRows:
         are still equal, a hash of all columns decides: the same whatever comes first.
     limit
         How many rows of a key are its best.
+    ties
+        Whether rows that are equal in `by` to the last of the best are of the best, too.
     takes_changes
         Whether a row may be taken back, so that all rows of a key must be known.
     """
@@ -77,12 +79,14 @@ class TopRows:
         limit: int,
         *,
         ascending: bool,
+        ties: bool,
         takes_changes: bool,
     ) -> None:
         self._schema = schema
         self._key = tuple(key_columns)
         self._by, self._then = tuple(by), tuple(then)
         self._limit = limit
+        self._tied = 2 * len(self._by) if ties else 0
         self._ascending = ascending
         self._takes_changes = takes_changes
         types = [schema.field(name).type for name in key_columns]
@@ -194,8 +198,8 @@ class TopRows:
         done = 0
         while done < len(slots):
             done = kernels.apply_rows(
-                slots, words, weights, done, base, self._limit, self._takes_changes, self._heads,
-                self._arena, self._free, self._meta, self._marks, touched, before,
+                slots, words, weights, done, base, self._limit, self._tied, self._takes_changes,
+                self._heads, self._arena, self._free, self._meta, self._marks, touched, before,
             )  # fmt: skip
             if done < 0:
                 done = -2 - done
@@ -224,11 +228,11 @@ class TopRows:
         return result if len(numbers) else None
 
     def _numbers(self, slots: Int64Array, limit: int) -> tuple[Int64Array, Int64Array]:
-        """Return the numbers of the slots' rows, and how many each has, at most `limit`."""
-        most = np.minimum(self._heads[slots, kernels.LENGTH], limit)
-        numbers = np.empty(int(most.sum()), dtype=np.int64)
+        """Return the numbers of the slots' best rows, and how many each has."""
         counts = np.empty(len(slots), dtype=np.int64)
-        kernels.gather_numbers(slots, limit, self._heads, self._arena, counts, numbers)
+        kernels.count_best(slots, limit, self._tied, self._heads, self._arena, counts)
+        numbers = np.empty(int(counts.sum()), dtype=np.int64)
+        kernels.gather_numbers(slots, counts, self._heads, self._arena, numbers)
         return numbers, counts
 
     def _remove(self, slots: Int64Array) -> None:

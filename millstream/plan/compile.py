@@ -527,6 +527,7 @@ def _top(node: Top) -> TopConfig:
         node.by,
         node.limit,
         ascending=node.ascending,
+        ties=node.ties,
         then=node.then,
         takes_changes=node.takes_changes,
     )

@@ -186,7 +186,8 @@ def _aggregate_text(node: WindowAggregate) -> str:
 def _top_text(node: Top) -> str:
     keys = f" by {', '.join(node.columns)}" if node.columns else ""
     which = "least" if node.ascending else "greatest"
-    return f"top {node.limit}{keys}, the {which} {', '.join(node.by)} first"
+    tied = " with those tied" if node.ties else ""
+    return f"top {node.limit}{tied}{keys}, the {which} {', '.join(node.by)} first"
 
 
 def _dedup_text(node: Dedup) -> str:

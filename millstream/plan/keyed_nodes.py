@@ -170,6 +170,8 @@ class Top(PlanNode):
         How many rows of a key.
     by, ascending
         Columns that order rows, and whether the least value comes first.
+    ties
+        Whether rows that are equal in `by` to the last one are kept, too.
     """
 
     input: Node
@@ -177,6 +179,7 @@ class Top(PlanNode):
     limit: int
     by: tuple[str, ...]
     ascending: bool = False
+    ties: bool = False
 
     def __post_init__(self) -> None:
         source = self.input
@@ -194,7 +197,7 @@ class Top(PlanNode):
                 "have lists or structs; leave them out with select or drop before"
             )
             raise PlanError(message)
-        unique = self.columns if self.limit == 1 else source.unique
+        unique = self.columns if self.limit == 1 and not self.ties else source.unique
         self._settle(source.schema, self.columns, None, ChangeMode.CHANGELOG, unique)
 
     @property

@@ -24,8 +24,15 @@ ROW = st.tuples(
 )
 
 
-def config(keys: tuple[str, ...], limit: int, *, ascending: bool, takes_changes: bool) -> TopConfig:
-    return TopConfig(SCHEMA, keys, ("n", "x"), limit, ascending, ("at",), takes_changes)
+def config(
+    keys: tuple[str, ...],
+    limit: int,
+    *,
+    ascending: bool,
+    takes_changes: bool,
+    ties: bool = False,
+) -> TopConfig:
+    return TopConfig(SCHEMA, keys, ("n", "x"), limit, ascending, ("at",), takes_changes, ties)
 
 
 def rank(value: Any, *, ascending: bool) -> tuple[bool, float]:
@@ -34,15 +41,19 @@ def rank(value: Any, *, ascending: bool) -> tuple[bool, float]:
     return value is None, number if ascending else -number
 
 
-def is_top(found: list[Row], rows: list[Row], limit: int, *, ascending: bool) -> None:
+def is_top(found: list[Row], rows: list[Row], limit: int, *, ascending: bool, ties: bool) -> None:
     """Check that `found` are the best of `rows`, of one key, whatever decides between equals."""
 
     def order(row: Row) -> tuple[Any, ...]:
         by = [rank(each, ascending=ascending) for each in row[1:3]]
         return (*by, row[3])
 
-    assert len(found) == min(limit, len(rows))
-    wanted = sorted(rows, key=order)[: len(found)]
+    wanted = sorted(rows, key=order)[:limit]
+    if ties:
+        wanted = [
+            each for each in sorted(rows, key=order) if order(each)[:-1] <= order(wanted[-1])[:-1]
+        ]
+    assert len(found) == len(wanted)
     assert sorted(map(order, found)) == list(map(order, wanted))
     rest = list(rows)
     for each in found:
@@ -63,7 +74,7 @@ def check(held: Held, rows: list[Row], asked: TopConfig) -> None:
     )
     assert found.keys() == given_rows.keys()
     for key, some in found.items():
-        is_top(some, given_rows[key], asked.limit, ascending=asked.ascending)
+        is_top(some, given_rows[key], asked.limit, ascending=asked.ascending, ties=asked.ties)
 
 
 @pytest.mark.parametrize("takes_changes", [False, True])
@@ -74,6 +85,7 @@ def check(held: Held, rows: list[Row], asked: TopConfig) -> None:
     keys=st.sampled_from([(), ("key",)]),
     limit=st.integers(1, 5),
     ascending=st.booleans(),
+    ties=st.booleans(),
 )
 def test_the_best_rows_of_each_key_hold_after_every_batch(
     takes_changes: bool,
@@ -82,10 +94,11 @@ def test_the_best_rows_of_each_key_hold_after_every_batch(
     keys: tuple[str, ...],
     limit: int,
     ascending: bool,
+    ties: bool,
 ) -> None:
     if not takes_changes:
         changes = [(each, 1) for each, _ in changes]
-    asked = config(keys, limit, ascending=ascending, takes_changes=takes_changes)
+    asked = config(keys, limit, ascending=ascending, takes_changes=takes_changes, ties=ties)
     driven, held, there = Driven(asked.build()), Held(), Held()
     batch = weighted([each for each, _ in changes], [weight for _, weight in changes], SCHEMA)
     for piece in split_at(batch, cuts):
@@ -119,6 +132,7 @@ def test_equal_rows_are_chosen_between_whatever_comes_first(
     again=st.integers(0, 40),
     parallelism=st.sampled_from([1, 2, 4]),
     takes_changes=st.booleans(),
+    ties=st.booleans(),
 )
 def test_state_moves_to_another_parallelism(
     changes: list[tuple[Row, int]],
@@ -126,10 +140,11 @@ def test_state_moves_to_another_parallelism(
     again: int,
     parallelism: int,
     takes_changes: bool,
+    ties: bool,
 ) -> None:
     if not takes_changes:
         changes = [(each, 1) for each, _ in changes]
-    asked = config(("key",), 2, ascending=True, takes_changes=takes_changes)
+    asked = config(("key",), 2, ascending=True, takes_changes=takes_changes, ties=ties)
     parts = [
         weighted([each for each, _ in some], [weight for _, weight in some], SCHEMA)
         for some in (changes[:at], changes[at : at + again], changes[at + again :])

@@ -88,15 +88,51 @@ def _place_of(words: Any, row: Any, arena: Any, begin: Any, length: Any) -> Any:
 
 
 @inner
+def _best(slot: Any, limit: Any, tied: Any, heads: Any, arena: Any) -> Any:
+    """Return how many entries of a slot are its best.
+
+    Those are the first `limit`, and with `tied` words those that are equal by them to the last.
+    """
+    length = heads[slot, LENGTH]
+    count = min(length, limit)
+    if tied == 0 or count < limit:
+        return count
+    last = heads[slot, BEGIN] + limit - 1
+    while count < length:
+        for word in range(tied):
+            if arena[heads[slot, BEGIN] + count, word] != arena[last, word]:
+                return count
+        count += 1
+    return count
+
+
+@inner
+def _is_behind(words: Any, row: Any, arena: Any, entry: Any, tied: Any) -> Any:
+    """Return whether a row that comes after an entry is not as good as it by `tied` words."""
+    differs = tied == 0
+    for word in range(tied):
+        differs |= words[row, word] != arena[entry, word]
+    return differs
+
+
+@inner
 def _touch(
-    slot: Any, limit: Any, heads: Any, arena: Any, marks: Any, meta: Any, touched: Any, before: Any
+    slot: Any,
+    limit: Any,
+    tied: Any,
+    heads: Any,
+    arena: Any,
+    marks: Any,
+    meta: Any,
+    touched: Any,
+    before: Any,
 ) -> None:
     """Note a slot and which rows are its best, once a batch: before anything changes there."""
     if marks[slot] != 0:
         return
     marks[slot] = 1
     touched[meta[META_TOUCHED], 0] = slot
-    count = min(heads[slot, LENGTH], limit)
+    count = _best(slot, limit, tied, heads, arena)
     touched[meta[META_TOUCHED], 1] = count
     meta[META_TOUCHED] += 1
     for index in range(count):
@@ -138,6 +174,7 @@ def apply_rows(
     first: int,
     base: int,
     limit: int,
+    tied: int,
     keeps_all: bool,
     heads: Any,
     arena: Any,
@@ -158,8 +195,9 @@ def apply_rows(
         The first row to do.
     base
         Number of row 0.
-    limit
-        How many rows of a slot are its best.
+    limit, tied
+        How many rows of a slot are its best; by how many words rows are tied with the last of
+        them, and of the best, too (0: none are).
     keeps_all
         Keep the others, too, since one of the best may be taken out.
     heads, arena, free, meta, marks
@@ -177,7 +215,7 @@ def apply_rows(
     number = arena.shape[1] - 1
     for row in range(first, len(slots)):
         slot = slots[row]
-        noted = min(heads[slot, LENGTH], limit)
+        noted = _best(slot, limit, tied, heads, arena)
         if meta[META_BEFORE] + noted > len(before) and marks[slot] == 0:
             return -2 - row
         begin, length = heads[slot, BEGIN], heads[slot, LENGTH]
@@ -185,20 +223,22 @@ def apply_rows(
         if weights[row] < 0:
             if place == 0 or not _is_equal(words, row, arena, begin + place - 1):
                 continue
-            _touch(slot, limit, heads, arena, marks, meta, touched, before)
+            _touch(slot, limit, tied, heads, arena, marks, meta, touched, before)
             for index in range(place - 1, length - 1):
                 for word in range(arena.shape[1]):
                     arena[begin + index, word] = arena[begin + index + 1, word]
             heads[slot, LENGTH] = length - 1
             continue
-        if not keeps_all and place >= limit:
+        full = not keeps_all and length >= limit
+        if full and place >= limit and _is_behind(words, row, arena, begin + limit - 1, tied):
             continue
-        if length == heads[slot, ROOM] and (keeps_all or length < limit):
+        drops_last = full and tied == 0
+        if length == heads[slot, ROOM] and not drops_last:
             if not _make_room(slot, heads, arena, free, meta):
                 return row
             begin = heads[slot, BEGIN]
-        _touch(slot, limit, heads, arena, marks, meta, touched, before)
-        last = length if keeps_all or length < limit else length - 1
+        _touch(slot, limit, tied, heads, arena, marks, meta, touched, before)
+        last = length - 1 if drops_last else length
         for index in range(last, place, -1):
             for word in range(arena.shape[1]):
                 arena[begin + index, word] = arena[begin + index - 1, word]
@@ -206,22 +246,27 @@ def apply_rows(
             arena[begin + place, word] = words[row, word]
         arena[begin + place, number] = base + row
         heads[slot, LENGTH] = last + 1
+        if full:
+            heads[slot, LENGTH] = _best(slot, limit, tied, heads, arena)
     return len(slots)
 
 
 @kernel
-def gather_numbers(
-    slots: Any, limit: int, heads: Any, arena: Any, counts: Any, numbers: Any
-) -> Any:
-    """Write how many entries each slot has, `limit` at the most, and their rows' numbers."""
+def count_best(slots: Any, limit: int, tied: int, heads: Any, arena: Any, counts: Any) -> None:
+    """Write how many entries of each slot are its best; `limit` and `tied` as in `apply_rows`."""
+    for index in range(len(slots)):
+        counts[index] = _best(slots[index], limit, tied, heads, arena)
+
+
+@kernel
+def gather_numbers(slots: Any, counts: Any, heads: Any, arena: Any, numbers: Any) -> None:
+    """Write the rows' numbers of the first `counts` entries of each slot."""
     place = 0
     for index in range(len(slots)):
         begin = heads[slots[index], BEGIN]
-        counts[index] = min(heads[slots[index], LENGTH], limit)
         for entry in range(counts[index]):
             numbers[place] = arena[begin + entry, arena.shape[1] - 1]
             place += 1
-    return place
 
 
 @kernel
