@@ -53,6 +53,20 @@ def _polars_ranks() -> list[pl.Expr]:
     return [price < 10_000, (price >= 10_000) & (price < 1_000_000), price >= 1_000_000]
 
 
+def _polars_report() -> list[pl.Expr]:
+    """Return the counts of the reports: of bids, of bidders, of auctions, in all and by rank."""
+    found = [pl.len().alias("total_bids")]
+    found += [rank.sum().alias(f"rank{n}_bids") for n, rank in enumerate(_polars_ranks(), 1)]
+    for name in ("bidder", "auction"):
+        column = pl.col(name)
+        found.append(column.n_unique().alias(f"total_{name}s"))
+        found += [
+            column.filter(rank).n_unique().alias(f"rank{n}_{name}s")
+            for n, rank in enumerate(_polars_ranks(), 1)
+        ]
+    return found
+
+
 def _q0(frames: Frames) -> pl.LazyFrame:
     return frames["bid"].select("auction", "bidder", "price", "date_time", "extra")
 
@@ -113,6 +127,18 @@ def _q14(frames: Frames) -> pl.LazyFrame:
         time_type.alias("time_type"),
         *("date_time", "extra", count.alias("c_counts")),
     )
+
+
+def _q15(frames: Frames) -> pl.LazyFrame:
+    report = frames["bid"].group_by(pl.col("date_time").dt.date().alias("day"))
+    return report.agg(_polars_report()).cast({pl.UInt32: pl.Int64})
+
+
+def _q16(frames: Frames) -> pl.LazyFrame:
+    report = frames["bid"].group_by("channel", pl.col("date_time").dt.date().alias("day"))
+    last = pl.col("date_time").max().alias("minute")
+    minute = pl.col("minute").dt.strftime("%H:%M")
+    return report.agg(last, *_polars_report()).with_columns(minute).cast({pl.UInt32: pl.Int64})
 
 
 def _q17(frames: Frames) -> pl.LazyFrame:
@@ -217,6 +243,25 @@ QUERIES: dict[str, Query] = {
         WHERE price * 0.908::DOUBLE > 1000000 AND price * 0.908::DOUBLE < 50000000
         """,
         _q14,
+    ),
+    "q15": Query(
+        f"""
+        SELECT date_time::DATE AS day, count(*), {_counts_by_rank("*")},
+               count(DISTINCT bidder), {_counts_by_rank("DISTINCT bidder")},
+               count(DISTINCT auction), {_counts_by_rank("DISTINCT auction")}
+        FROM bid GROUP BY day
+        """,
+        _q15,
+    ),
+    "q16": Query(
+        f"""
+        SELECT channel, date_time::DATE AS day, strftime(max(date_time), '%H:%M') AS minute,
+               count(*), {_counts_by_rank("*")},
+               count(DISTINCT bidder), {_counts_by_rank("DISTINCT bidder")},
+               count(DISTINCT auction), {_counts_by_rank("DISTINCT auction")}
+        FROM bid GROUP BY channel, day
+        """,
+        _q16,
     ),
     "q17": Query(
         f"""
