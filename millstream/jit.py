@@ -19,6 +19,7 @@ import numpy as np
 from numba.core import config as numba_config
 from numba.core.caching import FunctionCache
 from numba.core.errors import NumbaError, NumbaNotImplementedError
+from numba.core.registry import cpu_target
 from numba.core.runtime.nrt import rtsys
 from numba.np.numpy_support import as_dtype, from_dtype
 
@@ -29,6 +30,11 @@ GENERATED_PREFIX = "millstream_generated_"
 
 # Nobody calls a kernel by its address, which needs a wrapper (`cfunc`).
 _OPTIONS: dict[str, object] = {"error_model": "numpy", "no_cfunc_wrapper": True}
+
+
+def prepare_to_load() -> None:
+    """Do what the first kernel that is loaded would wait for; in a process that waits anyway."""
+    rtsys.initialize(cpu_target.target_context)
 
 
 class _QuickCache(FunctionCache):

@@ -20,6 +20,8 @@ from millstream.runtime.coordinator import Coordinator
 from millstream.runtime.journal import Journal, JournalRecord
 
 PUBLISH_INTERVAL_US = 500_000
+CHECKPOINT_INTERVAL_US = 100_000
+"""A completed checkpoint is told of sooner, but no more often than so."""
 STATUS_INTERVAL_US = 200_000
 
 OnStatus = Callable[[JobRecord], None]
@@ -67,7 +69,7 @@ class RunPublisher:
         self._on_status = on_status
         self._coordinator: Coordinator | None = None
         self._statuses: Callable[[], list[WorkerStatus]] = list
-        self._publish_due_us = 0
+        self._published_us = -PUBLISH_INTERVAL_US
         self._status_due_us = 0
         self._completed = 0
         self._obeyed: Request | None = None
@@ -122,8 +124,11 @@ class RunPublisher:
                 self._on_status(self.record)
             if self._control is not None:
                 self._obey(self._control.requested(self.record.run))
-        if now_us >= self._publish_due_us:
-            self._publish_due_us = now_us + PUBLISH_INTERVAL_US
+        due_us = self._published_us + PUBLISH_INTERVAL_US
+        if self._coordinator is not None and self._coordinator.checkpoints > self._completed:
+            due_us = self._published_us + CHECKPOINT_INTERVAL_US
+        if now_us >= due_us:
+            self._published_us = now_us
             self._change()
 
     def over(self, state: JobState, error: BaseException | None = None) -> None:

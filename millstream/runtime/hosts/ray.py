@@ -1,6 +1,6 @@
 """The Ray host: one actor a worker, one actor that coordinates.
 
-Ray is imported here and in `ray_pool`, and nowhere else.
+Ray is imported here, in `ray_actors` and in `ray_pool`, and nowhere else.
 
     driver ── submits ──▶ coordinator actor ── polls ──▶ worker actor 0 … P−1
                                │                            ╚══ Arrow Flight ══╝
@@ -15,9 +15,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +27,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from millstream.errors import OptionError
 from millstream.log import Log
 from millstream.runtime.attempt import Compiler
+from millstream.runtime.graph import JobGraph
 from millstream.runtime.handle import JobHandle
-from millstream.runtime.hosts.attempts import Attempts, Outcome
+from millstream.runtime.hosts.attempts import Outcome
 from millstream.runtime.hosts.grpc_probe import why_no_grpc
 from millstream.runtime.hosts.local import stop_on_signal
 from millstream.runtime.hosts.publisher import OnStatus
-from millstream.runtime.hosts.ray_pool import RayPool
-from millstream.runtime.hosts.remote_fleet import Patience
+from millstream.runtime.hosts.ray_actors import CoordinatorActor
+from millstream.runtime.hosts.ray_run import RayRun, RaySettings
 from millstream.runtime.hosts.unpicklable import find_unpicklable
 from millstream.runtime.options import RunOptions
-from millstream.runtime.restart import RestartStrategy
 from millstream.runtime.result import RunResult
 
 NAMESPACE = "millstream"
@@ -58,37 +56,6 @@ PROBE_TIMEOUT_S = 5.0
 STATUS_INTERVAL_S = 0.2
 A_BYTE = 1
 """An actor that asks for nothing at all is placed anywhere, whatever its strategy says."""
-LINGER_S = 10.0
-"""For how long a coordinator whose job is over answers those who still ask."""
-
-
-@dataclass(frozen=True, slots=True)
-class RaySettings:
-    """How a job runs on Ray.
-
-    Parameters
-    ----------
-    address
-        Of a cluster; by default `RAY_ADDRESS`, else a Ray is started on this machine.
-    dashboard
-        Whether a Ray that is started here has one.
-    detach
-        Whether the job outlives the process that started it.
-    worker_cpus
-        Processors that each worker asks Ray for; by default one, or an even share of fewer.
-    start_timeout_s
-        How long to wait for Ray to find room for the workers.
-    patience, restart
-        When a worker is given up, and how often an attempt is followed by another.
-    """
-
-    address: str | None = None
-    dashboard: bool = False
-    detach: bool = False
-    worker_cpus: float | None = None
-    start_timeout_s: float = 60.0
-    patience: Patience = field(default_factory=Patience)
-    restart: RestartStrategy = field(default_factory=RestartStrategy)
 
 
 def connect(settings: RaySettings) -> None:
@@ -187,63 +154,6 @@ def _comes_with_the_job() -> bool:
     return Path(spec.origin).is_relative_to(Path.cwd())
 
 
-class CoordinatorActor:
-    """Runs a job's attempts, one after another, until it is over.
-
-    It holds nothing that is not in its arguments or in the log's control topic: killed at any
-    moment, Ray makes it anew and it goes on.
-
-    Parameters
-    ----------
-    job
-        The compiler of the job, pickled with the user's code.
-    log_path, options, settings
-        Of the run.
-    """
-
-    def __init__(
-        self, job: bytes, log_path: str, options: RunOptions, settings: RaySettings
-    ) -> None:
-        self._compile_for: Compiler = cloudpickle.loads(job)
-        self._log_path = log_path
-        self._options = options
-        self._settings = settings
-        self._outcome: Outcome | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="coordinate", daemon=True)
-        self._thread.start()
-
-    def outcome(self, wait_s: float) -> Outcome | None:
-        """Return how the job ended, waiting a while; `None`: it has not."""
-        self._over.wait(wait_s)
-        return self._outcome
-
-    def pid(self) -> int:
-        """Return the process that coordinates."""
-        return os.getpid()
-
-    def _run(self) -> None:
-        settings = self._settings
-        attempts = Attempts(
-            self._compile_for,
-            Log(self._log_path),
-            self._options,
-            host="ray",
-            pool=RayPool(
-                self._log_path, settings.worker_cpus, settings.start_timeout_s, settings.patience
-            ),
-            patience=settings.patience,
-            strategy=settings.restart,
-        )
-        self._outcome = attempts.run()
-        self._over.set()
-        if settings.detach:
-            # Nobody else would end it.
-            threading.Event().wait(LINGER_S)
-            with suppress(Exception):
-                ray.kill(ray.get_runtime_context().current_actor)
-
-
 def run_job(
     compile_for: Compiler,
     log: Log,
@@ -293,7 +203,7 @@ def submit_job(
     graph = compile_for(options.parallelism, {})
     # Before Ray is started: that takes seconds, and this is the user's to put right.
     job = pickled(compile_for, graph.name)
-    actor = start_job(job, log, options, settings, graph.name)
+    actor = start_job(job, graph, log, options, settings)
 
     def ended() -> RunResult | None:
         outcome = wait_for(actor, STATUS_INTERVAL_S)
@@ -328,7 +238,9 @@ def pickled(compile_for: Compiler, name: str) -> bytes:
         raise OptionError(message) from error
 
 
-def start_job(job: bytes, log: Log, options: RunOptions, settings: RaySettings, name: str) -> Any:
+def start_job(
+    job: bytes, graph: JobGraph, log: Log, options: RunOptions, settings: RaySettings
+) -> Any:
     """Start the coordinator of a job, as `pickled`, on Ray and return its actor.
 
     Raises
@@ -338,7 +250,7 @@ def start_job(job: bytes, log: Log, options: RunOptions, settings: RaySettings, 
     """
     connect(settings)
     actor = ray.remote(CoordinatorActor).options(
-        name=f"{name}-{options.run}",
+        name=f"{graph.name}-{options.run}",
         namespace=NAMESPACE,
         lifetime="detached" if settings.detach else None,
         num_cpus=0,
@@ -351,7 +263,8 @@ def start_job(job: bytes, log: Log, options: RunOptions, settings: RaySettings, 
             ray.get_runtime_context().get_node_id(), soft=True
         ),
     )
-    return actor.remote(job, log.path, options, settings)
+    run = cloudpickle.dumps(RayRun(log.path, options, settings))
+    return actor.remote(graph.parallelism, settings.worker_cpus, job, run, settings.detach)
 
 
 def wait_for(actor: Any, wait_s: float) -> Outcome | None:

@@ -6,7 +6,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import ray
@@ -20,13 +19,14 @@ from ray.exceptions import (
 )
 
 from millstream.errors import JobError, MillstreamError, ResourcesError
+from millstream.runtime.hosts.ray_actors import WorkerActors
 from millstream.runtime.hosts.remote_fleet import (
     Patience,
     RemoteWorker,
     WorkerDeadError,
     WorkerUnreachableError,
 )
-from millstream.runtime.hosts.worker_actor import Answer, WorkerHost
+from millstream.runtime.hosts.worker_actor import Answer
 from millstream.runtime.messages import Command
 from millstream.runtime.result import WorkerResult
 from millstream.runtime.worker import WorkerPlan
@@ -36,13 +36,6 @@ LOOK_S = 0.2
 """Between two looks at a process that is to start."""
 SOON_S = 2.0
 """How long a process may take to start before that is worth a word."""
-
-
-class WorkerActor(WorkerHost):
-    """The process of one worker, in one attempt after another."""
-
-    def __init__(self) -> None:
-        super().__init__(ray.util.get_node_ip_address())
 
 
 class _RayWorker:
@@ -73,10 +66,10 @@ class RayPool:
 
     Parameters
     ----------
+    actors
+        The workers' actors; some may be starting already.
     log_path
         The run's log.
-    worker_cpus
-        Processors that each worker asks Ray for; `None`: one, or an even share of fewer.
     start_timeout_s
         How long to wait for Ray to find room for the workers.
     patience
@@ -84,15 +77,14 @@ class RayPool:
     """
 
     def __init__(
-        self, log_path: str, worker_cpus: float | None, start_timeout_s: float, patience: Patience
+        self, actors: WorkerActors, log_path: str, start_timeout_s: float, patience: Patience
     ) -> None:
+        self._actors = actors
         self._log_path = log_path
-        self._worker_cpus = worker_cpus
         self._start_timeout_s = start_timeout_s
         self._patience = patience
-        self._actors: dict[int, Any] = {}
-        self._cpus = 0.0
-        """What each of the actors asked for."""
+        self._known: set[int] = set()
+        """Workers whose processes have started."""
         self._attempt = 0
 
     def workers(
@@ -110,17 +102,16 @@ class RayPool:
 
     def close(self) -> None:
         """End all actors."""
-        for worker in list(self._actors):
-            self._end(worker)
+        self._known.clear()
+        self._actors.end_all()
 
     def _workers(
         self, plans: Sequence[WorkerPlan], deadline_s: float, on_wait: Callable[[str], None]
     ) -> list[RemoteWorker]:
         self._attempt += 1
-        if not self._actors:
-            self._cpus = self._share(len(plans))
+        self._actors.start(len(plans))
         token = secrets.token_hex(16)
-        known = set(self._actors)
+        known = set(self._known)
         calls = [self._prepare(plan, token) for plan in plans]
         workers: list[RemoteWorker] = []
         for plan, call in zip(plans, calls, strict=True):
@@ -129,18 +120,15 @@ class RayPool:
                 first = call
                 if plan.worker in known:
                     self._end(plan.worker)
+                    self._actors.start(len(plans))
                     first = self._prepare(plan, token)
                 location = self._started(plan, first, deadline_s, on_wait)
+                self._known.add(plan.worker)
             actor = self._actors[plan.worker]
             workers.append(_RayWorker(actor, self._attempt, location, self._patience))
         return workers
 
     def _prepare(self, plan: WorkerPlan, token: str) -> Any:
-        if plan.worker not in self._actors:
-            actor = ray.remote(WorkerActor).options(
-                num_cpus=self._cpus, max_restarts=0, max_task_retries=0, max_concurrency=4
-            )
-            self._actors[plan.worker] = actor.remote()
         return self._actors[plan.worker].prepare.remote(self._attempt, plan, self._log_path, token)
 
     def _again(self, call: Any) -> str | None:
@@ -156,7 +144,7 @@ class RayPool:
         """Return where a worker is, whose process Ray is to start."""
         count, start_s = plan.graph.parallelism, time.monotonic()
         while not ray.wait([call], timeout=LOOK_S)[0]:
-            if self._share(count) < self._cpus:
+            if self._actors.share(count) < self._actors.cpus:
                 # A node is gone: what its workers asked for is nowhere to be had any more.
                 raise _ShrunkError
             room = self._room(count)
@@ -175,55 +163,16 @@ class RayPool:
             message = f"worker {plan.worker} died when it was started: {error}"
             raise JobError(message, worker=plan.worker) from error
 
-    def _share(self, count: int) -> float:
-        """Return how many processors a worker asks for: as it is told, else an even share."""
-        if self._worker_cpus is not None:
-            return self._worker_cpus
-        return even_share(_cpus_of_nodes(), count)
-
     def _room(self, count: int) -> str:
         free, total = ray.available_resources(), ray.cluster_resources()
         return (
-            f"each of {count} needs {self._cpus:g} CPU, and of {total.get('CPU', 0):g} there are "
-            f"{free.get('CPU', 0):g} free"
+            f"each of {count} needs {self._actors.cpus:g} CPU, and of {total.get('CPU', 0):g} "
+            f"there are {free.get('CPU', 0):g} free"
         )
 
     def _end(self, worker: int) -> None:
-        actor = self._actors.pop(worker, None)
-        if actor is not None:
-            with suppress(Exception):  # it may be dead, or Ray itself may be
-                ray.kill(actor)
-
-
-def even_share(cpus: Sequence[float], count: int) -> float:
-    """Return the most processors, one at most, of which `count` workers can have as many each.
-
-    Parameters
-    ----------
-    cpus
-        Of each node: a worker does not lie across two.
-
-    Examples
-    --------
-    >>> even_share([2, 1], 3), even_share([2, 1], 4), even_share([2], 3)
-    (1.0, 0.66, 0.66)
-    """
-    # In hundredths: 1.45 processors are five times 0.29, but not in binary fractions.
-    nodes = [round(each * 100) for each in cpus]
-    shares = {100} | {each // part for each in nodes for part in range(1, count + 1)}
-    fitting = (
-        share
-        for share in shares
-        if 0 < share <= 100 and sum(each // share for each in nodes) >= count
-    )
-    # Where a hundredth is too much for so many, they ask for none; where there are no
-    # processors at all, there is something to wait for.
-    return max(fitting, default=0 if sum(cpus) else 100) / 100
-
-
-def _cpus_of_nodes() -> list[float]:
-    nodes = [each for each in ray.nodes() if each["Alive"]]
-    return [float(each["Resources"].get("CPU", 0)) for each in nodes]
+        self._known.discard(worker)
+        self._actors.end(worker)
 
 
 class _ShrunkError(Exception):

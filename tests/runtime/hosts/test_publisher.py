@@ -11,6 +11,7 @@ from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.control import JobControl, JobState
 from millstream.runtime.coordinator import Coordinator
 from millstream.runtime.hosts.publisher import (
+    CHECKPOINT_INTERVAL_US,
     PUBLISH_INTERVAL_US,
     STATUS_INTERVAL_US,
     OnStatus,
@@ -53,6 +54,22 @@ def test_a_run_is_seen_from_elsewhere() -> None:
     record = JobControl(bench.log(), "job").record()
     assert record is not None
     assert (record.state, record.reason) == (JobState.FAILED, "no")
+
+
+def test_a_checkpoint_is_told_of_soon_but_not_each_of_many() -> None:
+    bench = Bench()
+    log = event_log(bench)
+    told = publisher(log)
+    coordinator = started(log)
+    told.attempt(coordinator, statuses)
+    seen = []
+    for turn_us in (0, CHECKPOINT_INTERVAL_US // 2, CHECKPOINT_INTERVAL_US, PUBLISH_INTERVAL_US):
+        told.on_turn(turn_us)
+        record = JobControl(bench.log(), "job").record()
+        assert record is not None
+        seen.append(record.checkpoints)
+        coordinator.checkpoints += 1
+    assert seen == [0, 0, 2, 3]
 
 
 def test_what_is_asked_is_obeyed_by_later_attempts_too() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 
 exceptions: Any = pytest.importorskip("ray.exceptions")
 
+from millstream.runtime.hosts.ray_actors import even_share  # noqa: E402 - Ray may be missing
 from millstream.runtime.hosts.ray_pool import (  # noqa: E402 - Ray may be missing
-    even_share,
     why_dead,
     why_out_of_memory,
 )
@@ -79,3 +81,11 @@ def test_an_even_share_is_the_largest_that_fits_the_nodes(cpus: list[float], cou
 def test_where_there_are_no_processors_one_is_waited_for() -> None:
     assert even_share([], 2) == 1.0
     assert even_share([0], 2) == 1.0
+
+
+def test_the_actors_start_before_the_engine_is_imported() -> None:
+    program = (
+        "import sys, millstream.runtime.hosts.ray_actors; "
+        "sys.exit(int(any(each in sys.modules for each in ('millstream.log', 'pyarrow', 'numba'))))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
