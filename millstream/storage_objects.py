@@ -1,16 +1,21 @@
 """Stores of objects: a folder of a `Storage`, or whatever `pyarrow.fs` reaches (S3, GCS, HDFS, …).
 
 A folder is written through the storage, so every object is synced before `put` returns; of the
-others each store promises what it promises.
+others each store promises what it promises. `pyarrow.fs` is imported where one is used, since every
+log imports this.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
-import pyarrow.fs
 
 from millstream.errors import OptionError
 from millstream.storage import Bytes, Objects, Storage
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 _TEMPORARY = ".tmp"
 
@@ -59,7 +64,7 @@ class FolderObjects:
 class FileSystemObjects:
     """Objects in the folder `base` of a `pyarrow.fs` file system."""
 
-    def __init__(self, system: pyarrow.fs.FileSystem, base: str, uri: str) -> None:
+    def __init__(self, system: FileSystem, base: str, uri: str) -> None:
         self._system = system
         self._base = base.rstrip("/")
         self._uri = uri
@@ -87,18 +92,22 @@ class FileSystemObjects:
 
     def exists(self, name: str) -> bool:
         """Return `True` iff the object is there."""
+        from pyarrow.fs import FileType
+
         info = self._system.get_file_info(f"{self._base}/{name}")
-        return bool(info.type == pyarrow.fs.FileType.File)
+        return bool(info.type == FileType.File)
 
     def names(self, prefix: str) -> list[str]:
         """Return the objects below the folder `prefix`."""
-        selector = pyarrow.fs.FileSelector(
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(
             f"{self._base}/{prefix}".rstrip("/"), allow_not_found=True, recursive=True
         )
         return sorted(
             each.path.removeprefix(f"{self._base}/")
             for each in self._system.get_file_info(selector)
-            if each.type == pyarrow.fs.FileType.File and not each.path.endswith(_TEMPORARY)
+            if each.type == FileType.File and not each.path.endswith(_TEMPORARY)
         )
 
     def remove(self, name: str) -> None:
@@ -117,8 +126,10 @@ def open_objects(place: str, storage: Storage) -> Objects:
     """
     if "://" not in place:
         return FolderObjects(storage, place.rstrip("/"))
+    from pyarrow.fs import FileSystem
+
     try:
-        system, base = pyarrow.fs.FileSystem.from_uri(place)
+        system, base = FileSystem.from_uri(place)
     except (pa.ArrowException, OSError, ValueError) as error:
         message = f"cannot use {place!r}: {error}; give a folder, or a URI such as s3://bucket/path"
         raise OptionError(message) from error

@@ -306,6 +306,20 @@ def test_importing_the_package_leaves_heavy_libraries_alone() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_opening_a_log_imports_only_what_every_job_needs() -> None:
+    # Every process of a job waits for it, again after a failure.
+    program = (
+        "import sys, millstream.log; "
+        "few = ('millstream.log.groups.', 'millstream.log.cleaner', 'millstream.log.compaction', "
+        "'millstream.log.erasure', 'millstream.log.backup', 'pyarrow.fs', 'pyarrow._s3fs'); "
+        "sys.stdout.write(' '.join(each for each in sys.modules if each.startswith(few)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 class TestTheChecksThemselves:
     """Each check must be able to fail."""
 

@@ -13,7 +13,6 @@ from functools import partial
 
 from millstream.clock import Clock
 from millstream.errors import LockTimeoutError, UnknownTopicError
-from millstream.log.compaction import CleaningStoppedError
 from millstream.log.generations import partition_name
 from millstream.log.settings import TopicSettings
 from millstream.storage import Storage
@@ -44,6 +43,7 @@ def _clean(
     generation: int,
     stopping: Callable[[], bool],
 ) -> None:
+    from millstream.log.compaction import CleaningStoppedError
     from millstream.log.log import Log
 
     try:

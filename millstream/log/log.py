@@ -1,4 +1,7 @@
-"""The log of a directory: where topics are created, found, written and read."""
+"""The log of a directory: where topics are created, found, written and read.
+
+Every job imports this; what few need, groups and cleaning, is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 import pyarrow as pa
@@ -20,32 +23,32 @@ from millstream.errors import (
     UnknownTopicError,
     nearest,
 )
-from millstream.log.cleaner import Cleaning
 from millstream.log.consumer import Columns, Consumer
-from millstream.log.erasure import Erasure
 from millstream.log.extras import import_extra
-from millstream.log.groups.consumer import GroupConsumer, GroupOptions, Start
-from millstream.log.groups.group import Group
-from millstream.log.groups.groups import PARTICIPANT_PREFIX, Groups, MemberOptions
-from millstream.log.groups.member import GroupMember
 from millstream.log.links import refuse_links
 from millstream.log.log_file import take_topic_id
 from millstream.log.partition import Partition
 from millstream.log.producer import Producer
-from millstream.log.reader import Isolation
 from millstream.log.remote.address import is_address
 from millstream.log.repartition import repartition
-from millstream.log.sender import Gathering
 from millstream.log.settings import altered_config, parse_config
 from millstream.log.tier.mover import remove_all_moved
 from millstream.log.topic import Topic
 from millstream.log.topic_config import Durability, TopicConfig, check_name
 from millstream.log.transaction import Transaction
-from millstream.log.transactions import Participant, Transactions, Writer
+from millstream.log.transactions import GROUP_PARTICIPANT, Participant, Transactions, Writer
 from millstream.storage import Storage
 
 if TYPE_CHECKING:
+    from millstream.log.cleaner import Cleaning
+    from millstream.log.erasure import Erasure
+    from millstream.log.groups.consumer import GroupConsumer, Start
+    from millstream.log.groups.group import Group
+    from millstream.log.groups.groups import Groups, MemberOptions
+    from millstream.log.groups.member import GroupMember
     from millstream.log.hosts.asynchronous import AsyncProducer
+    from millstream.log.reader import Isolation
+    from millstream.log.sender import Gathering
 
 MIRROR_FILE = "mirror.json"
 """In a log that follows another one; it takes no writers."""
@@ -113,7 +116,6 @@ class Log:
         self._topics: dict[str, Topic] = {}
         self._configs: dict[str, TopicConfig] = {}
         self._transactions: Transactions | None = None
-        self._groups = self._open_groups()
 
     @staticmethod
     def default() -> Log:
@@ -281,8 +283,7 @@ class Log:
     def configs(self) -> list[TopicConfig]:
         """Return what all topics are, as of now, sorted by name."""
         self._configs.clear()  # others may have altered them
-        names = self._names()
-        return [names[name] for name in sorted(names)]
+        return [config for _, config in sorted(self._names().items())]
 
     def erase(self, topic: str, keys: pa.RecordBatch | pa.Table | None) -> Erasure:
         """Remove all rows of some keys from a topic for good, and say what was removed.
@@ -450,6 +451,8 @@ class Log:
         """
         names = [topics] if isinstance(topics, str) else list(topics)
         if group is not None:
+            from millstream.log.groups.consumer import GroupOptions
+
             settings = GroupOptions(start=start, **options)
             return self._groups.consumer(names, group, member, settings, columns, isolation, where)
         if member is not None or options:
@@ -552,11 +555,10 @@ class Log:
     def sync_participant(self, participant: Participant) -> None:
         """Make durable what a partition has, or what a group has committed."""
         topic, partition = participant
-        if topic.startswith(PARTICIPANT_PREFIX):
+        if topic.startswith(GROUP_PARTICIPANT):
             self._groups.sync(topic)
-            return
         # The topic as it is now: it is no older than the participant.
-        if (found := self.topic(topic).participant(partition)) is not None:
+        elif (found := self.topic(topic).participant(partition)) is not None:
             found.sync()
 
     def _names(self) -> dict[str, TopicConfig]:
@@ -580,7 +582,10 @@ class Log:
         refuse_links(self.storage, self.path, f"{directory}/topic.json")
         return Topic(config, directory, self.storage, self.clock, self.transactions)
 
-    def _open_groups(self) -> Groups:
+    @cached_property
+    def _groups(self) -> Groups:
+        from millstream.log.groups.groups import Groups
+
         return Groups(
             self.path,
             self.storage,

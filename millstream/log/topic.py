@@ -14,9 +14,7 @@ from millstream.clock import Clock
 from millstream.errors import OffsetOutOfRangeError, OptionError
 from millstream.log.background_cleaning import clean_later
 from millstream.log.bells import Bells, bell_of
-from millstream.log.cleaner import Cleaning
 from millstream.log.columns import OPERATION_COLUMN
-from millstream.log.erasure import Erasure
 from millstream.log.extras import import_extra
 from millstream.log.frame_header import FrameHeader
 from millstream.log.generations import partition_name
@@ -28,8 +26,6 @@ from millstream.log.reader import Isolation, PartitionReader, StableFrames
 from millstream.log.scan import Bound, Scan
 from millstream.log.settings import LiveSettings
 from millstream.log.tier.cache import SegmentCache
-from millstream.log.topic_card import topic_html
-from millstream.log.topic_cleaning import TopicCleaning
 from millstream.log.topic_config import TOMBSTONE, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
@@ -39,6 +35,10 @@ if TYPE_CHECKING:
     import pandas
     import polars
     from pyarrow.dataset import Dataset
+
+    from millstream.log.cleaner import Cleaning
+    from millstream.log.erasure import Erasure
+    from millstream.log.topic_cleaning import TopicCleaning
 
 
 class Topic:
@@ -352,6 +352,8 @@ class Topic:
         return self.to_reader().__arrow_c_stream__(requested_schema)
 
     def _repr_html_(self) -> str:
+        from millstream.log.topic_card import topic_html
+
         return topic_html(self)
 
     def latest(self) -> pa.Table:
@@ -405,6 +407,8 @@ class Topic:
     @property
     def cleaning(self) -> TopicCleaning:
         """What removes rows."""
+        from millstream.log.topic_cleaning import TopicCleaning
+
         return TopicCleaning(self, self._storage, self._clock, self._transactions)
 
     def forget(self, generation: int) -> None:

@@ -8,13 +8,12 @@ import pyarrow as pa
 
 from millstream.errors import FencedError, OptionError, TransactionError
 from millstream.log.consumer import Positions
-from millstream.log.groups.consumer import GroupConsumer
-from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.producer import Producer
 from millstream.log.row_extras import Headers, Timestamps
-from millstream.log.transactions import Writer
+from millstream.log.transactions import GROUP_PARTICIPANT, Writer
 
 if TYPE_CHECKING:
+    from millstream.log.groups.consumer import GroupConsumer
     from millstream.log.log import Log
 
 NUMBER = 1
@@ -115,7 +114,7 @@ class Transaction:
             for topic, producer in self._producers.items()
             for index in producer.touched()
         ]
-        participants += [(f"{PARTICIPANT_PREFIX}{name}", 0) for name in sorted(self._groups)]
+        participants += [(f"{GROUP_PARTICIPANT}{name}", 0) for name in sorted(self._groups)]
         transactions = self._log.transactions
         transactions.prepare(self._writer, NUMBER, participants)
         transactions.decide(self._writer, NUMBER, "commit")

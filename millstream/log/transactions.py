@@ -32,6 +32,9 @@ from millstream.storage import Storage
 
 Decision = Literal["committed", "aborted", "undecided"]
 Participant = tuple[str, int]
+
+GROUP_PARTICIPANT = "group:"
+"""What the offsets of a group are called as a participant begins so; no topic's name does."""
 """A topic's name and a partition."""
 
 

@@ -20,11 +20,8 @@ from millstream.log.partition import Partition
 from millstream.log.reader import Isolation
 from millstream.log.topic import Topic
 from millstream.log.topic_config import TopicConfig, check_name
-from millstream.log.transactions import Transactions
+from millstream.log.transactions import GROUP_PARTICIPANT, Transactions
 from millstream.storage import Storage
-
-PARTICIPANT_PREFIX = "group:"
-"""What the offsets of a group are called as a participant of a transaction; no topic's name."""
 
 
 class MemberOptions(TypedDict, total=False):
@@ -157,7 +154,7 @@ class Groups:
 
     def sync(self, participant: str) -> None:
         """Make what a group has committed durable; `participant` is its name with the prefix."""
-        folder = self._folder(participant.removeprefix(PARTICIPANT_PREFIX))
+        folder = self._folder(participant.removeprefix(GROUP_PARTICIPANT))
         state = folder.read()
         if state is not None:  # else its offsets are gone with it
             self._open(folder, state).sync()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import msgspec
@@ -129,7 +130,8 @@ class RemoteLog(Log):
         configs = [TopicConfig.from_json(each.encode(), self.path) for each in topics.configs]
         return {each.name: each for each in configs}
 
-    def _open_groups(self) -> Groups:
+    @cached_property
+    def _groups(self) -> Groups:
         return RemoteGroups(self._asker, self.clock, self.topic)
 
     def _open_topic(self, config: TopicConfig) -> Topic:

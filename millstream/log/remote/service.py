@@ -25,7 +25,6 @@ from millstream.errors import (
 from millstream.log.bells import DECISIONS, Bells, bell_of
 from millstream.log.columns import OPTIONAL_COLUMNS, columns_of_rows
 from millstream.log.frame_header import FLAG_CONTROL
-from millstream.log.groups.groups import PARTICIPANT_PREFIX
 from millstream.log.log import Log
 from millstream.log.partition import AppendResult, Partition
 from millstream.log.remote import messages as m
@@ -36,7 +35,7 @@ from millstream.log.remote.rows import bytes_of, decode_rows
 from millstream.log.remote.sequences import client_of
 from millstream.log.topic import Topic
 from millstream.log.topic_config import TopicConfig
-from millstream.log.transactions import Writer
+from millstream.log.transactions import GROUP_PARTICIPANT, Writer
 
 CLIENTS_MAX = 65_536
 """Whose last append is remembered; a client that comes back after so many others is unknown."""
@@ -263,7 +262,7 @@ class LogService:
         """Make partitions durable outside of the lock: a disk may take its time."""
         for topic, partition in participants:
             with self._lock:
-                if topic.startswith(PARTICIPANT_PREFIX):
+                if topic.startswith(GROUP_PARTICIPANT):
                     self._log.sync_participant((topic, partition))
                     continue
                 found = self._log.topic(topic).participant(partition)
