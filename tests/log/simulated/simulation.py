@@ -54,6 +54,7 @@ class Commit:
     transaction: Transaction | None
     ended: int = 0
     known: bool = False
+    running: bool = True
 
 
 @dataclass(eq=False)
@@ -70,6 +71,8 @@ class Erasure:
         Rows with ids from here on stay; `None`: it is still to be ended by somebody.
     known
         It is done: so its process was told.
+    running
+        Its process is at it, and goes on when others have ended what they found.
     """
 
     topic: str
@@ -77,6 +80,7 @@ class Erasure:
     before: dict[Place, int]
     until: int | None = None
     known: bool = False
+    running: bool = True
 
 
 @dataclass(eq=False)
@@ -190,15 +194,23 @@ class Simulation:
         before = {place: len(rows[place]) for place in PLACES if place[0] == topic}
         erasure = Erasure(topic, key, before)
         self.erasures.append(erasure)
-        with self.ending_erasures(topic):
-            erase()
-        erasure.known = True
+        try:
+            with self.ending_erasures(topic):
+                erase()
+            erasure.until = len(self.by_id)
+            erasure.known = True
+        finally:
+            erasure.running = False
         self.counts["erasures"] += 1
 
     @contextmanager
     def ending_erasures(self, topic: str) -> Iterator[None]:
         """Whatever was to be erased from a topic is erased by the end of this."""
-        begun = [each for each in self.erasures if each.topic == topic and each.until is None]
+        begun = [
+            each
+            for each in self.erasures
+            if each.topic == topic and each.until is None and not each.running
+        ]
         yield
         for each in begun:
             each.until = each.until or len(self.by_id)
