@@ -151,10 +151,11 @@ class Appender:
                 if self._control.closed:
                     message = f"partition {self._segments.name} is closed; open the topic anew"
                     raise PartitionClosedError(message)
-                end, encoded = self._make_room(end, draft)
+                now_us = self._clock.now_us()
+                end, encoded = self._make_room(end, draft, now_us)
                 if sequenced is not None and not self._control.sequenced:
                     self._control.sequenced = True  # a roll just now saw none
-                header = self._write_frame(encoded, header_at, end)
+                header = self._write_frame(encoded, header_at, end, now_us)
         except OSError as error:
             self._segments.refuse_removed()
             message = f"partition {self._segments.name}: the disk refused an append: {error}"
@@ -167,14 +168,15 @@ class Appender:
                 self._on_sealed()
         return header
 
-    def _write_frame(self, encoded: EncodedBatch, header_at: HeaderAt, end: LogEnd) -> FrameHeader:
+    def _write_frame(
+        self, encoded: EncodedBatch, header_at: HeaderAt, end: LogEnd, now_us: int
+    ) -> FrameHeader:
         """Write a frame behind `end`, where there is room for it; behind a head, if it needs one.
 
         A head is written with the first frame only: as long as a segment has no rows, it may
         still get any columns.
         """
         durable = self._control.durable()
-        now_us = self._clock.now_us()
         header = header_at(encoded, end, now_us, durable.offset if durable else 0)
         base, start = end.segment_base, end.position
         if start == 0 and self._before_head is not None:
@@ -368,7 +370,7 @@ class Appender:
             raise LogError(self._refusal)
         self._commit.refuse_after_failure()
 
-    def _make_room(self, end: LogEnd, draft: Draft) -> tuple[LogEnd, EncodedBatch]:
+    def _make_room(self, end: LogEnd, draft: Draft, now_us: int) -> tuple[LogEnd, EncodedBatch]:
         """Return the end behind which a frame is to be written, and the frame.
 
         Starts a segment where this one is full or lacks a column.
@@ -381,7 +383,7 @@ class Appender:
             encoded = draft.encode(layout)
             is_first = end.offset == end.segment_base
             settings = self._settings.known
-            age_us = self._clock.now_us() - active.created_us
+            age_us = now_us - active.created_us
             is_full = end.position + encoded.frame_size > settings.segment_bytes
             if is_first or not (is_full or age_us > settings.segment_ms * US_PER_MS):
                 return end, encoded

@@ -6,7 +6,7 @@ is made before the partition's lock is taken; the header is packed under it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 from crc32c import crc32c
@@ -19,7 +19,7 @@ from millstream.log.frame_header import (
     pack_checksums,
     pack_frame_header,
 )
-from millstream.log.messages import ArrowMessage, messages_of
+from millstream.log.messages import COPIED_BYTES_MAX, ArrowMessage, messages_of
 from millstream.log.metadata import (
     PREFIX_SIZE,
     ColumnLayout,
@@ -27,12 +27,11 @@ from millstream.log.metadata import (
     pack_prefix,
     padded,
 )
-from millstream.log.word_message import WordMessage, try_word_message
+from millstream.log.word_message import try_copied_words, try_word_message
 from millstream.storage import Bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedBatch:
+class EncodedBatch(NamedTuple):
     """A record batch as a frame, but for the header.
 
     Attributes
@@ -93,9 +92,13 @@ def encode_batch(
     """
     header_size = frame_header_size(layout.column_count, layout.dictionary_count)
     if layout.word_widths and compression == "none":
-        found = try_word_message(batch, layout.word_widths, header_size)
-        if found is not None:
-            return _encoded_words(found, batch.num_rows, layout, header_size)
+        words = None
+        if batch.num_rows * layout.row_bytes <= COPIED_BYTES_MAX:
+            words = try_copied_words(batch, layout.word_widths, header_size)
+        if words is None:
+            words = try_word_message(batch, layout.word_widths, header_size)
+        if words is not None:
+            return EncodedBatch(layout, batch.num_rows, *words)
     messages = messages_of(batch, layout.dictionary_count > 0, compression)
     assert len(messages) == layout.dictionary_count + 1, (len(messages), layout.dictionary_columns)
     checksums = [0] * layout.column_count
@@ -127,23 +130,6 @@ def encode_batch(
         frame_size=len(before) + header_size + size,
         before_checksum=crc32c(before),
         packed_checksums=pack_checksums(checksums, later),
-    )
-
-
-def _encoded_words(
-    message: WordMessage, row_count: int, layout: ColumnLayout, header_size: int
-) -> EncodedBatch:
-    before, body, body_size, checksums = message
-    return EncodedBatch(
-        layout=layout,
-        row_count=row_count,
-        before=before,
-        body=body,
-        body_size=body_size,
-        column_checksums=checksums,
-        frame_size=len(before) + header_size + body_size,
-        before_checksum=crc32c(before),
-        packed_checksums=pack_checksums(checksums, []),
     )
 
 

@@ -89,6 +89,12 @@ class RowFitter:
         OversizedRowError
             Where one row alone is larger.
         """
+        if (
+            0 < batch.num_rows <= FRAME_ROWS_MAX
+            and not self.has_dictionaries
+            and batch.get_total_buffer_size() <= self._bytes_max
+        ):
+            return [batch]  # as most are
         frames: list[pa.RecordBatch] = []
         for start in range(0, batch.num_rows, FRAME_ROWS_MAX):
             piece = batch.slice(start, FRAME_ROWS_MAX)

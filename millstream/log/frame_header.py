@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from crc32c import crc32c
@@ -106,6 +107,7 @@ class LaterMessage(NamedTuple):
     checksum: int
 
 
+@lru_cache(maxsize=1024)
 def frame_header_size(column_count: int, dictionary_count: int) -> int:
     """Return the bytes of a frame's header; a multiple of 64."""
     return padded(_FIXED.size + 4 * column_count + _MESSAGE.size * dictionary_count + 4, ALIGNMENT)

@@ -46,6 +46,8 @@ class ColumnLayout:
     word_widths
         Where every column is of values of a fixed number of bytes, that number for each; else
         empty.
+    row_bytes
+        Their sum.
     """
 
     schema: pa.Schema
@@ -53,6 +55,7 @@ class ColumnLayout:
     positions: dict[str, int]
     dictionary_columns: tuple[int, ...]
     word_widths: tuple[int, ...]
+    row_bytes: int
 
     @property
     def column_count(self) -> int:
@@ -95,7 +98,8 @@ class ColumnLayout:
         widths = tuple(map(_word_width, schema.types))
         if not all(widths):
             widths = ()
-        return cls(schema, tuple(first_buffers), positions, tuple(dictionary_columns), widths)
+        dictionaries = tuple(dictionary_columns)
+        return cls(schema, tuple(first_buffers), positions, dictionaries, widths, sum(widths))
 
 
 _layouts: dict[bytes, ColumnLayout] = {}
@@ -107,7 +111,7 @@ def _word_width(data_type: pa.DataType) -> int:
     types: Any = pa.types
     if types.is_primitive(data_type) or types.is_decimal(data_type):
         return 0 if data_type.bit_width % 8 else data_type.bit_width // 8
-    return 0
+    return data_type.byte_width if types.is_fixed_size_binary(data_type) else 0
 
 
 def buffer_count(data_type: pa.DataType, column: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +18,10 @@ _US_PER_DAY = 86_400_000_000
 def max_time_us(batch: pa.RecordBatch, column: str) -> int:
     """Return the largest time in `column`, nulls left out; `TIME_MIN` where there is none."""
     times = batch.column(column)
+    if times.type.bit_width == 64 and not times.null_count and len(times):
+        # Of a small batch several times faster than Arrow's.
+        words = np.frombuffer(times.buffers()[1], np.int64, len(times), 8 * times.offset)
+        return value_to_us(int(words.max()), times.type)
     largest = pc.max(times)
     if not largest.is_valid:
         return TIME_MIN
@@ -32,7 +37,7 @@ def largest_time_us(batch: pa.RecordBatch, time_column: str | None) -> tuple[int
     """
     if time_column is not None:
         return max_time_us(batch, time_column), True
-    if TIMESTAMP_COLUMN not in batch.schema.names:
+    if batch.schema.get_field_index(TIMESTAMP_COLUMN) < 0:
         return TIME_MIN, False
     return max_time_us(batch, TIMESTAMP_COLUMN), not batch.column(TIMESTAMP_COLUMN).null_count
 

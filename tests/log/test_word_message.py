@@ -47,6 +47,7 @@ def test_only_flat_types_of_whole_bytes_are_words() -> None:
     assert {each.id for each, _ in WORDS}.isdisjoint(
         {pa.bool_().id, pa.string().id, pa.null().id, pa.list_(pa.bool_(), 2).id}
     )
-    assert {pa.int8().id, pa.float64().id, pa.decimal128(20, 3).id} <= {x.id for x, _ in WORDS}
+    words = {each.id for each, _ in WORDS}
+    assert {pa.int8().id, pa.float64().id, pa.decimal128(20, 3).id, pa.binary(3).id} <= words
     mixed = ColumnLayout.of(pa.schema([("a", pa.int64()), ("b", pa.string())]))
     assert mixed.word_widths == ()
