@@ -42,7 +42,8 @@ def row() -> st.SearchStrategy[Row]:
     return st.tuples(
         st.none() | st.sampled_from(["", "a", "b", "a longer key than eight bytes"]),
         st.none() | st.integers(-1, 2),
-        st.none() | st.integers(-3, 3) | st.integers(-(2**61), 2**61),
+        # The sum of all rows stays in int64, whichever of them hold.
+        st.none() | st.integers(-3, 3) | st.integers(-(2**56), 2**56),
         # Quarters, so that a mean is the same in any order.
         st.none() | st.integers(-40, 40).map(lambda n: n / 4) | st.sampled_from([math.nan]),
     )
