@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 from crc32c import crc32c
 
 from millstream.log.frame_header import Damage
+
+Kind = TypeVar("Kind")
 
 _FIELD = b',\n  "crc": '
 _END = b"\n}"
@@ -28,3 +32,16 @@ def try_unchecked(content: bytes) -> bytes | Damage:
     if rest.removesuffix(_END) != str(crc32c(body)).encode():
         return Damage("its checksum does not hold")
     return body + _END
+
+
+def encode_checked(value: msgspec.Struct) -> bytes:
+    """Return the content of a file that holds `value`, with its checksum."""
+    return checked_json(msgspec.json.encode(value))
+
+
+def decode_checked(content: bytes, kind: type[Kind]) -> Kind:
+    """Return what a file holds; raises `msgspec.DecodeError` where it is damaged."""
+    found = try_unchecked(content)
+    if isinstance(found, Damage):
+        raise msgspec.DecodeError(found.reason)
+    return msgspec.json.decode(found, type=kind)

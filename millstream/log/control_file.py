@@ -32,7 +32,9 @@ _CUTS = 336
 _SETTLED = 344
 _SEQUENCED = 352
 _APPEND_UNDER_WAY = 360
+_SETTLED_CHECK = 368
 _CLOSED = 384
+_SET = -1  # all bits of a word: one that flips does not unset it
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
 
@@ -86,7 +88,7 @@ class ControlFile:
 
     @sync_failed.setter
     def sync_failed(self, failed: bool) -> None:
-        self._cells.write_word(_SYNC_FAILED, int(failed))
+        self._cells.write_word(_SYNC_FAILED, _SET if failed else 0)
 
     @property
     def sync_under_way(self) -> bool:
@@ -99,7 +101,7 @@ class ControlFile:
 
     @sync_under_way.setter
     def sync_under_way(self, under_way: bool) -> None:
-        self._cells.write_word(_SYNC_UNDER_WAY, int(under_way))
+        self._cells.write_word(_SYNC_UNDER_WAY, _SET if under_way else 0)
 
     @property
     def cuts(self) -> int:
@@ -113,10 +115,12 @@ class ControlFile:
     @property
     def settled(self) -> int:
         """An offset before which every transaction is decided, as far as somebody found out."""
-        return self._cells.read_word(_SETTLED)
+        offset = self._cells.read_word(_SETTLED)
+        return offset if self._cells.read_word(_SETTLED_CHECK) == ~offset else 0
 
     @settled.setter
     def settled(self, offset: int) -> None:
+        self._cells.write_word(_SETTLED_CHECK, ~offset)
         self._cells.write_word(_SETTLED, offset)
 
     @property
@@ -126,7 +130,7 @@ class ControlFile:
 
     @sequenced.setter
     def sequenced(self, sequenced: bool) -> None:
-        self._cells.write_word(_SEQUENCED, int(sequenced))
+        self._cells.write_word(_SEQUENCED, _SET if sequenced else 0)
 
     @property
     def append_under_way(self) -> bool:
@@ -138,7 +142,7 @@ class ControlFile:
 
     @append_under_way.setter
     def append_under_way(self, under_way: bool) -> None:
-        self._cells.write_word(_APPEND_UNDER_WAY, int(under_way))
+        self._cells.write_word(_APPEND_UNDER_WAY, _SET if under_way else 0)
 
     @property
     def closed(self) -> bool:
@@ -150,7 +154,7 @@ class ControlFile:
 
     @closed.setter
     def closed(self, closed: bool) -> None:
-        self._cells.write_word(_CLOSED, int(closed))
+        self._cells.write_word(_CLOSED, _SET if closed else 0)
 
     def written(self) -> LogEnd | None:
         """Return the written end; `None`: there is none (a new or damaged file)."""

@@ -150,9 +150,7 @@ class FrameCursor:
             if found.end_offset > offset:
                 break
             position, at = position + found.header.frame_size, found.end_offset
-        self._position, self.offset = position, max(at, segment.head.compacted_end)
-        if position < segment.limit:
-            self.offset = at
+        self._position, self.offset = position, at
 
     def _advance(self) -> bool:
         """Map what came since; return `False` where nothing did."""
@@ -170,8 +168,8 @@ class FrameCursor:
             self._segment = opened
             self._position = max(self._position, opened.head.size_bytes)
             return True
-        if segment is not None:
-            self.offset = max(self.offset, segment.head.compacted_end)
+        if segment is not None and self.offset < segment.head.compacted_end:
+            raise segments.corrupt(self._base, self._position, self.offset, segment.cut())
         following = segments.base_from(max(self.offset, self._base + 1), end)
         if following is None:
             return False

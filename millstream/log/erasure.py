@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from millstream.clock import Clock
 from millstream.errors import InvalidTopicError, SchemaMismatchError
+from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.log.frame import Frame
 from millstream.log.frame_header import Damage
 from millstream.log.latest_rows import one_form
@@ -74,7 +75,7 @@ class EraseJournal:
         except FileNotFoundError:
             return None
         try:
-            stored = msgspec.json.decode(content, type=_Journal)
+            stored = decode_checked(content, _Journal)
             return pa.ipc.open_stream(base64.b64decode(stored.keys)).read_all()
         except (msgspec.DecodeError, ValueError, pa.ArrowInvalid) as error:
             message = (
@@ -89,7 +90,7 @@ class EraseJournal:
         with pa.ipc.new_stream(sink, keys.schema) as stream:
             stream.write_table(keys)
         text = base64.b64encode(sink.getvalue()).decode()
-        self._storage.write_file(self._path, msgspec.json.encode(_Journal(text)))
+        self._storage.write_file(self._path, encode_checked(_Journal(text)))
 
     def remove(self) -> None:
         """Say that the erasure is done."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from millstream.errors import InvalidTopicError
-from millstream.log.checked_json import checked_json, try_unchecked
-from millstream.log.frame_header import Damage
+from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.storage import Storage
 
 FORMAT_VERSION = 1
@@ -26,12 +25,10 @@ def read_log_file(storage: Storage, path: str) -> LogFile:
         content = storage.read_file(path)
     except FileNotFoundError:
         return LogFile()
-    found = try_unchecked(content)
     try:
-        file = msgspec.json.decode(b"" if isinstance(found, Damage) else found, type=LogFile)
+        file = decode_checked(content, LogFile)
     except msgspec.DecodeError as error:
-        reason = found.reason if isinstance(found, Damage) else error
-        message = f"{path} is damaged: {reason}; restore it from a copy"
+        message = f"{path} is damaged: {error}; restore it from a copy"
         raise InvalidTopicError(message) from error
     if file.format > FORMAT_VERSION:
         message = f"{path} is of format {file.format}; update Millstream to read it"
@@ -48,5 +45,5 @@ def take_topic_id(storage: Storage, path: str) -> str:
     topic_id = f"{file.next_topic:08d}"
     # Used up before there is a topic: who dies in between loses a number.
     file.next_topic += 1
-    storage.write_file(f"{path}/log.json", checked_json(msgspec.json.encode(file)))
+    storage.write_file(f"{path}/log.json", encode_checked(file))
     return topic_id

@@ -20,7 +20,7 @@ from millstream.log.columns import OFFSET_COLUMN, TIMESTAMP_COLUMN, is_system, j
 from millstream.log.dictionaries import without_unused_values
 from millstream.log.encoding import encode_batch
 from millstream.log.frame import Frame
-from millstream.log.frame_header import FLAG_COMPACTED, FrameHeader
+from millstream.log.frame_header import FLAG_COMPACTED, FLAG_CONTROL, FrameHeader
 from millstream.log.metadata import ColumnLayout
 from millstream.log.projection import Projection
 from millstream.log.row_time import max_time_us
@@ -101,6 +101,7 @@ class SegmentRewriter:
         self._time = TIMESTAMP_COLUMN if time_column is None else time_column
         self._projection = Projection(schema, schema.names, time_column, 0)
         self._offset = sources[0].head.base_offset
+        self._end_offset = end_offset
         self._kind = Kind()
         self._pieces: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
@@ -128,7 +129,7 @@ class SegmentRewriter:
         is_full = self._layout.dictionary_count > 0
         is_full |= self._rows + rows.num_rows > FRAME_ROWS or self._bytes + size > FRAME_BYTES
         if self._pieces and (is_full or not self._kind.can_take(kind)):
-            self._write()
+            self._write(FLAG_COMPACTED)
         since = max(self._kind.tombstones_since_us if self._pieces else 0, kind[3])
         self._kind = kind._replace(tombstones_since_us=since)
         self._pieces.append(rows)
@@ -137,15 +138,23 @@ class SegmentRewriter:
         self._appended_us = max(self._appended_us, frame.header.appended_us)
 
     def finish(self) -> None:
-        """Write what is left, and make the file durable."""
+        """Write what is left, and make the file durable.
+
+        The last frame ends where the segment does, even if it has no rows: so a reader sees
+        whether a cut has taken frames away.
+        """
         if self._pieces:
-            self._write()
+            self._write(FLAG_COMPACTED, self._end_offset)
+        else:
+            self._pieces = [pa.RecordBatch.from_pylist([], self._layout.schema)]
+            self._write(FLAG_COMPACTED | FLAG_CONTROL, self._end_offset)
         self._file.sync()
 
-    def _write(self) -> None:
+    def _write(self, flags: int, end: int | None = None) -> None:
         rows = self._pieces[0] if len(self._pieces) == 1 else pa.concat_batches(self._pieces)
         encoded = encode_batch(rows, self._layout, self._compression)
-        end: int = rows.column(OFFSET_COLUMN)[-1].as_py() + 1
+        if end is None:
+            end = rows.column(OFFSET_COLUMN)[-1].as_py() + 1
         header = FrameHeader(
             frame_size=encoded.frame_size,
             base_offset=self._offset,
@@ -157,9 +166,9 @@ class SegmentRewriter:
             transaction=self._kind.transaction,
             appended_us=self._appended_us,
             durable_offset=end,
-            flags=FLAG_COMPACTED,
+            flags=flags,
         )
         self._file.append(encoded.chunks(header))
-        self._offset = end
+        self._offset = header.end_offset
         self._pieces = []
         self._rows = self._bytes = self._appended_us = 0

@@ -243,3 +243,9 @@ class Segment:
                 return
             position += frame.header.frame_size
             offset = frame.end_offset
+        if offset < self.head.compacted_end:
+            yield self.cut()
+
+    def cut(self) -> Damage:
+        """Return what is said where a compacted segment ends before it should."""
+        return Damage(f"the file ends there; it had the rows up to {self.head.compacted_end}")

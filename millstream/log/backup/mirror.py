@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 import pyarrow as pa
 
-from millstream.errors import OptionError
+from millstream.errors import MirrorError, OptionError
 from millstream.log.appender import LOCK_NAME as APPEND_LOCK
 from millstream.log.backup.picture import (
     PartitionPicture,
@@ -19,6 +19,7 @@ from millstream.log.backup.picture import (
     other_files,
     with_picture,
 )
+from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.log.control_file import ControlFile
 from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK
 from millstream.log.index import index_file_name
@@ -90,7 +91,7 @@ class Mirror:
         self._held.enter_context(self._storage.lock(f"{self._directory}/{_LOCK}", _LOCK_TIMEOUT_US))
         if self._known is None:
             content = _MirrorFile(self._source.path, self._source.clock.now_us())
-            self._write(MIRROR_FILE, msgspec.json.encode(content))
+            self._write(MIRROR_FILE, encode_checked(content))
         return self
 
     def __exit__(
@@ -240,4 +241,11 @@ def _known_source(storage: Storage, directory: str) -> str | None:
         content = storage.read_file(f"{directory}/{MIRROR_FILE}")
     except FileNotFoundError:
         return None
-    return msgspec.json.decode(content, type=_MirrorFile).source
+    try:
+        return decode_checked(content, _MirrorFile).source
+    except msgspec.DecodeError as error:
+        message = (
+            f"{directory}/{MIRROR_FILE} is damaged: {error}; of which log this is a mirror is not "
+            "known: remove the folder and mirror anew, or remove the file to write to the log"
+        )
+        raise MirrorError(message) from error

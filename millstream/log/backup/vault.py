@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from millstream.errors import BackupError
+from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.storage import Objects
 
 FORMAT_VERSION = 1
@@ -124,7 +125,7 @@ class Vault:
             raise BackupError(message)
         name = _manifest_name(numbers[-1] if number is None else number)
         try:
-            manifest = msgspec.json.decode(self._objects.get(name).to_pybytes(), type=Manifest)
+            manifest = decode_checked(self._objects.get(name).to_pybytes(), Manifest)
         except msgspec.DecodeError as error:
             message = f"backup {self}: {name} is damaged: {error}; restore an earlier backup"
             raise BackupError(message) from error
@@ -139,7 +140,7 @@ class Vault:
 
     def finish(self, manifest: Manifest) -> None:
         """Make a backup count: all its pieces are stored."""
-        self._objects.put(_manifest_name(manifest.number), msgspec.json.encode(manifest))
+        self._objects.put(_manifest_name(manifest.number), encode_checked(manifest))
 
     def keep(self, count: int) -> None:
         """Remove all but the newest `count` backups, and the pieces that only they had."""

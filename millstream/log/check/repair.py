@@ -191,11 +191,10 @@ class _PartitionRepair:
         self._follow(base, frames)
         reached = frames[-1].end_offset if frames else base
         until = following if following is not None else max(end.offset, reached)
-        covered = max(reached, segment.head.compacted_end)
-        is_whole = not holes and covered >= until and segment.head.size_bytes > 0
+        is_whole = not holes and reached >= until and segment.head.size_bytes > 0
         is_torn_tail = (
             following is None
-            and covered >= end.offset
+            and reached >= end.offset
             and all(each.until is None for each in holes)
         )
         if (is_whole or is_torn_tail) and (following is not None or self._fits(segment, end)):
@@ -206,7 +205,7 @@ class _PartitionRepair:
             if spare is None
             else spare.of_damaged(self._segments, segment, until, has_no_end=has_no_end)
         )
-        lost = [] if found is not None else _lost(holes, covered, until)
+        lost = [] if found is not None else _lost(holes, reached, until)
         saved_as = "" if self._dry_run else self._save(segment)
         kept = sum(each.header.row_count for each in frames)
         if not self._dry_run and found is not None:

@@ -66,6 +66,10 @@ def salvage(segment: Segment, *, has_no_end: bool = False) -> Iterator[Frame | H
         yield Hole(position, end, offset, until, damage.reason)
         position = end
         offset = offset if until is None else until
+        if until is None:
+            return
+    if offset < segment.head.compacted_end:
+        yield Hole(position, position, offset, None, segment.cut().reason)
 
 
 def _next_frame(

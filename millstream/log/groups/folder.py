@@ -10,6 +10,7 @@ import msgspec
 from millstream.clock import Clock
 from millstream.errors import LockTimeoutError, LogError
 from millstream.log.bells import Bells, bell_of_group
+from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.log.groups.cells import GroupCells
 from millstream.log.groups.membership import FORMAT_VERSION, GroupState, Member
 from millstream.storage import Storage
@@ -72,7 +73,7 @@ class GroupFolder:
         except FileNotFoundError:
             return None
         try:
-            state = msgspec.json.decode(content, type=GroupState)
+            state = decode_checked(content, GroupState)
         except msgspec.DecodeError as error:
             message = f"{path} is damaged or of a newer version: {error}; restore it from a copy"
             raise LogError(message) from error
@@ -125,8 +126,7 @@ class GroupFolder:
         overtaken does so before the cell has changed.
         """
         state = msgspec.structs.replace(state, version=self.next_version())
-        content = msgspec.json.format(msgspec.json.encode(state), indent=1)
-        self._storage.write_file(f"{self.directory}/state.json", content)
+        self._storage.write_file(f"{self.directory}/state.json", encode_checked(state))
         self._cells().version = state.version
         self._state = state
         self._changed = True

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from millstream.errors import CorruptSegmentError
+from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.log.segment import MOVED_SUFFIX
 from millstream.storage import Storage
 
@@ -70,7 +71,7 @@ def read_moved(storage: Storage, directory: str, base_offset: int) -> MovedSegme
     except FileNotFoundError:
         return None
     try:
-        found = msgspec.json.decode(content, type=MovedSegment)
+        found = decode_checked(content, MovedSegment)
     except msgspec.DecodeError as error:
         message = f"{path} is damaged: {error}; restore it from a copy"
         raise CorruptSegmentError(message) from error
@@ -82,4 +83,4 @@ def read_moved(storage: Storage, directory: str, base_offset: int) -> MovedSegme
 
 def write_moved(storage: Storage, directory: str, base_offset: int, segment: MovedSegment) -> None:
     """Say, durably, that a segment was moved."""
-    storage.write_file(moved_path(directory, base_offset), msgspec.json.encode(segment))
+    storage.write_file(moved_path(directory, base_offset), encode_checked(segment))

@@ -14,6 +14,7 @@ from millstream.errors import (
     UnknownGroupError,
     UnknownTopicError,
 )
+from millstream.log.checked_json import checked_json
 from tests.log.groups.group_kit import World, kill, settle
 
 SECOND_US = 1_000_000
@@ -221,6 +222,8 @@ class TestDeletion:
 )
 def test_a_damaged_state_is_named(world: World, content: bytes) -> None:
     settle(world.member())
+    if content.endswith(b"}"):
+        content = checked_json(content)
     world.log.storage.write_file("/log/groups/g/state.json", content)
     with pytest.raises(LogError, match=r"groups/g/state.json is damaged or of a newer version"):
         world.log.group("g").describe()
@@ -228,7 +231,7 @@ def test_a_damaged_state_is_named(world: World, content: bytes) -> None:
 
 def test_a_newer_format_is_refused(world: World) -> None:
     settle(world.member())
-    content = b'{"version":1,"offsets":1,"format":2}'
+    content = checked_json(b'{"version":1,"offsets":1,"format":2}')
     world.log.storage.write_file("/log/groups/g/state.json", content)
     with pytest.raises(LogError, match=r"state.json is of format 2; update Millstream"):
         world.log.group("g").describe()
