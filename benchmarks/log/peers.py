@@ -1,6 +1,9 @@
 """Appends of 1,000-record batches of 100-byte records: the log beside others, in one run.
 
-Each with and without a sync to the disk per batch. The raw file and the Arrow IPC stream promise
+Each with and without a sync to the disk per batch. They take turns, a few batches each: a disk, and
+the fresh memory of a virtual machine, are several times slower in one second than in the next.
+
+The raw file and the Arrow IPC stream promise
 nothing but their bytes; SQLite (write-ahead log, `synchronous` FULL or OFF) and LMDB (`sync` on or
 off) and RocksDB keep one batch as a value, SQLite also each record as a row.
 """
@@ -10,10 +13,11 @@ from __future__ import annotations
 import importlib
 import os
 import sqlite3
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +29,24 @@ from benchmarks.log.kit import PlainFile
 
 RECORDS = 1_000
 RECORD_BYTES = 100
+TURN_BATCHES = 10
 
 Append = Callable[[], None]
 
 
 def run(quick: bool) -> Figures:
     """Measure every peer; ours is told beside each of them."""
-    seconds = 0.3 if quick else 2.0
+    turns = 10 if quick else 100
     figures = {}
     for synced in (False, True):
-        with scratch_directory() as directory:
-            rates = {}
-            for name, opened in PEERS.items():
+        with scratch_directory() as directory, ExitStack() as opened:
+            appends: dict[str, Append] = {}
+            for name, peer in PEERS.items():
                 try:
-                    with opened(directory, synced) as append:
-                        rates[name] = RECORDS * rate(append, seconds)
+                    appends[name] = opened.enter_context(peer(directory, synced))
                 except ImportError as error:
                     sys.stderr.write(f"log.peers: {name} is left out: {error}\n")
+            rates = rates_of(appends, turns)
         suffix = "fsync" if synced else "no_sync"
         ours = rates.pop("millstream")
         for name, other in rates.items():
@@ -53,16 +58,17 @@ def run(quick: bool) -> Figures:
     return figures
 
 
-def rate(append: Append, seconds: float) -> float:
-    """Return appends a second."""
-    for _ in range(3):
-        append()
-    count = 0
-    start = time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        append()
-        count += 1
-    return count / passed
+def rates_of(appends: dict[str, Append], turns: int) -> dict[str, float]:
+    """Return the records a second of each, by the median of its turns."""
+    times: dict[str, list[float]] = {name: [] for name in appends}
+    for turn in range(turns + 1):
+        for name, append in appends.items():
+            start = time.perf_counter()
+            for _ in range(TURN_BATCHES):
+                append()
+            if turn:  # the first makes files and tables
+                times[name].append(time.perf_counter() - start)
+    return {name: RECORDS * TURN_BATCHES / statistics.median(each) for name, each in times.items()}
 
 
 def records() -> list[bytes]:

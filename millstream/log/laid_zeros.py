@@ -18,7 +18,7 @@ from millstream.storage import AppendFile
 SEGMENT_BYTES_MIN = 64 * 1024
 """Smaller segments get no zeros: most that are so small stay so."""
 
-ZERO_BYTES_MAX = 256 * 1024
+ZERO_BYTES_MAX = 512 * 1024
 """So many are laid at once; fewer, as many as there are bytes before them, in a small segment."""
 
 APPENDS_MIN = 4
