@@ -42,6 +42,32 @@ def key_hashes(columns: Sequence[pa.Array]) -> npt.NDArray[np.uint64]:
     return hashes
 
 
+def count_owners(
+    columns: Sequence[pa.Array],
+    owners: npt.NDArray[np.uint16],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    """Write the owner of each row's key, and count each one's rows.
+
+    Parameters
+    ----------
+    columns
+        As for `key_hashes`.
+    owners
+        Gets ⌊group·n/4096⌋, shape (rows,), for n owners, at most 4096.
+    counts
+        Zeros; gets the rows of each owner in each of LANES parts, shape (n, LANES).
+    """
+    from millstream.log.kernels import key_hash as kernels
+
+    if len(columns) == 1 and not columns[0].null_count:
+        words = plain(columns[0])
+        if pat.is_primitive(words.type):  # else text
+            kernels.count_owners_of_words(np.asarray(words).view(np.uint64), owners, counts)
+            return
+    kernels.count_owners(key_hashes(columns), owners, counts)
+
+
 def key_groups(columns: Sequence[pa.Array]) -> npt.NDArray[np.int32]:
     """Return the key group (hash modulo 4096) of each row's key, int32, shape (n,)."""
     return (key_hashes(columns) & np.uint64(KEY_GROUPS - 1)).astype(np.int32)

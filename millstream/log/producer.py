@@ -27,7 +27,7 @@ from millstream.log.numbering import Numbering
 from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
 from millstream.log.sender import Gathering, Sender, fail, succeed
-from millstream.log.splitting import split_by_key
+from millstream.log.splitting import Splitter
 from millstream.log.topic import Topic
 from millstream.log.topic_config import APPEND, TOMBSTONE, TopicConfig
 from millstream.log.transactions import Writer
@@ -80,6 +80,7 @@ class Producer:
         self._fence = fence
         self._sequence = 0
         self._turn = 0
+        self._splitter = Splitter()
         self._touched: set[int] = set()
         self._numbering: Numbering | None = None
         if is_named:
@@ -397,7 +398,7 @@ class Producer:
 
     def _split(
         self, batch: pa.RecordBatch, partition: int | None
-    ) -> list[tuple[int, npt.NDArray[np.int64] | None, pa.RecordBatch]]:
+    ) -> list[tuple[int, npt.NDArray[np.uint32] | None, pa.RecordBatch]]:
         """Return which rows go where, as numbers (`None`: all of them) and as a batch."""
         count = len(self._partitions)
         if partition is not None:
@@ -411,7 +412,7 @@ class Producer:
             return [(0, None, batch)]
         if not self._config.key:
             return [(self._turn % count, None, batch)]
-        pieces = split_by_key(batch, self._config.key, count)
+        pieces = self._splitter.split(batch, self._config.key, count)
         has_dictionaries = self._fitter.has_dictionaries
         return [
             (index, rows, compacted(piece) if has_dictionaries else piece)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pat
 
-from millstream.log.key_hash import key_hashes
+from millstream.log.key_hash import count_owners
 
 _WORDS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
@@ -21,77 +21,109 @@ class Piece(NamedTuple):
     Attributes
     ----------
     rows
-        Their numbers in the batch that was split, rising; int64, shape (n,).
+        Their numbers in the batch that was split, rising; uint32, shape (n,).
     batch
         The rows.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.uint32]
     batch: pa.RecordBatch
 
 
 def split_by_key(batch: pa.RecordBatch, key_columns: Sequence[str], count: int) -> list[Piece]:
-    """Return the rows of each of `count` owners, in their order.
+    """Return the rows of each of `count` owners, in memory of their own; see `Splitter.split`."""
+    return Splitter().split(batch, key_columns, count)
 
-    Rows go to owner ⌊group·count/4096⌋ of their key's group.
 
-    Parameters
-    ----------
-    batch
-        Rows; may be a slice.
-    key_columns
-        Names of the columns that make the key, at least one.
-    count
-        Number of owners.
+class Splitter:
+    """Splits batches one after another, each in the memory of the one before.
 
-    Returns
-    -------
-    list of Piece
-        `count` pieces, some of them empty. One that has all rows is `batch` itself.
+    In a virtual machine fresh memory is several times slower than the work itself.
     """
-    from millstream.log.kernels.key_hash import LANES, order_by_owner
 
-    lanes = np.zeros((count, LANES), dtype=np.int64)
-    order = np.empty(batch.num_rows, dtype=np.int64)
-    hashes = key_hashes([batch.column(name) for name in key_columns])
-    order_by_owner(hashes, lanes, order)
-    ends = lanes[:, -1].tolist()
-    starts = [0, *ends[:-1]]
-    rows = [order[start:end] for start, end in zip(starts, ends, strict=True)]
-    if any(len(each) == batch.num_rows for each in rows):
-        return [Piece(each, batch if len(each) else batch.slice(0, 0)) for each in rows]
-    # Words are moved once, for all pieces; of what is left Arrow makes a copy for each.
-    given = batch.columns
-    moved = [_ordered(column, order) if _is_words(column) else None for column in given]
-    schema = batch.schema
-    pieces = []
-    for start, each in zip(starts, rows, strict=True):
-        columns = [
-            column.take(pa.array(each))
-            if words is None
-            else _part(words, column.type, start, len(each))
-            for column, words in zip(given, moved, strict=True)
+    def __init__(self) -> None:
+        self._owners = np.empty(0, dtype=np.uint16)
+        self._order = np.empty(0, dtype=np.uint32)
+        self._contents: dict[int, pa.Buffer] = {}
+
+    def split(self, batch: pa.RecordBatch, key_columns: Sequence[str], count: int) -> list[Piece]:
+        """Return the rows of each of `count` owners, in their order; they hold until the next call.
+
+        Rows go to owner ⌊group·count/4096⌋ of their key's group.
+
+        Parameters
+        ----------
+        batch
+            Rows; may be a slice.
+        key_columns
+            Names of the columns that make the key, at least one.
+        count
+            Number of owners.
+
+        Returns
+        -------
+        list of Piece
+            `count` pieces, some of them empty. One that has all rows is `batch` itself.
+        """
+        rows = self._rows_of_owners(batch, key_columns, count)
+        if any(len(each) == batch.num_rows for each in rows):
+            return [Piece(each, batch if len(each) else batch.slice(0, 0)) for each in rows]
+        # Words are moved once, for all pieces; of what is left Arrow makes a copy for each.
+        given = batch.columns
+        order = self._order[: batch.num_rows]
+        moved = [
+            self._ordered(index, column, order) if _is_words(column) else None
+            for index, column in enumerate(given)
         ]
-        pieces.append(Piece(each, pa.RecordBatch.from_arrays(columns, schema=schema)))
-    return pieces
+        schema = batch.schema
+        pieces = []
+        start = 0
+        for each in rows:
+            columns = [
+                column.take(pa.array(each))
+                if words is None
+                else _part(words, column.type, start, len(each))
+                for column, words in zip(given, moved, strict=True)
+            ]
+            pieces.append(Piece(each, pa.RecordBatch.from_arrays(columns, schema=schema)))
+            start += len(each)
+        return pieces
+
+    def _rows_of_owners(
+        self, batch: pa.RecordBatch, key_columns: Sequence[str], count: int
+    ) -> list[npt.NDArray[np.uint32]]:
+        """Return the row numbers of each owner, parts of `_order`."""
+        from millstream.log.kernels.key_hash import LANES, order_by_owner
+
+        size = batch.num_rows
+        if len(self._order) < size:
+            self._owners = np.empty(size, dtype=np.uint16)
+            self._order = np.empty(size, dtype=np.uint32)
+        counts = np.zeros((count, LANES), dtype=np.int64)
+        owners, order = self._owners[:size], self._order[:size]
+        count_owners([batch.column(name) for name in key_columns], owners, counts)
+        order_by_owner(owners, counts, order)
+        ends = counts[:, -1].tolist()
+        return [order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def _ordered(self, index: int, column: pa.Array, order: npt.NDArray[np.uint32]) -> pa.Buffer:
+        """Return the words of the row numbers `order` of column `index`."""
+        from millstream.log.kernels.key_hash import gather
+
+        width = column.type.bit_width
+        size_bytes = len(order) * width // 8
+        content = self._contents.get(index)
+        if content is None or content.size < size_bytes:
+            content = self._contents[index] = pa.allocate_buffer(size_bytes)
+        values = np.frombuffer(column.buffers()[1], _WORDS[width])[column.offset :]
+        gather(values, order, np.frombuffer(content, _WORDS[width], len(order)))
+        return content
 
 
 def _is_words(column: pa.Array) -> bool:
     """Return whether the values are machine words without nulls: mostly so, and Arrow is slower."""
     data_type = column.type
     return pat.is_primitive(data_type) and data_type.bit_width in _WORDS and not column.null_count
-
-
-def _ordered(column: pa.Array, order: npt.NDArray[np.int64]) -> pa.Buffer:
-    """Return the words of the row numbers `order`."""
-    from millstream.log.kernels.key_hash import gather
-
-    width = column.type.bit_width
-    values = np.frombuffer(column.buffers()[1], _WORDS[width])[column.offset :]
-    # From Arrow's pool, which keeps memory for the next batch: fresh pages are slow.
-    content = pa.allocate_buffer(len(order) * width // 8)
-    gather(values, order, np.frombuffer(content, _WORDS[width]))
-    return content
 
 
 def _part(words: pa.Buffer, data_type: pa.DataType, start: int, count: int) -> pa.Array:

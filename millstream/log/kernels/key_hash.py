@@ -140,36 +140,68 @@ def owner_of(value: Any, count: Any) -> Any:
 
 
 @kernel
-def order_by_owner(hashes: Any, ends: Any, order: Any) -> None:
-    """Write row numbers so that those of one owner lie together, in their order.
+def count_owners(hashes: Any, owners: Any, counts: Any) -> None:
+    """Write the owner of each row, and count the rows of each.
 
-    A row's owner is ⌊group·n/4096⌋ of its hash modulo 4096. `ends`, zeros of shape (n, LANES), gets
-    where each owner's rows end, in its last lane. A counting sort of LANES parts of the rows side
-    by side: few owners' counters would make each row wait for the one before.
+    A row's owner is ⌊group·n/4096⌋ of its hash modulo 4096. `counts` are zeros of shape (n, LANES),
+    for as many parts of the rows side by side: few owners' counters would make each row wait for
+    the one before.
     """
-    count = np.uint64(len(ends))
+    count = np.uint64(len(counts))
     part = np.uint64(len(hashes) // LANES)
-    for row in range(part):
-        for lane in range(LANES):
-            ends[owner_of(hashes[np.uint64(lane) * part + np.uint64(row)], count), lane] += 1
-    for row in range(part * np.uint64(LANES), len(hashes)):
-        ends[owner_of(hashes[row], count), LANES - 1] += 1
-    start = 0
-    for owner in range(len(ends)):
-        for lane in range(LANES):
-            size = ends[owner, lane]
-            ends[owner, lane] = start
-            start += size
     for row in range(part):
         for lane in range(LANES):
             number = np.uint64(lane) * part + np.uint64(row)
             owner = owner_of(hashes[number], count)
-            order[np.uint64(ends[owner, lane])] = number
-            ends[owner, lane] += 1
+            owners[number] = owner
+            counts[owner, lane] += 1
     for row in range(part * np.uint64(LANES), len(hashes)):
         owner = owner_of(hashes[row], count)
-        order[ends[owner, LANES - 1]] = row
-        ends[owner, LANES - 1] += 1
+        owners[row] = owner
+        counts[owner, LANES - 1] += 1
+
+
+@kernel
+def count_owners_of_words(words: Any, owners: Any, counts: Any) -> None:
+    """Do what `count_owners` does, where each row's key is a 64-bit word."""
+    count = np.uint64(len(counts))
+    part = np.uint64(len(words) // LANES)
+    for row in range(part):
+        for lane in range(LANES):
+            number = np.uint64(lane) * part + np.uint64(row)
+            owner = owner_of(hash_word(words[number]), count)
+            owners[number] = owner
+            counts[owner, lane] += 1
+    for row in range(part * np.uint64(LANES), len(words)):
+        owner = owner_of(hash_word(words[row]), count)
+        owners[row] = owner
+        counts[owner, LANES - 1] += 1
+
+
+@kernel
+def order_by_owner(owners: Any, counts: Any, order: Any) -> None:
+    """Write row numbers so that those of one owner lie together, in their order.
+
+    `counts`, of the parts of `owners` as `count_owners` has counted them, gets where each owner's
+    rows end, in its last lane.
+    """
+    part = np.uint64(len(owners) // LANES)
+    start = 0
+    for each in range(len(counts)):
+        for lane in range(LANES):
+            size = counts[each, lane]
+            counts[each, lane] = start
+            start += size
+    for row in range(part):
+        for lane in range(LANES):
+            number = np.uint64(lane) * part + np.uint64(row)
+            owner = np.uint64(owners[number])
+            order[np.uint64(counts[owner, lane])] = number
+            counts[owner, lane] += 1
+    for row in range(part * np.uint64(LANES), len(owners)):
+        owner = np.uint64(owners[row])
+        order[np.uint64(counts[owner, LANES - 1])] = row
+        counts[owner, LANES - 1] += 1
 
 
 @kernel
