@@ -61,6 +61,16 @@ class SourceStart:
     alone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ReadRange:
+    """Where rows were read: a partition, its offsets from `begin` to `end`, how many rows came."""
+
+    partition: int
+    begin: int
+    end: int
+    rows: int
+
+
 @dataclass(slots=True)
 class _Partition:
     index: int
@@ -129,7 +139,7 @@ class Source:
         self._batch_rows = batch_rows
         self._batch_bytes = batch_bytes
         self._turn = 0
-        self._last: tuple[_Partition, int, int] | None = None
+        self._last: ReadRange | None = None
         self._start = start
         self._generation = start.generation
         self.at_seam = False
@@ -221,27 +231,31 @@ class Source:
                 )
                 each.on_rows()
                 self.rows_read += rows.num_rows
-                self._last = each, before, rows.num_rows
+                self._last = ReadRange(each.index, before, each.reader.position, rows.num_rows)
                 return self._timed(self._positioned(rows, each), each)
             each.on_end(self._clock.monotonic_us(), self.node.idle_timeout_us)
         if self._pass_seam():
             return self.try_read()
         return None
 
-    def place(self, row: int) -> str:
-        """Return topic, partition and offset of a row of those that were read last."""
+    @property
+    def last_read(self) -> ReadRange:
+        """Where the rows lie that were read last."""
         assert self._last is not None, "nothing was read"
-        partition, before, count = self._last
-        offset = before + row
-        if partition.reader.position - before != count:
+        return self._last
+
+    def place(self, read: ReadRange, row: int) -> str:
+        """Return topic, partition and offset of a row of those that were read there."""
+        offset = read.begin + row
+        if read.end - read.begin != read.rows:
             # Rows in between were passed, or are gone: it is looked up in the same frames.
-            again = self._reader(partition.index, before, ["_offset"])
+            again = self._reader(read.partition, read.begin, ["_offset"])
             offset, passed = -1, 0
-            while passed <= row and (rows := again.read(until=partition.end)) is not None:
+            while passed <= row and (rows := again.read(until=read.end)) is not None:
                 if row - passed < rows.num_rows:
                     offset = rows.column(0)[row - passed].as_py()
                 passed += rows.num_rows
-        return f"{self._topic.name}/{partition.index}, offset {offset}"
+        return f"{self._topic.name}/{read.partition}, offset {offset}"
 
     def _positioned(self, rows: pa.RecordBatch, partition: _Partition) -> pa.RecordBatch:
         """Return the rows with their positions in place of offsets, where the node says so."""

@@ -11,6 +11,7 @@ of an operator's output if need be, and the worker turns to other stages.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -32,7 +33,7 @@ from millstream.runtime.manifest import PartitionState
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
 from millstream.runtime.poison import failing_row
 from millstream.runtime.sink import Sink
-from millstream.runtime.source import Source
+from millstream.runtime.source import ReadRange, Source
 from millstream.windows.watermark import WATERMARK_MIN, WatermarkMerge
 
 FULL_SNAPSHOT_EVERY = 16
@@ -97,7 +98,8 @@ class StageRunner:
         self.stage = stage
         self.transaction = transaction
         self.reading = ""
-        self._read: tuple[Source, pa.RecordBatch] | None = None
+        self._flowing: list[tuple[Source, ReadRange, pa.RecordBatch]] = []
+        """What was read of sources and has not gone all its way: some may be gathered."""
         self.bounded = False
         """Whether the sources have ends, at which everything open is given out."""
         self.rests = 0
@@ -315,19 +317,18 @@ class StageRunner:
 
     def place_of_failure(self, operator: str) -> str:
         """Return where the row was read on which an operator fails, as far as can be told."""
-        if self._read is None:
-            return self.reading
-        source, rows = self._read
-        try:
-            row = failing_row(self.stage, self._operators, source.node.name, rows, operator)
-            return self.reading if row is None else source.place(row)
-        except MillstreamError:  # the log changed meanwhile; what failed first is told
-            return self.reading
+        for source, read, rows in self._flowing:
+            with suppress(MillstreamError):  # the log changed meanwhile; what failed first is told
+                row = failing_row(self.stage, self._operators, source.node.name, rows, operator)
+                if row is not None:
+                    return source.place(read, row)
+        return self.reading
 
     def _source_rows(self, source: Source, rows: pa.RecordBatch) -> Iterator[None]:
-        self._read = source, rows
+        if not any(each.holds_rows for each in self._gatherings):
+            self._flowing.clear()
+        self._flowing.append((source, source.last_read, rows))
         yield from self._rows(Edge(source.node.name), rows)
-        self._read = None
         yield from self._source_watermark(source)
 
     def _source_watermark(self, source: Source) -> Iterator[None]:

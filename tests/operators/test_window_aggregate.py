@@ -490,7 +490,7 @@ def test_the_operator_says_what_it_is() -> None:
     config = config_of(("text",), 10, allowed=5)
     assert config.consumes is config.produces is ChangeMode.APPEND
     assert (config.timed, config.broadcast_state) == (True, False)
-    assert config.describe().startswith("aggregate rows=count(), count_text=count(text)")
+    assert config.describe().startswith("aggregate rows = count(), count_text = count(text)")
     assert config.describe().endswith(" by text, tumbling 0:00:00.000010 on time")
     results, late = config.output_schemas
     assert results.names[:3] == ["text", "window_start", "window_end"]

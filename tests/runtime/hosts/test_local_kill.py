@@ -25,7 +25,7 @@ from tests.runtime.late_flights import MINUTE_US, OUTPUTS, expected, load, outco
 ROOT = Path(__file__).resolve().parents[3]
 JOB = "late_flights"
 LATENESS_US = 90 * MINUTE_US  # as in killed_job.py
-ROWS = 20_000
+ROWS = 40_000
 KILLS, KILLS_MAX = 3, 12
 CHECKPOINTS = 2
 PAUSE_MAX_S = 0.03
