@@ -97,16 +97,16 @@ class Hopping:
 
     def count_in(self, places: Int64Array, start_us: int) -> npt.NDArray[np.bool_]:
         """Return whether rows of each place, all of panes in the window, count in it."""
-        missed = (places - self._shift_us) % self.pane_us
+        missed = (places % self.pane_us - self._shift_us) % self.pane_us
         panes = places - missed
         return self._firsts(panes) + missed * self.slide_us <= start_us
 
     def windows_of(self, places: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Return for each window in which a place counts the place's index, and its start."""
-        missed = (places - self._shift_us) % self.pane_us
+        missed = (places % self.pane_us - self._shift_us) % self.pane_us
         panes = places - missed
         firsts = self._firsts(panes) + missed * self.slide_us
-        lasts = panes - (panes - self._shift_us) % self.slide_us
+        lasts = self._lasts(panes)
         counts = (lasts - firsts) // self.slide_us + 1
         rows = np.repeat(np.arange(len(places)), counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -125,11 +125,11 @@ class Hopping:
             The windows that start by this are over for the row.
         """
         firsts = self._firsts(panes)
-        lasts = panes - (panes - self._shift_us) % self.slide_us
-        # Between the windows before and after the row's own, so that nothing leaves int64.
-        over = np.clip(over_us, firsts - self.slide_us, lasts)
-        missed = (over - firsts) // self.slide_us + 1
-        late = over >= lasts
+        lasts = self._lasts(panes)
+        # Between the row's own windows, so that nothing leaves int64.
+        over = np.clip(over_us, firsts, lasts)
+        missed = np.where(over_us < firsts, 0, (over - firsts) // self.slide_us + 1)
+        late = over_us >= lasts
         return panes + np.where(late, 0, missed), late
 
     def describe(self) -> str:
@@ -153,6 +153,13 @@ class Hopping:
 
     def _firsts(self, panes: Int64Array) -> Int64Array:
         """Return the start of the earliest window that holds each pane."""
-        before = panes + (self.pane_us - self.size_us - 1)
-        firsts: Int64Array = before - (before - self._shift_us) % self.slide_us + self.slide_us
+        # Counted back from the latest one, so that nothing leaves int64.
+        lasts = self._lasts(panes)
+        back = (self.size_us - self.pane_us - (panes - lasts)) // self.slide_us
+        firsts: Int64Array = lasts - back * self.slide_us
         return firsts
+
+    def _lasts(self, panes: Int64Array) -> Int64Array:
+        """Return the start of the latest window that holds each pane."""
+        lasts: Int64Array = panes - (panes % self.slide_us - self._shift_us) % self.slide_us
+        return lasts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millstream.errors import OptionError
@@ -40,6 +40,16 @@ def held(window: Hopping, time_us: int) -> list[int]:
     given_out=st.sampled_from([WATERMARK_MIN, 0, 40]),
     ended=st.sampled_from([WATERMARK_MIN, 0, 40]),
     probe=st.integers(-20, 20),
+)
+@example(  # the window before the first would begin before the least int64
+    window=Hopping(3 * HOUR_US, 3 * HOUR_US, 2**62),
+    centre=WATERMARK_MIN,
+    rows=[(0, 0)],
+    stamped=False,
+    allowed=0,
+    given_out=WATERMARK_MIN,
+    ended=WATERMARK_MIN,
+    probe=0,
 )
 def test_rows_of_a_place_count_in_the_windows_that_were_not_over(
     window: Hopping,
