@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from millstream.dsl.job import run, submit
     from millstream.dsl.sink import Sink
-    from millstream.dsl.source import stream
+    from millstream.dsl.source import processing_time, stream
     from millstream.dsl.stream import Stream, WindowedStream, WindowResult
     from millstream.dsl.table import Table, table
     from millstream.dsl.user_functions import UserFunction, udf
@@ -61,6 +61,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Log",
     "stream",
+    "processing_time",
     "table",
     "run",
     "submit",
@@ -116,6 +117,7 @@ __all__ = [
 _MODULES = {
     "Log": "millstream.log",
     "stream": "millstream.dsl.source",
+    "processing_time": "millstream.dsl.source",
     "table": "millstream.dsl.table",
     "run": "millstream.dsl.job",
     "submit": "millstream.dsl.job",

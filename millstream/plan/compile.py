@@ -267,14 +267,15 @@ class _Builder:
             name,
             node.topic,
             "stream",
-            node.schema,
-            time_column=node.event_time,
+            pa.schema(each for each in node.schema if each.name != node.processing_time),
+            time_column=node.time_column,
             lateness_us=node.lateness_us,
             stamped=id(node) in self.stamped,
             position=self.positioned.get(id(node)),
             idle_timeout_us=node.idle_timeout_us,
             where=node.where,
             location=node.location,
+            processing_time=node.processing_time is not None,
         )
         self._stage(0).sources.append(source)
         self.edges[id(node)], self.stage_of[id(node)] = Edge(name), 0

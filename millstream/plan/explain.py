@@ -131,6 +131,8 @@ def _stream_text(node: StreamSource) -> str:
     time = "without event time"
     if node.event_time is not None:
         time = f"event time {node.event_time}, lateness {duration_text(node.lateness_us)}"
+    elif node.processing_time is not None:
+        time = f"processing time {node.processing_time}, not deterministic"
     return f"stream {node.topic} ({time})"
 
 

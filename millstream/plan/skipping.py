@@ -100,7 +100,7 @@ def _predicate(expression: TypedExpression, source: StreamSource) -> Predicate:
             part = _predicate(argument, source)
             return part if isinstance(part, Unknown) else Not(part)
         case Call(function="is_null", arguments=(Column(name=name),)):
-            return IsNull(name)
+            return Unknown() if name == source.processing_time else IsNull(name)
         case Call(function=function, arguments=(one, other)) if function in _OPERATORS:
             usual, mirrored = _OPERATORS[function]
             if isinstance(other, Constant):
@@ -128,6 +128,8 @@ def _comparison(
 
 
 def _bound(predicate: Comparison | IsIn, source: StreamSource) -> Predicate:
+    if predicate.column == source.processing_time:
+        return Unknown()  # no file knows when it will be read
     stored = source.topic_schema.field(predicate.column).type
     if not stored.equals(source.schema.field(predicate.column).type):
         return Unknown()  # the source makes event time of it

@@ -80,6 +80,9 @@ class StreamSource(PlanNode):
     where
         What every reader of the rows filters them by, as far as the log can tell from statistics
         where no such row is.
+    processing_time
+        The name of the column that says when a row is read, and is the time; then there is no
+        event time.
     """
 
     topic: str
@@ -90,6 +93,7 @@ class StreamSource(PlanNode):
     lateness_us: int = 0
     idle_timeout_us: int | None = None
     where: Predicate | None = None
+    processing_time: str | None = None
 
     def __post_init__(self) -> None:
         if self.event_time is not None:
@@ -104,9 +108,11 @@ class StreamSource(PlanNode):
             pa.field(each.name, EVENT_TIME) if each.name == self.event_time else each
             for each in self.topic_schema
         )
-        names = set(schema.names)
-        keys = self.topic_keys if names.issuperset(self.topic_keys) else ()
-        self._settle(schema, keys, self.event_time)
+        keys = self.topic_keys if {*schema.names}.issuperset(self.topic_keys) else ()
+        if self.processing_time is not None:
+            schema = schema.append(pa.field(self.processing_time, EVENT_TIME))
+            check_names(schema.names, self.location)
+        self._settle(schema, keys, self.event_time or self.processing_time)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,9 @@ def source_text(source: SourceNode, compiled: CompiledJob) -> str:
         return f"reads all of table {source.topic} on every worker: {columns}"
     if source.changes:
         return f"reads the changes of table {source.topic}: {columns}"
-    time = f" by {source.time_column}" if source.time_column else ""
+    time = f" by {source.event_time}" if source.event_time else ""
+    if source.processing_time:
+        time = f" by processing time, {source.time_column}"
     passed = f"; passes frames without {predicate_text(source.where)}" if source.where else ""
     return f"reads {source.topic}{time}: {columns}{passed}"
 

@@ -57,6 +57,8 @@ class SourceNode:
         `file:line` of the user's job that made the node.
     position
         The number of the source, where rows carry `_position`; `None`: they do not.
+    processing_time
+        Whether `time_column`, which is not of the topic, says when a row is read.
     """
 
     name: str
@@ -71,6 +73,12 @@ class SourceNode:
     changes: bool = False
     location: str = ""
     position: int | None = None
+    processing_time: bool = False
+
+    @property
+    def event_time(self) -> str | None:
+        """The topic's column that time comes from, by which its rows are in order."""
+        return None if self.processing_time else self.time_column
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,9 @@
 """A source as one worker reads it: its partitions, positions, watermarks, and stamped rows.
 
 partition readers ─▶ the one whose event time is furthest behind ─▶ rows + `_stamp`
+
+Processing time is put on the rows that are read together, and never goes back: it goes on from what
+the checkpoint knows, where the machine's clock is behind. Without rows it goes on in steps.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ EVENT_TIME = pa.timestamp("us", tz="UTC")
 _STAMP_FIELD = pa.field(STAMP_COLUMN, pa.int64())
 _POSITION_FIELD = pa.field(POSITION_COLUMN, pa.int64())
 _UNITS_US = {"s": 1_000_000, "ms": 1_000}
+PROCESSING_TIME_STEP_US = 10_000
+"""So often operators are told of processing time while no rows come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class Source:
         self._batch_bytes = batch_bytes
         self._turn = 0
         self._last: ReadRange | None = None
+        self._told_us = WATERMARK_MIN
         self._start = start
         self._generation = start.generation
         self.at_seam = False
@@ -189,7 +195,7 @@ class Source:
 
     def advance_event_time(self, time_us: int) -> None:
         """Move the watermarks up to `time_us`, as rows would that are the lateness newer."""
-        if self.node.time_column is not None:
+        if self.node.event_time is not None:
             for each in self._partitions:
                 each.watermark.advance(time_us + self.node.lateness_us)
 
@@ -218,6 +224,7 @@ class Source:
 
     def try_read(self) -> pa.RecordBatch | None:
         """Return the next rows, stamped where the node says so; `None`: there are none now."""
+        self._advance_processing_time(PROCESSING_TIME_STEP_US)
         for each in self._order():
             if each.done:
                 continue
@@ -281,7 +288,7 @@ class Source:
             columns=columns,
             where=self.node.where,
             skips_only=True,
-            time_column=self.node.time_column,
+            time_column=self.node.event_time,
         )
 
     @property
@@ -334,7 +341,7 @@ class Source:
         """
         if len(self._partitions) < 2:
             return self._partitions
-        if self.node.time_column is not None:
+        if self.node.event_time is not None:
             return sorted(self._partitions, key=lambda each: each.watermark.greatest_us)
         self._turn = (self._turn + 1) % len(self._partitions)
         return [*self._partitions[self._turn :], *self._partitions[: self._turn]]
@@ -349,7 +356,7 @@ class Source:
         passed_us = partition.reader.take_passed_time()
         if passed_us is not None:
             partition.on_rows()
-            if self.node.time_column is not None:
+            if self.node.event_time is not None:
                 partition.watermark.advance(passed_us)
 
     def _timed(self, rows: pa.RecordBatch, partition: _Partition) -> pa.RecordBatch:
@@ -357,6 +364,11 @@ class Source:
         name = self.node.time_column
         if name is None:
             return rows
+        if self.node.processing_time:
+            self._advance_processing_time(0)
+            now = pa.scalar(partition.watermark.greatest_us, pa.int64()).cast(EVENT_TIME)
+            at = len(rows.schema) - (self.node.position is not None)
+            rows = rows.add_column(at, pa.field(name, EVENT_TIME), pa.repeat(now, rows.num_rows))
         column = rows.column(name)
         times = self._times_us(column)
         valid = None
@@ -373,6 +385,16 @@ class Source:
         if len(known):
             partition.watermark.advance(int(known.max()))
         return rows
+
+    def _advance_processing_time(self, step_us: int) -> None:
+        """Let processing time go on to now, if that is `step_us` later at the least."""
+        if not self.node.processing_time:
+            return
+        now_us = self._clock.now_us()
+        if now_us >= self._told_us + step_us:
+            self._told_us = now_us
+            for each in self._partitions:
+                each.watermark.advance(now_us)
 
     def _times_us(self, column: pa.Array) -> npt.NDArray[np.int64]:
         """Return timestamps of any unit as microseconds, floored; for nulls, any."""

@@ -265,10 +265,10 @@ class StageRunner:
         if len(chosen) < 2:
             return chosen
         self._source_turn += 1
-        timed = [each for each in chosen if each.node.time_column is not None]
+        timed = [each for each in chosen if each.node.event_time is not None]
         timed.sort(key=lambda each: each.watermark()[0])
         takers = [timed] if timed else []
-        takers += [[each] for each in chosen if each.node.time_column is None]
+        takers += [[each] for each in chosen if each.node.event_time is None]
         turn = self._source_turn % len(takers)
         return [each for taker in (*takers[turn:], *takers[:turn]) for each in taker]
 
