@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from millstream.log.key_hash import is_key_type, key_hashes
 from millstream.log.key_hash import key_groups as key_groups_of
-from millstream.operators.arrow_buffers import valid_bytes_of
+from millstream.operators.arrow_buffers import new_values, valid_bytes_of
 from millstream.operators.kernels import ordered_rows as kernels
 from millstream.operators.key_index import KeyIndex
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
@@ -27,6 +27,8 @@ Int64Array = npt.NDArray[np.int64]
 
 _ARENA_FIRST = 256
 _SUPERSEDED_MIN = 4096
+_CANDIDATES_MAX = 2**20
+"""Of so many best rows of keys a batch is told apart before they are looked at in full."""
 _EVERY = np.iinfo(np.int64).max
 
 
@@ -95,6 +97,8 @@ class TopRows:
         width = 2 * (len(by) + len(then)) + 1
         self._heads = np.zeros((self._index.capacity, 3), dtype=np.int64)
         self._marks = np.zeros(self._index.capacity, dtype=np.uint8)
+        self._places = np.full(self._index.capacity, kernels.NONE, dtype=np.int64)
+        self._seen = np.zeros(0, dtype=np.bool_)
         self._arena = np.zeros((_ARENA_FIRST, width + 1), dtype=np.int64)
         self._free = np.full(kernels.SIZES, kernels.NONE, dtype=np.int64)
         self._meta = np.zeros(3, dtype=np.int64)
@@ -108,32 +112,56 @@ class TopRows:
     def size_bytes(self) -> int:
         """Memory held."""
         arrays = self._heads.nbytes + self._marks.nbytes + self._arena.nbytes
+        arrays += self._places.nbytes + self._seen.nbytes
         return arrays + self._index.size_bytes + self._rows.size_bytes
 
     def change(self, batch: pa.RecordBatch) -> BestChanged | None:
         """Apply rows with their weights; return what changed among the best, `None`: nothing."""
-        weights = weights_of(batch) if self._takes_changes else None
         rows = batch.select(self._schema.names)
         words = self._by_words(rows)
-        if weights is None:
-            # Most rows of a key that has many are not among its best, and are looked at no more.
-            slots = self._index.find(self._keys_of(rows))
-            candidates = np.empty(len(slots), dtype=np.int64)
-            count = kernels.find_candidates(
-                slots, words, 2 * len(self._by), self._limit, self._heads, self._arena, candidates
-            )
-            if count == 0:
-                return None
-            if count < len(slots):
-                rows, words = rows.take(pa.array(candidates[:count])), words[candidates[:count]]
-        elif (np.abs(weights) != 1).any():
-            again = np.repeat(np.arange(len(weights)), np.abs(weights))
-            rows, words = rows.take(pa.array(again)), words[again]
-            weights = np.sign(weights)[again]
-        self._write_last_words(rows, words)
-        changed = self._changed(*self._apply(rows, words, weights))
+        if not self._takes_changes:
+            changed = self._change_facts(rows, words)
+        else:
+            weights = weights_of(batch)
+            if (np.abs(weights) != 1).any():
+                again = np.repeat(np.arange(len(weights)), np.abs(weights))
+                rows, words = rows.take(pa.array(again)), words[again]
+                weights = np.sign(weights)[again]
+            slots = self._insert(self._keys_of(rows))
+            changed = self._changed(*self._apply(rows, words, weights, slots))
         self._drop_superseded()
         return changed
+
+    def _change_facts(self, rows: pa.RecordBatch, words: Int64Array) -> BestChanged | None:
+        """Apply rows of which most, where a key has many, are not among its best."""
+        keys = self._keys_of(rows)
+        slots = self._index.find(keys)
+        missing = slots < 0
+        if missing.any():
+            new = pa.array(missing)
+            slots[missing] = self._insert([each.filter(new) for each in keys])
+        candidates = self._candidates(slots, words)
+        if not len(candidates):
+            return None
+        if len(candidates) < len(slots):
+            rows, words = rows.take(pa.array(candidates)), words[candidates]
+            slots = slots[candidates]
+        self._index.mark_changed(slots)
+        weights = np.ones(len(slots), dtype=np.int64)
+        return self._changed(*self._apply(rows, words, weights, slots))
+
+    def _candidates(self, slots: Int64Array, words: Int64Array) -> Int64Array:
+        """Return which rows of a batch may be among the best of their slots when it is in."""
+        count = len(slots)
+        blocks = min(count, len(self._index), _CANDIDATES_MAX // self._limit)
+        room = new_values(blocks * self._limit * words.shape[1], np.int64)
+        candidates = new_values(count, np.int64)
+        found = kernels.find_candidates(
+            slots, words, self._limit, self._heads, self._arena, self._places,
+            room.reshape(-1, words.shape[1]), new_values(blocks, np.int64),
+            new_values(count, np.int64), candidates,
+        )  # fmt: skip
+        return candidates[:found]
 
     def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
         """Return whether it is the full state, and the rows; see `StateSnapshot`."""
@@ -158,40 +186,50 @@ class TopRows:
             slots = np.unique(self._index.find(self._keys_of(rows)))
             self._remove(slots[slots >= 0])
             rows = rows.filter(pa.array(~removed))
-            words = self._by_words(rows)
-            self._write_last_words(rows, words)
-            self._apply(rows, words, None)
+            self._apply(
+                rows,
+                self._by_words(rows),
+                np.ones(rows.num_rows, dtype=np.int64),
+                self._insert(self._keys_of(rows)),
+            )
 
     def _keys_of(self, rows: pa.RecordBatch) -> list[pa.Array]:
         if not self._key:
             return [pa.array(np.zeros(rows.num_rows, dtype=np.int64))]
         return [rows.column(name) for name in self._key]
 
+    def _insert(self, keys: list[pa.Array]) -> Int64Array:
+        """Return the slots of keys, which get some where they are new."""
+        slots = self._index.insert(keys).of_rows
+        self._grow()
+        return slots
+
     def _by_words(self, rows: pa.RecordBatch) -> Int64Array:
-        """Return room for the words of each row, with those of `by` written."""
-        words = np.zeros((rows.num_rows, self._arena.shape[1] - 1), dtype=np.int64)
+        """Return the words of each row by which its key's rows are ordered first."""
+        words = new_values(rows.num_rows * 2 * len(self._by), np.int64)
+        words = words.reshape(rows.num_rows, 2 * len(self._by))
         for index, name in enumerate(self._by):
             _write_words(rows.column(name), words, 2 * index, ascending=self._ascending)
         return words
 
-    def _write_last_words(self, rows: pa.RecordBatch, words: Int64Array) -> None:
-        """Write the words that decide between rows which are equal in `by`."""
+    def _all_words(self, rows: pa.RecordBatch, by_words: Int64Array) -> Int64Array:
+        """Return all words of each row: those that decide between equals, too."""
+        words = np.empty((rows.num_rows, self._arena.shape[1] - 1), dtype=np.int64)
+        words[:, : by_words.shape[1]] = by_words
         for index, name in enumerate(self._then, len(self._by)):
             _write_words(rows.column(name), words, 2 * index, ascending=True)
         hashed = [each for each in rows.columns if is_key_type(each.type)]
         if rows.num_rows:
             words[:, -1] = key_hashes(hashed).view(np.int64)
+        return words
 
     def _apply(
-        self, rows: pa.RecordBatch, words: Int64Array, weights: Int64Array | None
+        self, rows: pa.RecordBatch, by_words: Int64Array, weights: Int64Array, slots: Int64Array
     ) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Put rows in and out; return the slots that changed, and what was their best before."""
-        slots = self._index.insert(self._keys_of(rows)).of_rows
-        self._grow()
+        words = self._all_words(rows, by_words)
         base = len(self._rows)
         self._rows.append(rows)
-        if weights is None:
-            weights = np.ones(len(slots), dtype=np.int64)
         touched = np.empty((len(slots), 2), dtype=np.int64)
         before = np.empty(2 * len(slots), dtype=np.int64)
         self._meta[kernels.META_TOUCHED] = self._meta[kernels.META_BEFORE] = 0
@@ -214,16 +252,15 @@ class TopRows:
         self, slots: Int64Array, counts_before: Int64Array, before: Int64Array
     ) -> BestChanged | None:
         after, counts = self._numbers(slots, self._limit)
-        gone, came = ~np.isin(before, after), ~np.isin(after, before)
-        of_slot = np.arange(len(slots))
-        numbers = np.concatenate([before[gone], after[came]])
-        ranks = np.concatenate(
-            [np.repeat(of_slot, counts_before)[gone], np.repeat(of_slot, counts)[came]]
+        if len(self._seen) < len(self._rows):
+            self._seen = np.zeros(2 * len(self._rows), dtype=np.bool_)
+        numbers = new_values(len(before) + len(after), np.int64)
+        weights = new_values(len(numbers), np.int64)
+        found = kernels.compare_best(
+            counts_before, before, counts, after, self._seen, numbers, weights
         )
-        weights = np.ones(len(numbers), dtype=np.int64)
-        weights[: int(gone.sum())] = -1
-        order = np.lexsort((weights, ranks))
-        result = BestChanged(self._rows.take(self._schema.names, numbers[order]), weights[order])
+        numbers, weights = numbers[:found], weights[:found]
+        result = BestChanged(self._rows.take(self._schema.names, numbers), weights)
         self._remove(slots[counts == 0])
         return result if len(numbers) else None
 
@@ -245,6 +282,7 @@ class TopRows:
             more = np.zeros((capacity - len(self._heads), 3), dtype=np.int64)
             self._heads = np.concatenate([self._heads, more])
             self._marks = np.zeros(capacity, dtype=np.uint8)
+            self._places = np.full(capacity, kernels.NONE, dtype=np.int64)
 
     def _drop_superseded(self) -> None:
         if len(self._rows) < max(_SUPERSEDED_MIN, 2 * self._live):
@@ -284,6 +322,7 @@ class TopRows:
 def _write_words(column: pa.Array, words: Int64Array, first: int, *, ascending: bool) -> None:
     """Write two words that order the values: whether it is null, which is last, and the value."""
     values = ordered_values(column)
+    words[:, first] = 0
     words[:, first + 1] = values if ascending else ~values
     if column.null_count:
         null = ~valid_bytes_of(column)

@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from millstream.errors import JobError
+from millstream.operators.arrow_buffers import array_of, valid_bytes_of, values_of
 from millstream.operators.expression import Call
 from millstream.operators.functions.casts import cast
 from millstream.operators.functions.function import (
@@ -26,6 +28,8 @@ _WEEK_SHIFT_US = 4 * _DAY_US
 """From Thursday, the first day of 1970, to a Monday."""
 _UNIT_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 _UNIT_US |= {"d": _DAY_US}
+_DAY_OF_UNIT = {"us": _DAY_US, "ns": 1_000 * _DAY_US}
+"""Units in which no time is so far away that its day leaves int32."""
 _FRACTION = r"[.,](\d{1,9})"
 
 
@@ -69,9 +73,13 @@ def _ticks(value: pa.Array, unit: str) -> pa.Array:
 
 
 def _floored(count: pa.Array, by: int) -> pa.Array:
-    quotient = pc.divide(count, by)
-    below = pc.less(pc.subtract(count, pc.multiply(quotient, by)), 0)
-    return pc.subtract(quotient, pc.cast(below, pa.int64()))
+    # NumPy divides by one number in a tenth of the time that Arrow needs to floor, too.
+    return _array_of(values_of(count) // by, pa.int64(), count)
+
+
+def _array_of(values: npt.NDArray[Any], type_: pa.DataType, like: pa.Array) -> pa.Array:
+    """Return `values` as an array that is null where `like` is."""
+    return array_of(values, type_, valid_bytes_of(like) if like.null_count else None)
 
 
 def _epoch(values: list[Any], call: Call) -> Any:
@@ -104,6 +112,9 @@ def _from_local(local: pa.Array, type_: pa.DataType) -> pa.Array:
 def _truncate(values: list[Any], call: Call) -> Any:
     """Floor to a multiple of `every_us` since 1970, or of calendar units; in local time."""
     value = values[0]
+    if value.type.tz == "UTC":  # whose clocks are never set: no local time is looked up
+        plain = value.view(pa.timestamp(value.type.unit))
+        return _truncate([plain], call).view(value.type)
     months, every_us = option(call, "months") or 0, option(call, "every_us") or 0
     if months:
         local = np.asarray(_local(value).cast(pa.timestamp("us"))).astype("datetime64[M]")
@@ -121,13 +132,20 @@ def _truncate(values: list[Any], call: Call) -> Any:
 
 def _multiple(local: pa.Array, every_us: int, shift_us: int = 0) -> pa.Array:
     unit = local.type.unit
-    every = pa.scalar(every_us, pa.int64()).as_py()
     ticks = local.cast(pa.timestamp("us"), safe=False).view(pa.int64())
     if unit == "ns":
         ticks = _floored(local.view(pa.int64()), 1_000)
-    ticks = pc.subtract(ticks, shift_us)
-    floored = pc.add(pc.multiply(_floored(ticks, every), every), shift_us)
-    return floored.view(pa.timestamp("us")).cast(pa.timestamp(unit), safe=False)
+    floored = (values_of(ticks) - shift_us) // every_us * every_us + shift_us
+    return _array_of(floored, pa.timestamp("us"), ticks).cast(pa.timestamp(unit), safe=False)
+
+
+def _date(values: list[Any], call: Call) -> Any:
+    value = values[0]
+    if pat.is_timestamp(value.type) and value.type.tz in {None, "UTC"}:
+        a_day = _DAY_OF_UNIT.get(value.type.unit)
+        if a_day is not None:
+            return _array_of((values_of(value) // a_day).astype(np.int32), pa.date32(), value)
+    return value.cast(pa.date32())
 
 
 def _offset_by(values: list[Any], call: Call) -> Any:
@@ -275,7 +293,7 @@ FUNCTIONS: dict[str, Function] = {
     "dt.day_of_year": _field(pc.day_of_year),
     "dt.days_in_month": _field(_days_in_month),
     "dt.is_leap_year": _field(pc.is_leap_year),
-    "dt.date": lambda values, call: values[0].cast(pa.date32()),
+    "dt.date": _date,
     "dt.time": lambda values, call: values[0].cast(call.type),
     "dt.month_start": _month_edge,
     "dt.month_end": _month_edge,

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from millstream.jit import inner, kernel
 
 BEGIN, ROOM, LENGTH = 0, 1, 2
@@ -140,29 +142,105 @@ def _touch(
         meta[META_BEFORE] += 1
 
 
+@inner
+def _is_after(words: Any, row: Any, entries: Any, entry: Any, width: Any) -> Any:
+    """Return whether a row comes behind an entry, by their first `width` words."""
+    for word in range(width):
+        if words[row, word] != entries[entry, word]:
+            return words[row, word] > entries[entry, word]
+    return False
+
+
+@inner
+def _open_block(
+    slot: Any, block: Any, limit: Any, heads: Any, arena: Any, best: Any, lengths: Any
+) -> None:
+    """Begin a block of `best` with the best entries of a slot."""
+    count = min(heads[slot, LENGTH], limit)
+    for index in range(count):
+        for word in range(best.shape[1]):
+            best[block * limit + index, word] = arena[heads[slot, BEGIN] + index, word]
+    lengths[block] = count
+
+
+@inner
+def _keep_best(words: Any, row: Any, block: Any, limit: Any, best: Any, lengths: Any) -> None:
+    """Put a row's words among the best `limit` of a block, where they are."""
+    first, length, width = block * limit, lengths[block], words.shape[1]
+    place = min(length, limit - 1)
+    while place > 0 and _is_before(words, row, best, first + place - 1, width):
+        for word in range(width):
+            best[first + place, word] = best[first + place - 1, word]
+        place -= 1
+    for word in range(width):
+        best[first + place, word] = words[row, word]
+    lengths[block] = min(length + 1, limit)
+
+
 @kernel
 def find_candidates(
-    slots: Any, words: Any, width: int, limit: int, heads: Any, arena: Any, candidates: Any
+    slots: Any,
+    words: Any,
+    limit: int,
+    heads: Any,
+    arena: Any,
+    places: Any,
+    best: Any,
+    lengths: Any,
+    owners: Any,
+    candidates: Any,
 ) -> Any:
-    """Write which rows may be among the best `limit` of their slots; return how many.
+    """Write which rows may be among the best `limit` of their slots after all; return how many.
 
-    A row is none that comes behind all entries of a full block by its first `width` words.
+    A row is none that comes behind the `limit` best of its slot and of the batch together.
+
+    Parameters
+    ----------
+    slots, words
+        int64, shapes (n,) and (n, width): where rows go, and the first words of their order.
+    heads, arena
+        The blocks.
+    places
+        By slot, int64, `NONE`; left as it came.
+    best, lengths, owners
+        Room, int64: of as many slots as fit, the words of the best `limit`, shape (·, width), and
+        how many those are; the slots, shape (n,). Rows of other slots are compared with the
+        blocks only.
+    candidates
+        Output, int64, shape (n,).
     """
+    seen, blocks, width = 0, len(best) // limit, words.shape[1]
+    for row in range(np.uint64(len(slots))):
+        slot = np.uint64(slots[row])
+        place = places[slot]
+        if place == NONE:
+            place = places[slot] = seen
+            owners[seen] = slots[row]
+            if seen < blocks:
+                _open_block(slot, seen, limit, heads, arena, best, lengths)
+            seen += 1
+        if place < blocks:
+            last = np.uint64((place + 1) * limit - 1)
+            has_room = lengths[np.uint64(place)] < limit
+            if has_room or _is_before(words, row, best, last, width):
+                _keep_best(words, row, place, limit, best, lengths)
     count = 0
-    for row in range(len(slots)):
-        slot = slots[row]
-        taken = True
-        if slot >= 0 and heads[slot, LENGTH] >= limit:
-            last = heads[slot, BEGIN] + limit - 1
-            behind = False
-            for word in range(width):
-                if words[row, word] != arena[last, word]:
-                    behind = words[row, word] > arena[last, word]
-                    break
-            taken = not behind
-        if taken:
+    for row in range(np.uint64(len(slots))):
+        slot = np.uint64(slots[row])
+        place = places[slot]
+        behind = False
+        if place < blocks:
+            last = np.uint64((place + 1) * limit - 1)
+            is_full = lengths[np.uint64(place)] == limit
+            behind = is_full and _is_after(words, row, best, last, width)
+        elif heads[slot, LENGTH] >= limit:
+            last = np.uint64(heads[slot, BEGIN] + limit - 1)
+            behind = _is_after(words, row, arena, last, width)
+        if not behind:
             candidates[count] = row
             count += 1
+    for index in range(seen):
+        places[owners[index]] = NONE
     return count
 
 
@@ -267,6 +345,43 @@ def gather_numbers(slots: Any, counts: Any, heads: Any, arena: Any, numbers: Any
         for entry in range(counts[index]):
             numbers[place] = arena[begin + entry, arena.shape[1] - 1]
             place += 1
+
+
+@kernel
+def compare_best(
+    counts_before: Any, before: Any, counts: Any, after: Any, seen: Any, numbers: Any, weights: Any
+) -> Any:
+    """Write which rows went from among the best of slots and which came; return how many.
+
+    Parameters
+    ----------
+    counts_before, counts
+        Of each slot how many rows were and are its best, int64, shape (n,).
+    before, after
+        The numbers of those rows, slot by slot, int64.
+    seen
+        By row number, bool, `False`; left as it came.
+    numbers, weights
+        Output, int64, as long as `before` and `after` together: slot by slot, first the rows that
+        went, -1 each, then those that came, +1.
+    """
+    count, first, first_before = 0, 0, 0
+    for slot in range(len(counts)):
+        end, end_before = first + counts[slot], first_before + counts_before[slot]
+        for index in range(first, end):
+            seen[after[index]] = True
+        for index in range(first_before, end_before):
+            if not seen[before[index]]:
+                numbers[count], weights[count] = before[index], -1
+                count += 1
+            seen[before[index]] = False
+        for index in range(first, end):
+            if seen[after[index]]:
+                numbers[count], weights[count] = after[index], 1
+                count += 1
+            seen[after[index]] = False
+        first, first_before = end, end_before
+    return count
 
 
 @kernel
