@@ -8,13 +8,15 @@ import io
 import math
 import pickle  # only to ask whether a value can be shipped; nothing is loaded
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
 _MODULES = ("math", "numpy")
 _NAME = "user_function"
+_CHANGEABLE = frozenset({"random", "secrets", "uuid", "time", "numpy.random"})
+_READS_CLOCK = frozenset({"now", "utcnow", "today"})
 
 
 class NotCompilableError(Exception):
@@ -39,6 +41,17 @@ def source_of(function: Callable[..., Any]) -> tuple[str, str]:
 
 def unshippable(function: Callable[..., Any]) -> str | None:
     """Return what a function reads from outside that no worker can be sent, or `None`."""
+    for each in _all_functions(function):
+        for name, value in outer_values(each).items():
+            if plain_function(value) is not None or isinstance(value, ModuleType | type):
+                continue
+            if not _can_be_pickled(value):
+                return f"{name!r} ({type(value).__name__})"
+    return None
+
+
+def _all_functions(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Give a function and those that it reads from outside, each once."""
     seen: set[int] = set()
     waiting = [function]
     while waiting:
@@ -46,12 +59,27 @@ def unshippable(function: Callable[..., Any]) -> str | None:
         if id(each) in seen:
             continue
         seen.add(id(each))
+        yield each
+        waiting += filter(None, map(plain_function, outer_values(each).values()))
+
+
+def changeable(function: Callable[..., Any]) -> str | None:
+    """Return what a function reads that may make it give another result, or `None`.
+
+    Random numbers and clocks are known; what else it does is the user's to know.
+    """
+    for each in _all_functions(function):
+        names = set(getattr(getattr(each, "__code__", None), "co_names", ()))
         for name, value in outer_values(each).items():
-            inner = plain_function(value)
-            if inner is not None:
-                waiting.append(inner)
-            elif not isinstance(value, ModuleType | type) and not _can_be_pickled(value):
-                return f"{name!r} ({type(value).__name__})"
+            owner = getattr(value, "__self__", None)
+            home = type(owner) if owner is not None else value
+            module = getattr(
+                home, "__name__" if isinstance(value, ModuleType) else "__module__", ""
+            )
+            if module in _CHANGEABLE or (module == "numpy" and "random" in names):
+                return f"{name!r}, which is of the module {module}"
+            if module == "datetime" and names & _READS_CLOCK:
+                return "the clock"
     return None
 
 

@@ -5,16 +5,22 @@ Every verb returns a new stream over a new plan node; nothing runs before `run` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 
 from millstream.dsl import job, keyed
 from millstream.dsl.binding import Scope, bind_boolean
 from millstream.dsl.expressions import Expression
+from millstream.dsl.function_verbs import (
+    REDUCED,
+    FunctionVerbs,
+    reduced_rows,
+    with_columns_of_rows,
+)
 from millstream.dsl.functions import Aggregate
 from millstream.dsl.location import user_location
 from millstream.dsl.selection import condition, named_outputs
@@ -24,6 +30,7 @@ from millstream.dsl.windows import duration_option
 from millstream.errors import PlanError
 from millstream.operators.expression import Call, Constant, TypedExpression
 from millstream.operators.operator import ChangeMode
+from millstream.operators.reducer import Row
 from millstream.plan import nodes
 from millstream.plan.columns import (
     Outputs,
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(FunctionVerbs):
     """Rows of one schema, in motion. Made by `ms.stream`; every verb returns another one.
 
     Parameters
@@ -536,18 +543,32 @@ class WindowedStream:
         Its columns are the keys, `window_start`, `window_end` and the results by keyword:
         `agg(flights=ms.count(), worst=ms.max("delay"))`.
         """
+        return WindowResult(self._aggregate(aggregates, user_location()), self.stream.log)
+
+    def reduce(self, function: Callable[[Row, Row], Mapping[str, Any]]) -> Stream:
+        """Combine the rows of each key and window into one, two by two.
+
+        Its columns are the keys, `window_start`, `window_end` and the rows' other ones. `function`
+        is as for `stream.reduce`; late rows are left out, and counted.
+        """
         location = user_location()
-        columns = keyed.bound_aggregates(aggregates, self.stream.schema, location)
-        node = nodes.WindowAggregate(
+        node = self.stream.node
+        reduced = reduced_rows(node, node.keys, function, location)
+        found = Stream(self._aggregate({REDUCED: reduced}, location), self.stream.log)
+        return with_columns_of_rows(found, node.schema, node.keys)
+
+    def _aggregate(
+        self, aggregates: Mapping[str, Aggregate], location: str
+    ) -> nodes.WindowAggregate:
+        return nodes.WindowAggregate(
             self.stream.node,
             self.stream.node.keys,
             self.window,
-            columns,
+            keyed.bound_aggregates(aggregates, self.stream.schema, location),
             self.allowed_lateness_us,
             self.emits_changes,
             location=location,
         )
-        return WindowResult(node, self.stream.log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,8 @@ def with_poison(
         failures = _suspected(rows, compute, expressions, only_first)
         if failures is None:
             failures = list(_failures(rows, 0, compute, error, only_first))
+        if not failures:
+            raise  # a function of whole batches may fail on rows none of which fails alone
         if policy.on_error == "fail":
             raise _row_error(rows, *failures[0]) from failures[0][1]
         _set(counters, before)

@@ -14,21 +14,15 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.types as pat
 
-from millstream.operators.change_rows import ChangeRowsConfig
-from millstream.operators.consolidate import ConsolidateConfig
-from millstream.operators.dedup import DedupConfig
-from millstream.operators.explode import ExplodeConfig
 from millstream.operators.expression import Column
 from millstream.operators.failing import python_parts
 from millstream.operators.fused import FusedConfig
 from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.group_combine import GroupCombineConfig
-from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
 from millstream.operators.poison import OnError
 from millstream.operators.stored_groups import StoredGroupsConfig
 from millstream.operators.table_join import TableJoinConfig
-from millstream.operators.top import TopConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
 from millstream.operators.window_combine import WindowCombineConfig
@@ -43,7 +37,10 @@ from millstream.plan.nodes import (
     GroupAggregate,
     LateRows,
     LatestRows,
+    Limit,
+    MapBatches,
     Node,
+    Peek,
     Sink,
     StreamSource,
     TableJoin,
@@ -51,6 +48,12 @@ from millstream.plan.nodes import (
     Top,
     Union,
     WindowAggregate,
+)
+from millstream.plan.operator_configs import (
+    OfKeys,
+    limit_of,
+    operator_in_place,
+    operator_of_keys,
 )
 from millstream.plan.placement import (
     Distribution,
@@ -209,31 +212,17 @@ class _Builder:
                 self.steps[name] = node.steps
             case TableJoin():
                 self._add_join(node)
-            case Explode():
-                exploded = ExplodeConfig(
-                    node.input.schema, node.columns, node.empty_as_null, node.keep_nulls
-                )
-                self._add_operator(node, "explode", exploded, [node.input])
+            case Explode() | Peek() | MapBatches() | ChangeRows() | Consolidate():
+                kind, placed = operator_in_place(node)
+                self._add_operator(node, kind, placed, [node.input])
             case WindowAggregate():
                 self._add_aggregate(node)
             case GroupAggregate():
                 self._add_group(node)
-            case LatestRows():
-                latest = LatestRowsConfig(node.schema, node.columns, node.order)
-                self._add_keyed(node, "latest", latest)
-            case Top():
-                self._add_keyed(node, "top", _top(node))
-            case Dedup():
-                time = None if node.within_us is None else node.time_column
-                first = DedupConfig(node.schema, node.columns, time, node.within_us)
-                self._add_keyed(node, "dedup", first)
-            case ChangeRows():
-                rows = ChangeRowsConfig(node.input.schema, node.column, node.input.unique)
-                self._add_operator(node, "changes", rows, [node.input])
-            case Consolidate():
-                self._add_operator(
-                    node, "consolidate", ConsolidateConfig(node.schema), [node.input]
-                )
+            case LatestRows() | Top() | Dedup():
+                self._add_keyed(node, *operator_of_keys(node))
+            case Limit():
+                self._add_limit(node)
             case LateRows():
                 self.edges[id(node)], self.stage_of[id(node)] = self.late[id(node.aggregate)]
             case Union():
@@ -382,9 +371,7 @@ class _Builder:
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
         self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
 
-    def _add_keyed(
-        self, node: LatestRows | Top | Dedup | GroupAggregate, kind: str, config: OperatorConfig
-    ) -> None:
+    def _add_keyed(self, node: OfKeys | GroupAggregate, kind: str, config: OperatorConfig) -> None:
         """Add an operator to which all rows of a key go as they are."""
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
         notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
@@ -392,6 +379,20 @@ class _Builder:
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
         kind = "-".join((kind, *node.columns))
         self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
+
+    def _add_limit(self, node: Limit) -> None:
+        """Add a limit of all rows, and before they cross to its worker one of each worker's."""
+        stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
+        notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
+        if needs_exchange(node, self.parallelism):
+            share = self._unique("limit-share")
+            self._stage(stage).operators.append(
+                OperatorNode(share, limit_of(node, is_share=True), (edge,), node.location)
+            )
+            edge, stage = self._sent(Edge(share), (), node.schema, stage), stage + 1
+        self._add_operator(
+            node, "limit", limit_of(node), [node.input], notes, edges=(edge,), stage=stage
+        )
 
     def _renamed_table(self, table: TableSource, read: pa.Schema, stage: int, edge: Edge) -> Edge:
         outputs = tuple(
@@ -480,8 +481,8 @@ class _Builder:
         if have.keys == node.columns:
             return f"no exchange: {have.reason}"
         if not node.columns:
-            kinds = {WindowAggregate: "window", GroupAggregate: "aggregate", Top: "top"}
-            what = kinds[type(node)]
+            kinds = {WindowAggregate: "window", GroupAggregate: "aggregate", Limit: "limit"}
+            what = kinds.get(type(node), "top")
             return f"exchange to one worker: the {what} is over all rows, without a key"
         combined = is_combined(node, self.parallelism)
         how = "; rows are combined batch by batch before they cross" if combined else ""
@@ -519,19 +520,6 @@ class _Builder:
 
 def _aggregates(columns: Sequence[AggregateColumn]) -> tuple[Aggregate, ...]:
     return tuple(each.over_columns() for each in columns)
-
-
-def _top(node: Top) -> TopConfig:
-    return TopConfig(
-        node.schema,
-        node.columns,
-        node.by,
-        node.limit,
-        ascending=node.ascending,
-        ties=node.ties,
-        then=node.then,
-        takes_changes=node.takes_changes,
-    )
 
 
 def _read_of(table: TableSource) -> pa.Schema:

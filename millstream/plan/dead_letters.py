@@ -7,14 +7,19 @@ united and go to the job's dead-letter topic, in the same transactions as its re
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeAlias
 
 from millstream.operators.expression import columns_of
 from millstream.operators.fused import FusedConfig
+from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import POSITION_COLUMN
 from millstream.operators.poison import DEAD_LETTER_PORT, DEAD_LETTERS, ErrorPolicy, OnError
 from millstream.operators.union import UnionConfig
 from millstream.runtime.graph import Edge, JobGraph, OperatorNode, SinkNode, SourceNode, Stage
 from millstream.runtime.replay import SUFFIX
+
+Failing: TypeAlias = FusedConfig | MapBatchesConfig
+"""What can have rows that cannot be computed, and is told what becomes of them."""
 
 DEAD_LETTERS_NAME = "dead-letters"
 
@@ -55,7 +60,7 @@ def _streams(stage: Stage) -> list[SourceNode]:
 
 
 def _may_fail(node: OperatorNode) -> bool:
-    return isinstance(node.config, FusedConfig) and node.config.may_fail
+    return isinstance(node.config, Failing) and node.config.may_fail
 
 
 def _reads_position(node: OperatorNode) -> bool:
@@ -70,7 +75,7 @@ def _reads_position(node: OperatorNode) -> bool:
 def _with_policy(node: OperatorNode, policy: ErrorPolicy) -> OperatorNode:
     if not _may_fail(node):
         return node
-    assert isinstance(node.config, FusedConfig)
+    assert isinstance(node.config, Failing)
     return replace(node, config=replace(node.config, policy=policy))
 
 

@@ -19,7 +19,10 @@ from millstream.plan.nodes import (
     GroupAggregate,
     KeyBy,
     LateRows,
+    Limit,
+    MapBatches,
     Node,
+    Peek,
     Project,
     Sink,
     StreamSource,
@@ -221,6 +224,12 @@ _TEXTS: dict[type, Callable[..., str]] = {
     AsTable: lambda node: f"table by {', '.join(node.columns)}",
     Top: _top_text,
     Dedup: _dedup_text,
+    Limit: lambda node: f"the first {node.count} rows",
+    Peek: lambda node: f"show each batch to {node.function_name}",
+    MapBatches: lambda node: (
+        f"batches through {node.function_name}{', row for row' if node.same_rows else ''}: "
+        f"{', '.join(node.result.names)}"
+    ),
     ChangeRows: lambda node: f"a row for each change, with {node.column}",
     LateRows: lambda _: "rows that came too late for their window",
     Union: lambda node: f"union of {len(node.streams)} streams",

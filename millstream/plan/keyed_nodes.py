@@ -255,6 +255,36 @@ class Dedup(PlanNode):
 
 
 @dataclass(frozen=True, eq=False)
+class Limit(PlanNode):
+    """The first rows that come, whichever these are.
+
+    Parameters
+    ----------
+    count
+        How many.
+    """
+
+    input: Node
+    count: int
+
+    def __post_init__(self) -> None:
+        source = self.input
+        remedy = "keep the best of a table with .top(n, by=…), or "
+        require_facts(source, self.location, "limit", remedy)
+        self._settle(source.schema, source.keys, source.time_column)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """No key: they are the first of all rows."""
+        return ()
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
 class ChangeRows(PlanNode):
     """Changes as facts: a row for each, with a column that says what it is.
 

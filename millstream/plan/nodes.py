@@ -29,6 +29,7 @@ from millstream.plan.columns import (
     require_column,
 )
 from millstream.plan.explode import Explode
+from millstream.plan.function_nodes import MapBatches, Peek
 from millstream.plan.keyed_nodes import (
     AsTable,
     ChangeRows,
@@ -36,6 +37,7 @@ from millstream.plan.keyed_nodes import (
     Dedup,
     GroupAggregate,
     LatestRows,
+    Limit,
     Top,
     require_unique,
 )
@@ -58,7 +60,10 @@ __all__ = [
     "KeyBy",
     "LateRows",
     "LatestRows",
+    "Limit",
+    "MapBatches",
     "Node",
+    "Peek",
     "Project",
     "Sink",
     "StreamSource",
@@ -393,6 +398,9 @@ Node: TypeAlias = (
     | LatestRows
     | Top
     | Dedup
+    | Limit
+    | Peek
+    | MapBatches
     | ChangeRows
     | Consolidate
     | Sink

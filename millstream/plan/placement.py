@@ -16,7 +16,10 @@ from millstream.plan.nodes import (
     GroupAggregate,
     LateRows,
     LatestRows,
+    Limit,
+    MapBatches,
     Node,
+    Peek,
     StreamSource,
     TableJoin,
     TableSource,
@@ -26,7 +29,7 @@ from millstream.plan.nodes import (
 )
 from millstream.plan.walk import in_order
 
-Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows | Top | Dedup
+Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows | Top | Dedup | Limit
 """What needs all rows of a key on one worker."""
 
 
@@ -61,15 +64,13 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             found = _source_distribution(node, list(names), parallelism)
             keys = None if found.keys is None else tuple(names[each] for each in found.keys)
             return Distribution(keys, found.reason)
-        case ChangeRows() | Consolidate():
+        case ChangeRows() | Consolidate() | Explode() | Peek():
             return distribution_of(node.input, parallelism)
         case Fused():
             return _renamed(distribution_of(node.input, parallelism), node)
         case TableJoin():
             return distribution_of(node.stream, parallelism)
-        case Explode():
-            return distribution_of(node.input, parallelism)
-        case WindowAggregate() | GroupAggregate() | LatestRows() | Top() | Dedup():
+        case WindowAggregate() | GroupAggregate() | LatestRows() | Top() | Dedup() | Limit():
             return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
         case LateRows():
             # Combined rows cross to the aggregate's worker; those that came late stay behind.
@@ -96,7 +97,7 @@ def is_combined(node: Keyed, parallelism: int) -> bool:
     Not where a partition may be declared idle: rows of one that comes back can be late by the
     aggregate's own watermark, and must reach it as they are.
     """
-    if isinstance(node, LatestRows | Top | Dedup) or not needs_exchange(node, parallelism):
+    if isinstance(node, LatestRows | Top | Dedup | Limit) or not needs_exchange(node, parallelism):
         return False
     if isinstance(node, GroupAggregate):
         return node.merges and node.ttl_us is None
@@ -174,6 +175,8 @@ def _sources_before(ends: Iterable[Node]) -> set[int]:
                 | ChangeRows()
                 | Top()
             ):
+                pass
+            case MapBatches() if not node.same_rows:
                 pass
             case TableJoin():
                 waiting.append(node.stream)

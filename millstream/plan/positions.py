@@ -27,7 +27,8 @@ def require_positions(
         return
     from millstream.plan import nodes
 
-    passed = nodes.Filter | nodes.Project | nodes.Fused | nodes.KeyBy | nodes.Explode
+    passed = nodes.Filter | nodes.Project | nodes.Fused | nodes.KeyBy | nodes.Explode | nodes.Peek
+    passed |= nodes.Limit
     waiting = [node]
     while waiting:
         match each := waiting.pop():

@@ -22,7 +22,10 @@ from millstream.plan.nodes import (
     KeyBy,
     LateRows,
     LatestRows,
+    Limit,
+    MapBatches,
     Node,
+    Peek,
     Project,
     Sink,
     StreamSource,
@@ -96,11 +99,13 @@ def _add_needs(node: Node, needs: Needs) -> None:
         case Dedup():
             time = () if node.within_us is None else (node.time_column,)
             needs[id(node.input)].update(needed, node.columns, filter(None, time))
-        case ChangeRows() | Top():
+        case ChangeRows() | Top() | Peek() | MapBatches():
             # A change of a column that nobody needs is a change, too; and it may tell rows apart.
+            # A function may read any column.
             needs[id(node.input)].update(node.input.schema.names)
-        case Explode():
+        case Explode() | Limit():
             needs[id(node.input)].update(needed, node.columns)
+            _keep_one(needs[id(node.input)], node.input.schema.names)
         case LateRows():
             # What is wanted of the late rows must have come in with the others.
             needs[id(node.aggregate.input)].update(needed)

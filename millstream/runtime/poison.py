@@ -13,7 +13,9 @@ import pyarrow as pa
 from millstream.errors import MillstreamError, RowError
 from millstream.operators.explode import ExplodeConfig
 from millstream.operators.fused import FusedConfig
+from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import POSITION_COLUMN, Operator, OperatorConfig
+from millstream.operators.peek import PeekConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.runtime.graph import Edge, Stage
@@ -61,8 +63,10 @@ def failing_row(
 
 def _again(config: OperatorConfig, running: Operator) -> Operator | None:
     match config:
-        case FusedConfig() | ExplodeConfig() | UnionConfig():
+        case FusedConfig() | ExplodeConfig() | UnionConfig() | MapBatchesConfig():
             return config.build()
+        case PeekConfig():
+            return UnionConfig(config.schema).build()  # nobody is shown the rows again
         case TableJoinConfig():
             return running
         case _:

@@ -1,4 +1,4 @@
-"""Running aggregates and tables are DuckDB's answers at every moment of quiet, whatever dies."""
+"""What follows changes is DuckDB's answer at every moment of quiet, whatever dies."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tests.runtime.kit import PATH, TIME, compiler
 
 EVENTS = pa.schema({"time": TIME, "key": pa.string(), "part": pa.int32(), "value": pa.int64()})
 NAMES = pa.schema({"key": pa.string(), "name": pa.string(), "number": pa.int64()})
+SHORT = pa.schema({"key": pa.string(), "number": pa.int64()})
+LIMIT = 9
 KEYS = ["a", "b", "c", "a longer key"]
 
 TABLES = {
@@ -32,6 +34,8 @@ TABLES = {
     "per_name": """select name, count(number) known, min(number) least from names
                    where number is null or number < 3 group by name""",
     "small": "select key, name from names where number < 3",
+    "reduced": """select key, time, value from events where value is not null
+                  qualify 1 = row_number() over (partition by key order by value desc, time)""",
     "latest": "select time, key, value from events qualify 1 = row_number() over "
     "(partition by key, part order by time desc)",
 }
@@ -44,6 +48,8 @@ BAGS = {
     "newest": """select time from (select time from events qualify 1 = row_number() over
                  (partition by key, part order by time desc)) order by time desc limit 2""",
     "firsts": "select distinct key, value from events",
+    "doubled": "select key, 2 * number as twice from names where number is not null",
+    "peeked": "select key, number from names",
 }
 
 
@@ -68,6 +74,7 @@ def sinks(log: Log) -> list[ms.Sink]:
     latest = events.to_table(["key", "part"]).map("time", "key", "value", "part")
     united = counts.filter(col("total") > 3).select("key").union(names.filter().map("key"))
     best = events.key_by("key").top(2, by=["value", "time"])
+    valued = events.filter(col("value").is_not_null())
     newest = events.to_table(["key", "part"]).top(2, by=col("time").cast("int") * 2)
     return [
         counts.to("counts", mode="upsert"),
@@ -78,12 +85,31 @@ def sinks(log: Log) -> list[ms.Sink]:
         events.agg(n=ms.count(), total=ms.sum("value")).to("all_events", mode="changelog"),
         united.to("united", mode="changelog"),
         names.to_stream().to("name_changes"),
+        names.map_batches(doubled, {"key": "string", "twice": "int"}).to(
+            "doubled", mode="changelog"
+        ),
+        names.peek(lambda rows: rows.validate(full=True))
+        .map_batches(lambda rows: rows.select(["number", "key"]), same_rows=True, schema=SHORT)
+        .to("peeked", mode="changelog"),
+        valued.key_by("key").reduce(better).to("reduced", mode="upsert"),
+        events.limit(LIMIT).to("limited"),
         best.map("key", "value", "time").to("best", mode="changelog"),
         newest.select("time").to_stream().to("newest"),
         events.dedup("key", "value", within="ever")
         .select("key", "value")
         .to("firsts", mode="changelog"),
     ]
+
+
+def doubled(rows: pa.RecordBatch) -> dict[str, Any]:
+    rows = rows.filter(rows["number"].is_valid())
+    return {"key": rows["key"], "twice": [2 * each.as_py() for each in rows["number"]]}
+
+
+def better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The row of the greater value; of equal ones the earlier."""
+    earlier, later = sorted((one, other), key=lambda row: row["time"])
+    return later if later["value"] > earlier["value"] else earlier
 
 
 class Case:
@@ -162,6 +188,9 @@ class Case:
             assert bag(found.select(columns)) == bag(answer(query)), name
         for name, query in BAGS.items():
             assert held(log.topic(name).to_arrow()) == bag(answer(query)), name
+        limited = bag(log.topic("limited").to_arrow())
+        assert limited.total() == min(LIMIT, len(self.events))
+        assert limited <= bag(events_of(self.events))
 
 
 DUCKDB = duckdb.connect(config={"threads": 1})
