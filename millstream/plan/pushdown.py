@@ -76,23 +76,8 @@ def _add_needs(node: Node, needs: Needs) -> None:
             needs[id(node.table)].update(needed.intersection(node.table.schema.names))
             needs[id(node.table)].update(node.table_keys)
             needs[id(node.table)].update(node.table.keys)  # its latest rows are told by them
-        case WindowAggregate():
-            wanted = needs[id(node.input)]
-            wanted.update(node.columns)
-            wanted.add(node.event_time)
-            for each in node.aggregates:
-                for argument in each.arguments:
-                    wanted.update(columns_of(argument))
-        case GroupAggregate():
-            wanted = needs[id(node.input)]
-            wanted.update(node.columns)
-            for each in node.aggregates:
-                for argument in each.arguments:
-                    wanted.update(columns_of(argument))
-            timed = node.ttl_us is not None or any(each.is_in_order for each in node.aggregates)
-            if timed and node.input.time_column is not None:
-                wanted.add(node.input.time_column)
-            _keep_one(wanted, node.input.schema.names)
+        case WindowAggregate() | GroupAggregate():
+            _add_needs_of_aggregate(node, needs[id(node.input)])
         case LatestRows():
             order = () if node.order is None else (node.order,)
             needs[id(node.input)].update(needed, node.columns, order)
@@ -118,6 +103,20 @@ def _add_needs(node: Node, needs: Needs) -> None:
         case Filter() | Project() | KeyBy() | AsTable() | Consolidate():
             message = f"pushdown takes a plan of fused chains; got a {type(node).__name__}"
             raise AssertionError(message)
+
+
+def _add_needs_of_aggregate(node: WindowAggregate | GroupAggregate, wanted: set[str]) -> None:
+    wanted.update(node.columns)
+    for each in node.aggregates:
+        for argument in each.arguments:
+            wanted.update(columns_of(argument))
+    if isinstance(node, WindowAggregate):
+        wanted.add(node.event_time)
+        return
+    timed = node.ttl_us is not None or any(each.is_in_order for each in node.aggregates)
+    if timed and node.input.time_column is not None:
+        wanted.add(node.input.time_column)
+    _keep_one(wanted, node.input.schema.names)
 
 
 def _keep_one(needed: set[str], names: Sequence[str]) -> None:
