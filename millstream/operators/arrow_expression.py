@@ -25,7 +25,9 @@ FUNCTIONS = frozenset(_FUNCTIONS)
 """The functions of `millstream.operators.expression`, all of them."""
 
 
-def evaluate(expression: TypedExpression, batch: pa.RecordBatch) -> pa.Array:
+def evaluate(
+    expression: TypedExpression, batch: pa.RecordBatch, known: dict[int, Any] | None = None
+) -> pa.Array:
     """Return the value of `expression` in each row.
 
     Parameters
@@ -34,6 +36,9 @@ def evaluate(expression: TypedExpression, batch: pa.RecordBatch) -> pa.Array:
         Bound to the batch's schema.
     batch
         n rows.
+    known
+        What parts of expressions are in these rows, by the part's `id`; what is computed is
+        added.
 
     Returns
     -------
@@ -45,14 +50,23 @@ def evaluate(expression: TypedExpression, batch: pa.RecordBatch) -> pa.Array:
     JobError
         Where a value of some row cannot be computed, e.g. a cast does not fit; names it.
     """
-    value = _value(expression, batch)
+    value = _value(expression, batch, {} if known is None else known)
     if isinstance(value, pa.Scalar):
         return pa.repeat(value, batch.num_rows)
     return value
 
 
-def _value(expression: TypedExpression, batch: pa.RecordBatch) -> Any:
+def _value(expression: TypedExpression, batch: pa.RecordBatch, known: dict[int, Any]) -> Any:
     """Return an array, or a scalar where the value is the same in every row."""
+    if id(expression) in known:
+        return known[id(expression)]
+    value = _new_value(expression, batch, known)
+    if isinstance(expression, Call):
+        known[id(expression)] = value
+    return value
+
+
+def _new_value(expression: TypedExpression, batch: pa.RecordBatch, known: dict[int, Any]) -> Any:
     match expression:
         case Column(name=name):
             return batch.column(name)
@@ -61,7 +75,7 @@ def _value(expression: TypedExpression, batch: pa.RecordBatch) -> Any:
         case Call(function="case", arguments=arguments) if any(map(may_fail, arguments)):
             return _guarded_case(expression, batch)
         case Call(function=function, arguments=arguments):
-            values = [_value(each, batch) for each in arguments]
+            values = [_value(each, batch, known) for each in arguments]
             # Calendar and string functions take scalars too; `is_in` and others want arrays.
             if all(isinstance(each, pa.Scalar) for each in values):
                 values = [pa.repeat(each, batch.num_rows) for each in values]

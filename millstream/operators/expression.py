@@ -24,6 +24,8 @@ already have the types that the function wants, since binding inserted the casts
 | `hash` | keys → uint64, the hash of FORMAT.md |
 | `random` | int64, a place (option `seed`) → float64 in [0, 1) |
 | `str.…` | string → string, bool, int64, a list of strings; options say how |
+| `str.split_part` | string (options `pattern`, `number`) → string; a part that is not there is null |
+| `str.choose` | int8, T, T, … → T: the text of that number, from 0; never null by itself |
 | `str.concat` | string, string, … → string, null if any is; bytes likewise |
 | `str.strptime` | string (options `format`, `strict`) → timestamp, date |
 | `str.json` | string (options `steps`, `strict`) → any type |

@@ -1,9 +1,9 @@
 """Filters and projects in one compiled pass: every stateless run of a stage is one of these.
 
-batch ─▶ what only Arrow computes ─▶ select: rows that pass ─▶ compute: numbers of those
-         (strings, calendar)             │ row numbers             ▲
-         of the predicate                └─▶ take ─▶ what only Arrow computes of those
-
+batch ─▶ what only Arrow computes ─▶ select: rows that pass ─▶ compute: numbers of those ─┐
+         (texts, calendar)               │ row numbers             ▲                      ▼
+         of the predicate                └─▶ take ─▶ what only Arrow computes ─▶ what Arrow makes
+                                                     of those                    of both
 What an output needs is computed of the rows that pass alone: it may be dear, or fail on others.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from millstream.operators.operator import (
     Stateless,
 )
 from millstream.operators.poison import DEAD_LETTERS, FAIL, ErrorPolicy, with_poison
+from millstream.operators.simplified import Interned, interned, simplified
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -114,25 +116,38 @@ class Fused(Stateless):
         self._may_fail = config.may_fail
         # With each set of hidden columns that came.
         self._schemas: dict[tuple[str, ...], pa.Schema] = {}
+        known: Interned = {}
+        outputs = [interned(simplified(each), known) for _, each in config.outputs]
         # What only Arrow computes and a kernel takes as an input, by the input's name: of all
         # rows, for the predicate, and of those that pass it.
         self._prepared: dict[str, TypedExpression] = {}
         self._prepared_of_passed: dict[str, TypedExpression] = {}
         self._selection: Selection | None = None
         if config.predicate is not None:
-            predicate = self._compilable(config.predicate, self._prepared)
+            predicate = interned(simplified(config.predicate), known)
+            predicate = self._compilable(predicate, self._prepared)
             self._selection = Selection(self._inputs([predicate]), predicate)
         # Outputs of the kernel by their place. Columns that pass without a filter cost nothing.
         filtered = self._selection is not None
-        self._computed: dict[int, TypedExpression] = {
+        self._computed: dict[int | str, TypedExpression] = {
             index: self._compilable(each, self._prepared_of_passed)
-            for index, (_, each) in enumerate(config.outputs)
+            for index, each in enumerate(outputs)
             if is_compiled(each) and columns_of(each) and (filtered or isinstance(each, Call))
+        }
+        # Arrow's outputs by their place. What a kernel computes of them has a name.
+        self._later: dict[int, TypedExpression] = {
+            index: each if may_fail(each) else interned(self._without_numbers(each), known)
+            for index, each in enumerate(outputs)
+            if index not in self._computed
         }
         self._computations: dict[tuple[str, ...], Computation] = {}
         self._passes = all(isinstance(each, Column) for _, each in config.outputs)
+        self._of_passed = frozenset[str]().union(
+            *map(columns_of, [*self._prepared_of_passed.values(), *self._later.values()])
+        )
+        self._arrow_later = any(isinstance(each, Call) for each in self._later.values())
         self._arrow_first, self._python_first = _ways(self._prepared.values())
-        later = [each for _, each in config.outputs if not is_compiled(each)]
+        later = [each for each in outputs if not is_compiled(each)]
         self._python_later = _ways([*later, *self._prepared_of_passed.values()])[1]
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
@@ -161,7 +176,8 @@ class Fused(Stateless):
         self.counters.rows_in += count
         if self._selection is not None or self._computed:
             self.counters.rows_numba += count
-        prepared = {name: evaluate(each, batch) for name, each in self._prepared.items()}
+        known: dict[int, Any] = {}
+        prepared = {name: evaluate(each, batch, known) for name, each in self._prepared.items()}
         self.counters.rows_arrow += count if self._arrow_first else 0
         self.counters.rows_python += count if self._python_first else 0
 
@@ -175,33 +191,60 @@ class Fused(Stateless):
                 return None
             if len(selected) == count and self._passes:
                 selected = None
-        passed = count if selected is None else len(selected)
-        prepared |= self._prepare_passed(batch, selected)
         names = batch.schema.names
         hidden = tuple(name for name in HIDDEN_COLUMNS if name in names)
-        arrays: dict[int, pa.Array] = {}
-        if selected is not None or not self._passes:
-            arrays = self._compute(column, hidden if selected is not None else (), passed, selected)
-        result, by_arrow = self._assemble(batch, selected, arrays, hidden)
+        if selected is None and self._passes:
+            return self._as_they_are(batch, hidden)
+        passed = count if selected is None else len(selected)
+        rows = self._rows_of_passed(batch, prepared, hidden, selected)
+        if selected is not None:
+            known = {}  # what was computed is of all rows
+        for name, each in self._prepared_of_passed.items():
+            prepared[name] = evaluate(each, rows, known)
+        arrays = self._compute(column, hidden if selected is not None else (), passed, selected)
+        by_arrow = self._arrow_later or (selected is not None and bool(self._later))
         if (by_arrow or self._prepared_of_passed) and not self._arrow_first:
             self.counters.rows_arrow += count
         self.counters.rows_python += passed if self._python_later else 0
-        return result
+        return self._assemble(batch, rows, arrays, hidden, known)
 
-    def _prepare_passed(
-        self, batch: pa.RecordBatch, selected: Int32Array | None
-    ) -> dict[str, pa.Array]:
-        """Return what Arrow computes, for the outputs, of the selected rows alone."""
-        if not self._prepared_of_passed:
-            return {}
-        rows = batch
-        if selected is not None:
-            parts = self._prepared_of_passed.values()
-            needed = frozenset[str]().union(*(columns_of(each) for each in parts))
-            names = [name for name in batch.schema.names if name in needed]
+    def _as_they_are(self, batch: pa.RecordBatch, hidden: tuple[str, ...]) -> pa.RecordBatch:
+        """Return columns of a batch, of all of its rows."""
+        outputs = [each for _, each in self.config.outputs]
+        names = [each.name for each in outputs if isinstance(each, Column)]
+        columns = [batch.column(name) for name in (*names, *hidden)]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema_with(batch, hidden))
+
+    def _schema_with(self, batch: pa.RecordBatch, hidden: tuple[str, ...]) -> pa.Schema:
+        schema = self._schemas.get(hidden)
+        if schema is None:
+            schema = pa.schema([*self._schema, *(batch.schema.field(name) for name in hidden)])
+            self._schemas[hidden] = schema
+        return schema
+
+    def _rows_of_passed(
+        self,
+        batch: pa.RecordBatch,
+        prepared: dict[str, pa.Array],
+        hidden: tuple[str, ...],
+        selected: Int32Array | None,
+    ) -> pa.RecordBatch:
+        """Return the columns that Arrow needs of the rows that pass."""
+        names = [name for name in batch.schema.names if name in self._of_passed]
+        columns = [batch.column(name) for name in names]
+        for name, array in prepared.items():
+            if name in self._of_passed:
+                names.append(name)
+                columns.append(array)
+        if not names:
             # A constant has no column to count its rows by.
-            rows = taken(batch.select(names or batch.schema.names[:1]), selected)
-        return {name: evaluate(each, rows) for name, each in self._prepared_of_passed.items()}
+            return batch if selected is None else batch.slice(0, len(selected))
+        if selected is None and not prepared:
+            return batch
+        rows = pa.RecordBatch.from_arrays(columns, names)
+        if selected is None or len(selected) == batch.num_rows:
+            return rows
+        return taken(rows, selected)
 
     def _compute(
         self,
@@ -209,7 +252,7 @@ class Fused(Stateless):
         hidden: tuple[str, ...],
         count: int,
         selected: Int32Array | None,
-    ) -> dict[int, pa.Array]:
+    ) -> dict[int | str, pa.Array]:
         """Return what a kernel computes, by its place among the outputs and hidden columns."""
         places = [
             *self._computed,
@@ -231,38 +274,35 @@ class Fused(Stateless):
     def _assemble(
         self,
         batch: pa.RecordBatch,
-        selected: Int32Array | None,
-        arrays: dict[int, pa.Array],
+        rows: pa.RecordBatch,
+        arrays: dict[int | str, pa.Array],
         hidden: tuple[str, ...],
-    ) -> tuple[pa.RecordBatch, bool]:
-        """Return the result, and whether Arrow made a part of it.
+        known: dict[int, Any],
+    ) -> pa.RecordBatch:
+        """Return the result.
 
         Parameters
         ----------
+        rows
+            Of the rows that pass, the columns that Arrow needs.
         arrays
-            What the kernel computed; the rest is taken from the selected rows of `batch`.
+            What the kernel computed.
+        known
+            What is known of `rows`; see `evaluate`.
         """
-        outputs: list[TypedExpression] = [each for _, each in self.config.outputs]
-        outputs += [Column(name, pa.int64()) for name in hidden]
-        rest = [each for index, each in enumerate(outputs) if index not in arrays]
-        rows = batch
-        if rest and selected is not None:
-            needed = frozenset[str]().union(*(columns_of(each) for each in rest))
-            rows = batch.select([name for name in batch.schema.names if name in needed])
-            # A constant has no column to count its rows by.
-            rows = taken(rows, selected) if needed else batch.slice(0, len(selected))
+        for name, array in arrays.items():
+            if isinstance(name, str):
+                rows = rows.append_column(name, array)
         columns = [
-            arrays[index] if index in arrays else evaluate(each, rows)
-            for index, each in enumerate(outputs)
+            arrays[index] if index in arrays else evaluate(self._later[index], rows, known)
+            for index in range(len(self._schema))
         ]
-        schema = self._schemas.get(hidden)
-        if schema is None:
-            schema = pa.schema([*self._schema, *(batch.schema.field(name) for name in hidden)])
-            self._schemas[hidden] = schema
-        by_arrow = any(isinstance(each, Call) for each in rest) or (
-            selected is not None and bool(rest)
-        )
-        return pa.RecordBatch.from_arrays(columns, schema=schema), by_arrow
+        first = len(columns)
+        columns += [
+            arrays[first + number] if first + number in arrays else batch.column(name)
+            for number, name in enumerate(hidden)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema_with(batch, hidden))
 
     def _inputs(self, expressions: Sequence[TypedExpression]) -> Inputs:
         """Return the columns that compilable `expressions` read, sorted by name."""
@@ -281,6 +321,20 @@ class Fused(Stateless):
         for each in expressions:
             visit(each)
         return sorted(types.items())
+
+    def _without_numbers(self, expression: TypedExpression) -> TypedExpression:
+        """Return an expression for Arrow with what is known, or a kernel computes, as columns."""
+        if not isinstance(expression, Call):
+            return expression
+        for name, known in self._prepared.items():
+            if known == expression:
+                return Column(name, expression.type)
+        if is_compiled(expression) and columns_of(expression):
+            name = f"_computed_{len(self._computed)}"
+            self._computed[name] = self._compilable(expression, self._prepared_of_passed)
+            return Column(name, expression.type)
+        arguments = tuple(map(self._without_numbers, expression.arguments))
+        return Call(expression.function, arguments, expression.type, expression.options)
 
     def _compilable(
         self, expression: TypedExpression, prepared: dict[str, TypedExpression]

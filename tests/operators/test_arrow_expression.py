@@ -19,7 +19,7 @@ from tests.operators.expression_strategies import SCHEMA, TIMESTAMP, batches, ex
 
 TESTED_ALONE = {
     "greatest", "least", "map.get", "map.keys", "map.len", "map.values", "random",
-    "str.json", "str.strptime", "str.title", "struct.of", "udf",
+    "str.choose", "str.json", "str.split_part", "str.strptime", "str.title", "struct.of", "udf",
 }  # fmt: skip
 TYPES = list({each.type: None for each in SCHEMA})
 

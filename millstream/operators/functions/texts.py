@@ -1,4 +1,7 @@
-"""Functions of text. Patterns are regular expressions of RE2, or literal where the call says so."""
+"""Functions of text. Patterns are regular expressions of RE2, or literal where the call says so.
+
+What loops of our own do faster is in `text_loops`; the rest is Arrow's, with RE2.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import pyarrow.types as pat
 
 from millstream.errors import JobError
 from millstream.operators.expression import Call
+from millstream.operators.functions import text_loops
 from millstream.operators.functions.function import Function, fitted, option, simple
+from millstream.operators.plain_patterns import plain_pattern
 
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}]")
 _REFERENCE = re.compile(r"\$(?:(\$)|(\d)|\{(\d)\})")
@@ -70,6 +75,17 @@ def _matching(literal: Callable[..., Any], regex: Callable[..., Any]) -> Functio
     return entry
 
 
+def _contains_regex(text: pa.Array, pattern: str) -> pa.Array:
+    plain = plain_pattern(pattern, 0)
+    if plain is None:
+        return pc.match_substring_regex(text, pattern)
+    return text_loops.matches(text, plain)
+
+
+def _count_literal(text: pa.Array, wanted: str) -> pa.Array:
+    return text_loops.count(text, wanted) if wanted else pc.count_substring(text, wanted)
+
+
 def _replace(values: list[Any], call: Call) -> Any:
     pattern, replacement = option(call, "pattern"), option(call, "replacement")
     count = option(call, "count")
@@ -84,6 +100,9 @@ def _replace(values: list[Any], call: Call) -> Any:
 
 def _extract(values: list[Any], call: Call) -> Any:
     group = option(call, "group")
+    plain = plain_pattern(option(call, "pattern"), group)
+    if plain is not None:
+        return text_loops.extract(values[0], plain)
     pattern, _ = with_named_groups(option(call, "pattern"))
     if group == 0:
         pattern, _ = with_named_groups(f"({pattern})")
@@ -144,6 +163,27 @@ def _split(values: list[Any], call: Call) -> Any:
     return parts if parts.type == call.type else parts.cast(call.type)
 
 
+def _split_part(values: list[Any], call: Call) -> Any:
+    return text_loops.part(values[0], option(call, "pattern"), option(call, "number"))
+
+
+def _case(
+    quick: Callable[[pa.Array], pa.Array | None], general: Callable[[pa.Array], pa.Array]
+) -> Function:
+    def entry(values: list[Any], call: Call) -> Any:
+        changed = quick(values[0])
+        return general(values[0]) if changed is None else changed
+
+    return entry
+
+
+def _choose(values: list[Any], call: Call) -> Any:
+    choices, *texts = values
+    if isinstance(choices, pa.Scalar):
+        return texts[choices.as_py()]
+    return text_loops.choose(choices, texts, call.type)
+
+
 def _concat(values: list[Any], call: Call) -> Any:
     separator = option(call, "separator") or ""
     if pat.is_binary(call.type) or pat.is_large_binary(call.type):
@@ -172,8 +212,8 @@ def _to_integer(values: list[Any], call: Call) -> Any:
 FUNCTIONS: dict[str, Function] = {
     "str.length": fitted(pc.utf8_length),
     "str.len_bytes": fitted(pc.binary_length),
-    "str.upper": simple(pc.utf8_upper),
-    "str.lower": simple(pc.utf8_lower),
+    "str.upper": _case(text_loops.upper, pc.utf8_upper),
+    "str.lower": _case(text_loops.lower, pc.utf8_lower),
     "str.title": simple(pc.utf8_title),
     "str.reverse": simple(pc.utf8_reverse),
     "str.strip": _strip(pc.utf8_trim_whitespace, pc.utf8_trim),
@@ -181,8 +221,8 @@ FUNCTIONS: dict[str, Function] = {
     "str.strip_end": _strip(pc.utf8_rtrim_whitespace, pc.utf8_rtrim),
     "str.strip_prefix": _strip_affix,
     "str.strip_suffix": _strip_affix,
-    "str.contains": _matching(pc.match_substring, pc.match_substring_regex),
-    "str.count": _matching(pc.count_substring, pc.count_substring_regex),
+    "str.contains": _matching(text_loops.contains, _contains_regex),
+    "str.count": _matching(_count_literal, pc.count_substring_regex),
     "str.starts_with": lambda values, call: pc.starts_with(values[0], option(call, "pattern")),
     "str.ends_with": lambda values, call: pc.ends_with(values[0], option(call, "pattern")),
     "str.slice": _slice,
@@ -190,6 +230,8 @@ FUNCTIONS: dict[str, Function] = {
     "str.extract": _extract,
     "str.extract_all": _extract_all,
     "str.split": _split,
+    "str.split_part": _split_part,
+    "str.choose": _choose,
     "str.pad_start": _pad(pc.utf8_lpad),
     "str.pad_end": _pad(pc.utf8_rpad),
     "str.zfill": lambda values, call: pc.utf8_zero_fill(values[0], width=option(call, "width")),
