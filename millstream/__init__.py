@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from millstream.dsl.stream import Stream, WindowedStream, WindowResult
     from millstream.dsl.table import Table, table
     from millstream.dsl.user_functions import UserFunction, udf
-    from millstream.dsl.windows import hopping, session, tumbling
+    from millstream.dsl.windows import every, global_window, hopping, session, tumbling
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
     from millstream.plan.explain import Explanation
@@ -98,6 +98,8 @@ __all__ = [
     "tumbling",
     "hopping",
     "session",
+    "global_window",
+    "every",
     "Stream",
     "WindowedStream",
     "WindowResult",
@@ -154,6 +156,8 @@ _MODULES = {
     "tumbling": "millstream.dsl.windows",
     "hopping": "millstream.dsl.windows",
     "session": "millstream.dsl.windows",
+    "global_window": "millstream.dsl.windows",
+    "every": "millstream.dsl.windows",
     "Stream": "millstream.dsl.stream",
     "WindowedStream": "millstream.dsl.stream",
     "WindowResult": "millstream.dsl.stream",

@@ -17,10 +17,10 @@ NAMES = {
     "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
     "Sink", "Stream", "Table", "UserError", "UserFunction", "WindowResult", "WindowedStream",
     "aggregate", "approx_count_distinct", "arg_max", "arg_min", "coalesce", "col", "collect_list",
-    "collect_set", "concat_str", "count", "count_distinct", "errors", "first", "greatest", "hash",
-    "hopping", "last", "least", "lit", "max", "mean", "min", "processing_time", "quantile",
-    "random", "run", "session", "std", "stream", "struct", "submit", "sum", "table", "testing",
-    "top_k", "tumbling", "udf", "var", "when",
+    "collect_set", "concat_str", "count", "count_distinct", "errors", "every", "first",
+    "global_window", "greatest", "hash", "hopping", "last", "least", "lit", "max", "mean", "min",
+    "processing_time", "quantile", "random", "run", "session", "std", "stream", "struct", "submit",
+    "sum", "table", "testing", "top_k", "tumbling", "udf", "var", "when",
 }  # fmt: skip
 
 

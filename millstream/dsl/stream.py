@@ -26,7 +26,7 @@ from millstream.dsl.location import user_location
 from millstream.dsl.selection import condition, named_outputs
 from millstream.dsl.sink import Sink, checked_name
 from millstream.dsl.topics import check_sink, same_log
-from millstream.dsl.windows import duration_option
+from millstream.dsl.windows import Every, duration_option
 from millstream.errors import PlanError
 from millstream.operators.expression import Call, Constant, TypedExpression
 from millstream.operators.operator import ChangeMode
@@ -169,19 +169,21 @@ class Stream(FunctionVerbs):
         window: TimeWindow | Session,
         *,
         allowed_lateness: str | timedelta = "0s",
-        emit: Literal["final", "changes"] = "final",
+        emit: Literal["final", "changes"] | Every = "final",
     ) -> WindowedStream:
         """Cut event time into windows, for `.agg(…)` to compute a row for each key and window.
 
         Parameters
         ----------
         window
-            E.g. `ms.tumbling("1h")`, `ms.hopping("10m", "1m")`, `ms.session("30m")`.
+            E.g. `ms.tumbling("1h")`, `ms.hopping("10m", "1m")`, `ms.session("30m")`,
+            `ms.global_window()`.
         allowed_lateness
             For how long after its end a window stays open for rows behind the watermark.
         emit
             `"final"` gives one row when a window is over. `"changes"` gives at once what each
             batch changes, until the window is over: a table of results by key and window.
+            `ms.every("10s")` gives that for the changes of each ten seconds of the stream's time.
 
         Raises
         ------
@@ -193,11 +195,14 @@ class Stream(FunctionVerbs):
             message = f'{location}: window takes e.g. ms.tumbling("1h"); got {window!r}'
             raise PlanError(message)
         nodes.require_event_time(self.node, location)
-        if emit not in {"final", "changes"}:
-            message = f'{location}: emit is "final" or "changes"; got {emit!r}'
+        if not isinstance(emit, Every) and emit not in {"final", "changes"}:
+            message = (
+                f'{location}: emit is "final", "changes" or e.g. ms.every("10s"); got {emit!r}'
+            )
             raise PlanError(message)
         allowed_us = duration_option("allowed_lateness", allowed_lateness, location)
-        return WindowedStream(self, window, allowed_us, emit == "changes")
+        interval_us = emit.interval_us if isinstance(emit, Every) else None
+        return WindowedStream(self, window, allowed_us, emit != "final", interval_us)
 
     def join(
         self,
@@ -530,12 +535,15 @@ class WindowedStream:
         How event time is cut, and for how long a window takes rows after its end.
     emits_changes
         Whether results are given while windows are open.
+    interval_us
+        After every such interval of time; `None`: with every batch.
     """
 
     stream: Stream
     window: TimeWindow | Session
     allowed_lateness_us: int
     emits_changes: bool = False
+    interval_us: int | None = None
 
     def agg(self, /, **aggregates: Aggregate) -> WindowResult:
         """Compute a row for each key and window, given out when the window is over.
@@ -567,6 +575,7 @@ class WindowedStream:
             keyed.bound_aggregates(aggregates, self.stream.schema, location),
             self.allowed_lateness_us,
             self.emits_changes,
+            self.interval_us,
             location=location,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeAlias, cast
 
@@ -10,6 +11,7 @@ from millstream.dsl.location import user_location
 from millstream.errors import OptionError
 from millstream.windows.calendar import Calendar, CalendarUnit
 from millstream.windows.duration import parse_duration_us
+from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
 from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
@@ -145,6 +147,64 @@ def session(gap: str | timedelta) -> Session:
     1800000000
     """
     return Session(_positive("gap", gap, user_location()))
+
+
+def global_window() -> Global:
+    """Return the one window of all time: all rows of a key, which is over when the input ends.
+
+    With `emit="changes"` or `ms.every(…)` its results are kept up to date, as those of `agg`
+    without a window are, also by a later run. Given out at the end, they are final, and rows of a
+    later run are late. They have no `window_start` and no `window_end`.
+
+    Examples
+    --------
+    >>> global_window().describe()
+    'all of time'
+    """
+    return Global()
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """When windows give out what changed; see `every`.
+
+    Parameters
+    ----------
+    interval_us
+        Microseconds, at least 1.
+    """
+
+    interval_us: int
+
+
+def every(interval: str | timedelta) -> Every:
+    """Return that windows are to give out what changed at each multiple of an interval.
+
+    It is the stream's time that passes, by its watermark: event time, where nothing depends on how
+    fast rows are read, or the machine's where the stream has processing time. A window that is over
+    is told of for the last time at the next multiple.
+
+    Parameters
+    ----------
+    interval
+        E.g. `"10s"`; multiples are counted from 1970-01-01 UTC.
+
+    Raises
+    ------
+    OptionError
+        When it cannot be read, or is not positive.
+
+    Examples
+    --------
+    >>> every("10s")
+    Every(interval_us=10000000)
+    """
+    location = user_location()
+    interval_us = duration_option("interval", interval, location)
+    if interval_us == 0:
+        message = f"{location}: an interval must be more than 0; got {interval!r}"
+        raise OptionError(message)
+    return Every(interval_us)
 
 
 def _positive(name: str, value: str | timedelta, location: str) -> int:

@@ -28,10 +28,16 @@ from millstream.operators.operator import (
     OperatorCounters,
     StateSnapshot,
 )
-from millstream.operators.window_assigner import TIME_TYPE, WindowAssigner, late_batch
+from millstream.operators.window_assigner import (
+    TIME_TYPE,
+    WindowAssigner,
+    bounds_of,
+    late_batch,
+)
 from millstream.operators.window_panes import closing_windows
 from millstream.operators.window_restored import Restored
 from millstream.windows.assignment import Assignment, TimeWindow
+from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
 from millstream.windows.session import Session
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
@@ -71,6 +77,8 @@ class WindowAggregateConfig:
         The input was combined: it comes with `partial_schema`, and none of it is late.
     emits_changes
         Each batch gives what it changes at once, instead of one result when a window is over.
+    interval_us
+        Changes are given at multiples of this time instead, where it is not `None`.
 
     Raises
     ------
@@ -86,6 +94,7 @@ class WindowAggregateConfig:
     allowed_lateness_us: int = 0
     partial: bool = False
     emits_changes: bool = False
+    interval_us: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.allowed_lateness_us <= SPAN_MAX_US - self.window.size_us:
@@ -117,9 +126,10 @@ class WindowAggregateConfig:
 
     @property
     def output_schemas(self) -> tuple[pa.Schema, ...]:
-        """Results (keys, `window_start`, `window_end`, aggregates), and late rows as they came."""
+        """Results (keys, bounds of the window, aggregates), and late rows as they came."""
         fields = [self.input_schema.field(name) for name in self.key_columns]
-        fields += [pa.field(WINDOW_START, TIME_TYPE), pa.field(WINDOW_END, TIME_TYPE)]
+        if not isinstance(self.window, Global):
+            fields += [pa.field(WINDOW_START, TIME_TYPE), pa.field(WINDOW_END, TIME_TYPE)]
         fields += [
             pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
         ]
@@ -128,7 +138,8 @@ class WindowAggregateConfig:
     @property
     def window_text(self) -> str:
         """What the windows are, as state says it."""
-        return f"{self.window.text}, changes" if self.emits_changes else self.window.text
+        every = "" if self.interval_us is None else f" every {self.interval_us} µs"
+        return f"{self.window.text}, changes{every}" if self.emits_changes else self.window.text
 
     @property
     def partial_schema(self) -> pa.Schema:
@@ -141,6 +152,10 @@ class WindowAggregateConfig:
 
     def build(self) -> Operator:
         """Return the operator with no window open."""
+        if self.interval_us is not None:
+            from millstream.operators.window_intervals import WindowIntervals
+
+            return WindowIntervals(self)
         if self.emits_changes:
             from millstream.operators.window_changes import WindowChanges
 
@@ -228,7 +243,7 @@ class WindowAggregate:
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
         """Return the open windows, or those that changed or closed since checkpoint `since`."""
-        full, rows = self._state.snapshot(since, checkpoint)
+        full, rows = self._state_rows(since, checkpoint)
         closed_us = self._closed_until_us + self.config.allowed_lateness_us
         text = self._given_out.to_text(self._watermark_us, closed_us)
         before = Restored(
@@ -242,8 +257,14 @@ class WindowAggregate:
         self._closed_until_us, self._given_end_us = before.closed_until_us, before.given_end_us
         self._given_out.restore(before.given_out, key_groups)
         parts = [each.rows for each in snapshots if each.rows is not None]
-        self._state.restore(parts, key_groups)
+        self._restore_rows(parts, key_groups)
         self._count_state()
+
+    def _state_rows(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
+        return self._state.snapshot(since, checkpoint)
+
+    def _restore_rows(self, parts: Sequence[pa.Table], key_groups: range) -> None:
+        self._state.restore(parts, key_groups)
 
     def _take_in(self, batch: pa.RecordBatch, starts: Int64Array) -> Iterator[Emit]:
         """Fold rows that are not late."""
@@ -314,8 +335,7 @@ class WindowAggregate:
         results: list[pa.Array],
     ) -> pa.RecordBatch:
         """Return rows of results, and note that they are given out."""
-        bounds = [pa.array(each).view(TIME_TYPE) for each in (starts, ends)]
-        columns = [*keys, *bounds, *results]
+        columns = [*keys, *bounds_of(self.config.window, starts, ends), *results]
         batch = pa.RecordBatch.from_arrays(columns, schema=self._result_schema)
         self._given_end_us = max(self._given_end_us, int(ends[-1]))
         self._given_out.note(batch.select(self.config.key_columns))

@@ -13,7 +13,9 @@ from millstream.errors import JobError
 from millstream.operators.arrow_buffers import values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import HIDDEN_COLUMNS, STAMP_COLUMN
-from millstream.windows.assignment import Assignment, place_rows
+from millstream.windows.assignment import Assignment, TimeWindow, place_rows
+from millstream.windows.global_window import Global
+from millstream.windows.session import Session
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 if TYPE_CHECKING:
@@ -28,6 +30,15 @@ def late_batch(
     """Return the late rows with their stamps: a timed operator behind decides anew."""
     hidden = [name for name in HIDDEN_COLUMNS if name in batch.schema.names]
     return batch.select([*schema.names, *hidden]).filter(pa.array(late))
+
+
+def bounds_of(
+    window: TimeWindow | Session, starts_us: npt.NDArray[np.int64], ends_us: npt.NDArray[np.int64]
+) -> list[pa.Array]:
+    """Return the columns of results that say from when to when windows are."""
+    if isinstance(window, Global):
+        return []
+    return [pa.array(each).view(TIME_TYPE) for each in (starts_us, ends_us)]
 
 
 class WindowAssigner:

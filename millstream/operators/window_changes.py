@@ -27,6 +27,7 @@ from millstream.operators.window_aggregate import (
 )
 from millstream.operators.window_assigner import TIME_TYPE
 from millstream.operators.window_states import Changes, new_state
+from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
 
 Int64Array = npt.NDArray[np.int64]
@@ -44,13 +45,19 @@ class WindowChanges(WindowAggregate):
     def _take_in(self, batch: pa.RecordBatch, starts: Int64Array) -> Iterator[Emit]:
         """Fold rows that are not late, and emit what changed."""
         is_partial = self.config.partial
+        if isinstance(self.config.window, Hopping) and not is_partial:
+            self._panes.fold(batch, starts)
+            panes = self._panes.take_all()
+            batch = pa.RecordBatch.from_arrays(panes, schema=self._partial_schema)
+            starts, is_partial = values_of(batch.column(WINDOW_START)), True
+        yield from self._changes(batch, starts, is_partial)
+
+    def _changes(
+        self, batch: pa.RecordBatch, starts: Int64Array, is_partial: bool
+    ) -> Iterator[Emit]:
+        """Fold rows, or combined ones, of which overlapping windows have no others."""
         if isinstance(self.config.window, Hopping):
-            if not is_partial:
-                self._panes.fold(batch, starts)
-                panes = self._panes.take_all()
-                batch = pa.RecordBatch.from_arrays(panes, schema=self._partial_schema)
-                is_partial = True
-            rows, starts = self.config.window.windows_of(values_of(batch.column(WINDOW_START)))
+            rows, starts = self.config.window.windows_of(starts)
             batch = batch.take(pa.array(rows))
             index = batch.schema.get_field_index(WINDOW_START)
             batch = batch.set_column(index, WINDOW_START, pa.array(starts).view(TIME_TYPE))
@@ -60,6 +67,11 @@ class WindowChanges(WindowAggregate):
         for piece in pieces_of_changes(slots, result):
             self.counters.rows_out += piece.num_rows
             yield Emit(0, piece)
+
+    def on_end(self) -> Iterator[Emit]:
+        """Forget every window; but a window of all time goes on in a later run."""
+        if not isinstance(self.config.window, Global):
+            yield from super().on_end()
 
     def _close(self, before_us: int, until_us: int | None) -> Iterator[Emit]:
         """Forget the windows that end by `until_us` (`None`: all): all is said of them."""

@@ -14,7 +14,7 @@ from millstream.operators.key_index import KeyIndex, Slots
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
 from millstream.operators.slot_aggregates import SlotAggregates
-from millstream.operators.window_assigner import TIME_TYPE
+from millstream.operators.window_assigner import TIME_TYPE, bounds_of
 from millstream.operators.window_change import Changes
 from millstream.windows.assignment import TimeWindow
 
@@ -169,7 +169,7 @@ class WindowState:
 
     def _columns(self, slots: Int64Array) -> list[pa.Array]:
         keys, starts, ends, results = self.results(slots)
-        return [*keys, *(pa.array(each).view(TIME_TYPE) for each in (starts, ends)), *results]
+        return [*keys, *bounds_of(self._window, starts, ends), *results]
 
     def _insert(self, columns: list[pa.Array]) -> Slots:
         """Return slots for keys, the last of `columns` being the window starts."""

@@ -415,6 +415,7 @@ class _Builder:
             _aggregates(node.aggregates),
             node.allowed_lateness_us,
             emits_changes=node.emits_changes,
+            interval_us=node.interval_us,
         )
         notes = (self._exchange_note(node, have),)
         kind = "-".join(("window", *node.columns))

@@ -185,6 +185,8 @@ def _aggregate_text(node: WindowAggregate) -> str:
     allowed = node.allowed_lateness_us
     grace = f", open {duration_text(allowed)} longer" if allowed else ""
     windows, changes = window_text(node.window), ", as changes" if node.emits_changes else ""
+    if node.interval_us is not None:
+        changes += f" every {duration_text(node.interval_us)}"
     return f"windows of {windows} on {node.event_time}{by}{grace}{changes}: {_results_text(node)}"
 
 

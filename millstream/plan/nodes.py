@@ -43,6 +43,7 @@ from millstream.plan.keyed_nodes import (
 )
 from millstream.plan.positions import require_positions
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
+from millstream.windows.global_window import Global
 from millstream.windows.session import Session
 
 if TYPE_CHECKING:
@@ -258,6 +259,8 @@ class WindowAggregate(PlanNode):
         For how long after its end a window still takes rows.
     emits_changes
         Whether results are given while windows are open, and kept up to date.
+    interval_us
+        At multiples of which time they are; `None`: with every batch.
     """
 
     input: Node
@@ -266,21 +269,24 @@ class WindowAggregate(PlanNode):
     aggregates: tuple[AggregateColumn, ...]
     allowed_lateness_us: int = 0
     emits_changes: bool = False
+    interval_us: int | None = None
 
     def __post_init__(self) -> None:
         require_event_time(self.input, self.location)
         keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
-        bounds = [pa.field("window_start", EVENT_TIME), pa.field("window_end", EVENT_TIME)]
+        is_global = isinstance(self.window, Global)
+        names = () if is_global else ("window_start", "window_end")
+        bounds = [pa.field(each, EVENT_TIME) for each in names]
         results = [pa.field(each.name, each.type) for each in self.aggregates]
         schema = pa.schema([*keys, *bounds, *results])
         check_names(schema.names, self.location)
         # A session is told of when it is over, and may have begun long before.
         time = "window_end" if isinstance(self.window, Session) else "window_start"
         if self.emits_changes:
-            unique = (*self.columns, "window_start")
+            unique = (*self.columns, *names[:1])
             self._settle(schema, unique, None, ChangeMode.CHANGELOG, unique)
         else:
-            self._settle(schema, self.columns, time)
+            self._settle(schema, self.columns, None if is_global else time)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

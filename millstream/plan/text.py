@@ -21,6 +21,7 @@ from millstream.log.predicate import (
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
 from millstream.windows.assignment import TimeWindow
 from millstream.windows.calendar import Calendar
+from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
 from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
@@ -147,6 +148,8 @@ def window_text(window: TimeWindow | Session) -> str:
     """
     if isinstance(window, Session):
         return f"sessions with gaps of {duration_text(window.gap_us)}"
+    if isinstance(window, Global):
+        return window.describe()
     shift = f" from {duration_text(window.offset_us)}" if window.offset_us else ""
     match window:
         case Tumbling():

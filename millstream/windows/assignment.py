@@ -10,13 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.windows.calendar import Calendar
+from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
 from millstream.windows.lateness import late_rows
 from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
-from millstream.windows.watermark import WATERMARK_MIN
+from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
-TimeWindow: TypeAlias = Tumbling | Hopping | Calendar
+TimeWindow: TypeAlias = Tumbling | Hopping | Calendar | Global
 """Windows that are cut by time alone, whatever the rows are."""
 
 _COMPILED_ROWS_MIN = 4096
@@ -73,6 +74,9 @@ def place_rows(
             return assign_dates(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
         case Session():
             return assign_sessions(times_us, stamps_us, allowed_us, given_out_us, ended_us)
+        case Global():
+            count, ended = len(times_us), ended_us == WATERMARK_MAX
+            return Assignment(np.zeros(count, np.int64), np.full(count, ended), ended * count)
 
 
 def assign(

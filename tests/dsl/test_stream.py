@@ -235,6 +235,26 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], object], type[UserError], str]] =
         PlanError,
         "window takes e.g. ms.tumbling(\"1h\"); got '1h'",
     ),
+    "emit that is no word": (
+        lambda flights, _: flights.window(HOUR, emit="10s"),
+        PlanError,
+        'emit is "final", "changes" or e.g. ms.every("10s"); got \'10s\'',
+    ),
+    "interval of nothing": (
+        lambda *_: ms.every("0s"),
+        OptionError,
+        "an interval must be more than 0; got '0s'",
+    ),
+    "processing time called like a column": (
+        lambda flights, _: stream("flights", ms.processing_time("year"), log=flights.log),
+        PlanError,
+        "two columns would be called 'year'",
+    ),
+    "processing time with lateness": (
+        lambda flights, _: stream("flights", ms.processing_time(), "5s", log=flights.log),
+        PlanError,
+        "lateness and idle_timeout are for event time",
+    ),
     "window of no size": (
         lambda *_: ms.tumbling("0s"),
         OptionError,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.operators.operator import ChangeMode
+from millstream.windows.watermark import WATERMARK_MIN
 from tests.operators.kit import split_at
 from tests.operators.test_window_aggregate import SIZES_SLIDES, Workers, check_late
 from tests.operators.window_model import (
@@ -53,6 +54,7 @@ def apply(held: dict[str, Row], changes: list[Row]) -> None:
     keys=st.sampled_from(KEYS),
     size_slide=SIZES_SLIDES,
     allowed=st.sampled_from([0, 0, 30]),
+    interval=st.sampled_from([None, None, 7, 40]),
     parallelism=st.integers(1, 2),
     steps=steps,
     cuts=st.lists(st.integers(1, 11), max_size=2),
@@ -62,18 +64,21 @@ def test_changes_add_up_to_the_results_of_all_rows(
     keys: tuple[str, ...],
     size_slide: tuple[int, int | None],
     allowed: int,
+    interval: int | None,
     parallelism: int,
     steps: list[tuple[str, Any]],
     cuts: list[int],
 ) -> None:
     size, slide = size_slide
     aggregates = AGGREGATES if kept == "fields" else STORED
-    config = replace(config_of(keys, size, 0, allowed, slide, aggregates), emits_changes=True)
+    config = config_of(keys, size, 0, allowed, slide, aggregates)
+    config = replace(config, emits_changes=True, interval_us=interval)
     assert config.produces is ChangeMode.CHANGELOG
     workers, model = Workers(config, parallelism), WindowModel(config)
     closed: list[Row] = []
     held: dict[str, Row] = {}
     sources: list[Row] = []
+    told_us = WATERMARK_MIN
     for action, argument in [*steps, ("watermark", 1000)]:
         late: list[Row] = []
         if action == "rows":
@@ -91,7 +96,15 @@ def test_changes_add_up_to_the_results_of_all_rows(
             workers.take_checkpoint()
             workers.restart(argument)
             workers.watermark(model.watermark_us)
-        apply(held, workers.take(0))
+            told_us = WATERMARK_MIN
+        changes = workers.take(0)
+        apply(held, changes)
         check_late(workers.take(1), late)
+        if interval is not None:
+            turn_us = model.watermark_us - model.watermark_us % interval
+            if action == "rows" or turn_us <= told_us:
+                assert not changes
+                continue
+            told_us = turn_us
         check_results(list(held.values()), [*closed, *deepcopy(model).end()], sources)
     assert sum(each.operator.counters.state_keys for each in workers.drivens) == 0

@@ -106,6 +106,9 @@ def _session(gap_s: int) -> str:
 
 KINDS = {
     "running": Kind(None, f"SELECT {{keys}}, {RESULTS} FROM rows GROUP BY ALL", SECOND_US),
+    "global": Kind(
+        ms.global_window, f"SELECT {{keys}}, {RESULTS} FROM rows GROUP BY ALL", SECOND_US
+    ),
     "tumbling": Kind(lambda: ms.tumbling("7s"), _hopping(7, 7), SECOND_US),
     "hopping": Kind(lambda: ms.hopping("10s", "4s"), _hopping(10, 4), SECOND_US),
     "session": Kind(lambda: ms.session("5s"), _session(5), SECOND_US),
@@ -135,7 +138,7 @@ rows = st.lists(
     parallelism=st.sampled_from([1, 2, 4]),
     partitions=st.integers(1, 4),
     dies=st.booleans(),
-    changes=st.booleans(),
+    emit=st.sampled_from(["final", "changes", "every"]),
     seed=st.integers(0, 10_000),
 )
 def test_windows_are_those_of_duckdb(
@@ -145,7 +148,7 @@ def test_windows_are_those_of_duckdb(
     parallelism: int,
     partitions: int,
     dies: bool,
-    changes: bool,
+    emit: Any,
     seed: int,
 ) -> None:
     kind, random_ = KINDS[name], random.Random(seed)
@@ -168,11 +171,13 @@ def test_windows_are_those_of_duckdb(
     lateness = f"{90 * kind.unit_us // SECOND_US}s"
     keyed = ms.stream("rows", lateness=lateness, log=log).key_by(*keys)
     results: ms.Stream
+    changes = emit != "final" or kind.make is None
     if kind.make is None:
-        changes, results = True, keyed.agg(ttl="never", **AGGREGATES)
+        results = keyed.agg(ttl="never", **AGGREGATES)
     else:
-        windowed = keyed.window(kind.make(), emit="changes" if changes else "final")
-        results = windowed.agg(**AGGREGATES)
+        if emit == "every":
+            emit = ms.every(f"{9 * kind.unit_us // SECOND_US}s")
+        results = keyed.window(kind.make(), emit=emit).agg(**AGGREGATES)
     options = RunOptions(
         parallelism=parallelism,
         until="end",

@@ -1,0 +1,76 @@
+"""Windows with time moved by hand: what is given out when, and what is late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+import millstream as ms
+from millstream.testing import Harness, Topic
+from tests.runtime.kit import TIME
+
+SCHEMA = pa.schema({"at": TIME, "key": pa.string(), "value": pa.int64()})
+
+
+def at(second: int, value: int = 1, key: str = "a") -> dict[str, Any]:
+    return {"at": f"2026-01-01 00:{second // 60:02}:{second % 60:02}", "key": key, "value": value}
+
+
+def started(build: Callable[[ms.Stream], Any], *, parallelism: int = 1) -> Harness:
+    harness = Harness(rows=Topic(SCHEMA, "at", partitions=2))
+    harness.start(lambda: build(ms.stream("rows").key_by("key")), parallelism=parallelism)
+    return harness
+
+
+def test_windows_give_out_changes_every_interval_and_nothing_between() -> None:
+    def build(rows: ms.Stream) -> ms.Sink:
+        minutes = rows.window(ms.tumbling("1m"), emit=ms.every("20s"))
+        return minutes.agg(total=ms.sum("value")).to("totals", mode="changelog")
+
+    harness = started(build)
+    harness.advance("2026-01-01 00:00:00")
+    for second in (1, 5, 19):
+        harness.send("rows", [at(second)])
+    assert harness.rows("totals") == []
+    harness.advance("2026-01-01 00:00:20")
+    assert harness.new_rows("totals")[0]["total"] == 3
+    harness.send("rows", [at(39)])
+    harness.restart(parallelism=2)
+    harness.advance("2026-01-01 00:00:59")
+    found = [(each["total"], each["weight"]) for each in harness.new_rows("totals")]
+    assert found == [(3, -1), (4, 1)]
+    harness.advance("2026-01-01 00:01:20")
+    assert harness.new_rows("totals") == []
+    assert harness.state("window-key").num_rows == 0
+
+
+def test_the_global_window_is_over_when_its_input_ends() -> None:
+    def build(rows: ms.Stream) -> list[ms.Sink]:
+        totals = rows.window(ms.global_window()).agg(total=ms.sum("value"))
+        return [totals.to("totals"), totals.late().to("late")]
+
+    harness = started(build)
+    harness.send("rows", [at(500, 5), at(1, 2), at(20, 3, "b")])
+    assert harness.rows("totals") == []
+    harness.end()
+    assert sorted(tuple(each.values()) for each in harness.rows("totals")) == [("a", 7), ("b", 3)]
+    harness.start(lambda: build(ms.stream("rows").key_by("key")))
+    harness.send("rows", [at(600)])
+    harness.end()
+    assert len(harness.rows("totals")) == 2
+    assert [each["value"] for each in harness.rows("late")] == [1]
+
+
+def test_the_global_window_of_changes_goes_on_after_the_end() -> None:
+    def build(rows: ms.Stream) -> ms.Sink:
+        totals = rows.window(ms.global_window(), emit=ms.every("1h")).agg(total=ms.sum("value"))
+        return totals.to("totals", mode="upsert")
+
+    harness = started(build)
+    for _ in range(2):
+        harness.send("rows", [at(1, 5)])
+        harness.end()
+        harness.start(lambda: build(ms.stream("rows").key_by("key")), parallelism=2)
+    assert harness.latest("totals") == [{"key": "a", "total": 10}]
