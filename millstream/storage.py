@@ -15,6 +15,9 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 
+WORDS_MAX = 128
+"""So many words of `SharedCells` can be waited for at once without looking at them in turns."""
+
 Bytes: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 
 
@@ -181,6 +184,7 @@ class Storage(Protocol):
         path: str,
         timeout_us: int = 10_000_000,
         unless: Callable[[], bool] | None = None,
+        is_served: Callable[[], bool] | None = None,
     ) -> AbstractContextManager[bool]:
         """Hold the lock named `path` against all threads and processes inside `with`.
 
@@ -193,6 +197,10 @@ class Storage(Protocol):
         unless
             Looked at whenever the lock was let go by another: where it returns `True` the wait
             ends, and the `with` block is entered, with `False`, without the lock.
+        is_served
+            Where all who take the lock do the same work for all: whether what the holder does
+            now, or begins after this was asked, will make `unless` true. Who says so is not asked
+            to be the next holder; one that is asked and finds `unless` true asks nobody else.
 
         Raises
         ------

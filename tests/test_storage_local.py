@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -175,7 +176,7 @@ class TestLocks:
     def test_who_waits_for_another_process_is_woken_at_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(locks, "PAUSE_MAX_S", 30.0)  # else it would only look again
+        monkeypatch.setattr(locks, "LOOK_AGAIN_S", 30.0)  # else it would only look again
         one, other = LocalStorage(), LocalStorage()
         tried = threading.Event()
 
@@ -189,6 +190,98 @@ class TestLocks:
             assert tried.wait(10)
         thread.join(10)
         assert not thread.is_alive()
+
+    def test_of_those_who_share_work_the_served_are_woken_and_one_of_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "LOOK_AGAIN_S", 30.0)  # one lost call, and the test hangs
+        monkeypatch.setattr(locks, "LOOK_AGAIN_MAX_S", 30.0)
+        path = f"{tmp_path}/lock"
+        holder, shared = LocalStorage(), LocalStorage()
+        done = 0  # how much of the work is done, as the durable end says it
+        holders: list[int] = []
+        tries = 0
+        try_take = locks.LockFile._try_take
+
+        def counted(lock: locks.LockFile, *, is_shared: bool) -> bool:
+            nonlocal tries
+            tries += 1
+            return try_take(lock, is_shared=is_shared)
+
+        asleep: list[threading.Event] = [threading.Event() for _ in range(6)]
+
+        def work(number: int, storage: LocalStorage) -> None:
+            nonlocal done
+            needed = 1 if number < 3 else 2
+
+            def is_done() -> bool:
+                asleep[number].set()
+                return done >= needed
+
+            is_served = (lambda: True) if needed == 1 else (lambda: False)
+            with storage.lock(path, 30_000_000, unless=is_done, is_served=is_served) as is_held:
+                if is_held and not is_done():
+                    holders.append(number)
+                    time.sleep(0.02)  # the others wait for this one now
+                    done = 2
+
+        # Some are threads of one process, some would be in processes of their own.
+        threads = [
+            threading.Thread(target=work, args=(each, shared if each % 2 else LocalStorage()))
+            for each in range(6)
+        ]
+        with holder.lock(path, unless=lambda: False):
+            for thread in threads:
+                thread.start()
+            for event in asleep:
+                assert event.wait(10)
+            time.sleep(0.02)
+            monkeypatch.setattr(locks.LockFile, "_try_take", counted)
+            done = 1
+        for thread in threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in threads)
+        assert len(holders) == 1, holders
+        assert holders[0] >= 3, holders
+        assert tries == 1, "who is served, now or by the next holder, tries no more"
+
+    def test_no_call_is_lost_among_many_who_share_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "LOOK_AGAIN_S", 1.0)
+        storages = [LocalStorage() for _ in range(3)]
+        written = done = under_way = 0
+        counting = threading.Lock()
+
+        def produce(storage: LocalStorage) -> None:
+            for _ in range(40):
+                produce_one(storage)
+
+        def produce_one(storage: LocalStorage) -> None:
+            nonlocal written, done, under_way
+            with counting:
+                written += 1
+                mine = written
+            with storage.lock(
+                f"{tmp_path}/lock",
+                unless=lambda: done >= mine,
+                is_served=lambda: under_way >= mine,
+            ) as is_held:
+                if is_held and done < mine:
+                    under_way = written
+                    time.sleep(0.0005)
+                    done = under_way
+            assert done >= mine
+
+        threads = [threading.Thread(target=produce, args=(storages[i % 3],)) for i in range(9)]
+        start = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert done == written == 360
+        # Every lost call would take a second; a busy machine takes some time, too.
+        assert time.monotonic() - start < 20
 
     def test_a_forked_child_does_not_hold_what_its_parent_does(
         self, storage: LocalStorage, tmp_path: Path

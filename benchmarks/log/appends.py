@@ -146,9 +146,10 @@ class TimedStorage(LocalStorage):
         path: str,
         timeout_us: int = 10_000_000,
         unless: Callable[[], bool] | None = None,
+        is_served: Callable[[], bool] | None = None,
     ) -> AbstractContextManager[bool]:
         """Hold a lock; see `LocalStorage`."""
-        lock = super().lock(path, timeout_us, unless)
+        lock = super().lock(path, timeout_us, unless, is_served)
         return self._timed(lock) if path.endswith("append.lock") else lock
 
     @contextmanager

@@ -29,7 +29,7 @@ def run(quick: bool) -> Figures:
         path = directory / "log"
         new_topic(path, "fsync")
         sync_us, append_us = single(directory, path, 50 if quick else 500)
-        one = count_appends(path, seconds)[0] / seconds
+        one = Counted(path).work(seconds)[0] / seconds
         ceiling = (sync_us + append_us) * max(
             PRODUCERS / (sync_us + PRODUCERS * append_us),
             PRODUCERS / 2 / max(sync_us, PRODUCERS / 2 * append_us),
@@ -69,33 +69,41 @@ def single(directory: Path, path: Path, count: int) -> tuple[float, float]:
     return median_us(syncs), median_us(appends)
 
 
-def count_appends(path: Path, seconds: float) -> tuple[int, int]:
-    """Append and flush for so long; return how many appends and how many syncs that were."""
-    log = ms.Log(path)
-    batch = batch_of(SMALL_ROWS)
-    syncs = 0
-    sync = LocalAppendFile.sync
+class Counted:
+    """A producer of the log in `path` that appended already, so that its imports are done."""
 
-    def counted(file: LocalAppendFile) -> None:
-        nonlocal syncs
-        syncs += 1
-        sync(file)
+    def __init__(self, path: Path) -> None:
+        self._producer = ms.Log(path).producer("events")
+        self._batch = batch_of(SMALL_ROWS)
+        self.work(0)
 
-    with patch.object(LocalAppendFile, "sync", counted):
-        producer = log.producer("events")
+    def work(self, seconds: float) -> tuple[int, int]:
+        """Append and flush for so long; return how many appends and how many syncs that were."""
+        syncs = 0
+        sync = LocalAppendFile.sync
+
+        def counted(file: LocalAppendFile) -> None:
+            nonlocal syncs
+            syncs += 1
+            sync(file)
+
+        with patch.object(LocalAppendFile, "sync", counted):
+            return self.append(seconds), syncs
+
+    def append(self, seconds: float) -> int:
+        """Append and flush for so long, once at least; return how many appends that were."""
         appends = 0
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            producer.append(batch)
-            producer.flush()
+        while appends == 0 or time.monotonic() < until:
+            self._producer.append(self._batch)
+            self._producer.flush()
             appends += 1
-    return appends, syncs
+        return appends
 
 
 def of_threads(path: Path, seconds: float) -> tuple[int, int]:
     """Return appends and syncs of 16 threads, each with a log of its own."""
-    counts: list[tuple[int, int]] = []
-    batch = batch_of(SMALL_ROWS)
+    counts: list[int] = []
     syncs = 0
     sync = LocalAppendFile.sync
     gate = threading.Barrier(PRODUCERS)
@@ -106,15 +114,9 @@ def of_threads(path: Path, seconds: float) -> tuple[int, int]:
         sync(file)
 
     def work() -> None:
-        producer = ms.Log(path).producer("events")
-        appends = 0
+        producer = Counted(path)
         gate.wait()
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            producer.append(batch)
-            producer.flush()
-            appends += 1
-        counts.append((appends, 0))
+        counts.append(producer.append(seconds))
 
     with patch.object(LocalAppendFile, "sync", counted):
         threads = [threading.Thread(target=work) for _ in range(PRODUCERS)]
@@ -122,7 +124,7 @@ def of_threads(path: Path, seconds: float) -> tuple[int, int]:
             thread.start()
         for thread in threads:
             thread.join()
-    return sum(appends for appends, _ in counts), syncs
+    return sum(counts), syncs
 
 
 def of_processes(path: Path, seconds: float) -> tuple[int, int]:
@@ -146,7 +148,8 @@ def of_processes(path: Path, seconds: float) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
+    own = Counted(Path(sys.argv[1]))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    sys.stdout.write(" ".join(map(str, count_appends(Path(sys.argv[1]), float(sys.argv[2])))))
+    sys.stdout.write(" ".join(map(str, own.work(float(sys.argv[2])))))

@@ -99,9 +99,21 @@ class ControlFile:
         """
         return self._cells.read_word(_SYNC_UNDER_WAY) != 0
 
-    @sync_under_way.setter
-    def sync_under_way(self, under_way: bool) -> None:
-        self._cells.write_word(_SYNC_UNDER_WAY, _SET if under_way else 0)
+    def will_sync(self, until_offset: int) -> bool:
+        """Whether the holder of the sync lock makes the rows before `until_offset` durable.
+
+        They are written. A holder that has not begun looks at the written end afterwards.
+        """
+        until = self._cells.read_word(_SYNC_UNDER_WAY)
+        return until == 0 or until_offset <= ~until
+
+    def begin_sync(self, until_offset: int) -> None:
+        """Say that a sync of the rows before `until_offset` is under way."""
+        self._cells.write_word(_SYNC_UNDER_WAY, ~until_offset)
+
+    def end_sync(self) -> None:
+        """Say that it is over, and did not fail."""
+        self._cells.write_word(_SYNC_UNDER_WAY, 0)
 
     @property
     def cuts(self) -> int:

@@ -15,9 +15,9 @@ LOCK_NAME = "sync.lock"
 class GroupCommit:
     """Moves the durable end of the partition whose segments are `segments`.
 
-    Whoever gets the sync lock first does the fsync, for all that was written by then; who
-    waited for it mostly finds its own rows durable and leaves without the lock. Appends go on
-    meanwhile.
+    Whoever gets the sync lock first does the fsync, for all that was written by then. Appends go
+    on meanwhile: who wrote before it began is woken when it is done and leaves without the lock,
+    of who wrote later one is woken, for the next fsync.
 
     Parameters
     ----------
@@ -66,7 +66,15 @@ class GroupCommit:
         def is_durable() -> bool:
             return self._is_durable(target, until_offset)
 
-        with self._segments.storage.lock(self.lock_path, unless=is_durable) as is_held:
+        wanted = target.offset if until_offset is None else until_offset
+
+        def is_synced_now() -> bool:
+            return self._control.will_sync(wanted)
+
+        lock = self._segments.storage.lock(
+            self.lock_path, unless=is_durable, is_served=is_synced_now
+        )
+        with lock as is_held:
             if not is_held or is_durable():
                 return True
             self.refuse_after_failure()
@@ -75,7 +83,7 @@ class GroupCommit:
             # What is written by now, not only by the time of the call: that is the group.
             end = self._control.written() or target
             if end.position:
-                self._sync_file(self._open_file(end.segment_base))
+                self._sync_file(self._open_file(end.segment_base), end)
             # Position 0: a roll is under way; it synced all segments before this one.
             self._control.publish_durable(end)
         return True
@@ -90,7 +98,7 @@ class GroupCommit:
             self.refuse_after_failure()
             if self._control.sync_under_way:
                 return False
-            self._sync_file(self._open_file(end.segment_base))
+            self._sync_file(self._open_file(end.segment_base), end)
             self._control.publish_durable(end)
         self._moved()
         return True
@@ -99,9 +107,12 @@ class GroupCommit:
         if self._ring is not None:
             self._ring()
 
-    def _sync_file(self, file: AppendFile) -> None:
-        """Sync `file`, or make every process refuse to write and raise `LogError`."""
-        self._control.sync_under_way = True
+    def _sync_file(self, file: AppendFile, end: LogEnd) -> None:
+        """Sync `file`, which is written to `end`.
+
+        Or make every process refuse to write, and raise `LogError`.
+        """
+        self._control.begin_sync(end.offset)
         try:
             file.sync()
         except OSError as error:
@@ -114,7 +125,7 @@ class GroupCommit:
                 "partition was verified, by an append a second later: look at the disk"
             )
             raise LogError(message) from error
-        self._control.sync_under_way = False
+        self._control.end_sync()
 
     def refuse_after_failure(self) -> None:
         """Raise `LogError` where a sync failed and the partition was not verified since."""

@@ -62,7 +62,7 @@ class Recovery:
         self.control.sequenced = end.offset > 0  # the next roll finds out
         self.control.settled = 0  # in durability `os` there may be other rows now
         self.control.append_under_way = False
-        self.control.sync_under_way = False
+        self.control.end_sync()
         self.control.sync_failed = False
         if not self.control.is_of_this_boot():
             self.control.closed = False  # whoever appends in this boot has read topic.json in it
@@ -130,7 +130,7 @@ class Recovery:
             file.truncate(end.position)
         self._write_anew(source[1], buffer, end)
         # As any other sync: who finds that it failed, or that somebody died in it, writes anew.
-        self.control.sync_under_way = True
+        self.control.begin_sync(end.offset)
         try:
             file.sync()
         except OSError:

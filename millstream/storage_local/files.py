@@ -22,7 +22,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.reality import require_reality
 from millstream.storage import Bytes
-from millstream.storage_local import background, futex
+from millstream.storage_local import background, brief_calls, futex
 from millstream.storage_local.locks import Held, LockFile
 from millstream.storage_local.words import MappedFile
 
@@ -75,7 +75,7 @@ class LocalAppendFile:
     @property
     def size_bytes(self) -> int:
         """The file's present size."""
-        return os.lseek(self._descriptor, 0, os.SEEK_END)
+        return brief_calls.size_bytes(self._descriptor)
 
     def append(self, chunks: Sequence[Bytes]) -> None:
         """Write `chunks` at the end; one system call, unless the kernel takes only a part."""
@@ -354,6 +354,7 @@ class LocalStorage:
         path: str,
         timeout_us: int = 10_000_000,
         unless: Callable[[], bool] | None = None,
+        is_served: Callable[[], bool] | None = None,
     ) -> AbstractContextManager[bool]:
         """Hold the lock of the file `path` inside `with`; see `millstream.storage.Storage`.
 
@@ -368,4 +369,4 @@ class LocalStorage:
                 # One that is held lives on until it is let go; another object is another holder.
                 self._locks.pop(next(iter(self._locks)), None)
             lock = self._locks.setdefault(path, LockFile(path))
-        return Held(lock, timeout_us, unless)
+        return Held(lock, timeout_us, unless, is_served)

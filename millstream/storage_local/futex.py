@@ -13,12 +13,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-WORDS_MAX = 128
-"""So many words can be waited for at once."""
+from millstream.storage import WORDS_MAX
 
 _FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 _WAITV_NUMBER = 449  # since Linux 5.16, on every architecture
-_WAIT, _WAKE = 0, 1  # not private: the waiter is in another process
+_WAIT, _WAKE, _REQUEUE = 0, 1, 3  # not private: the waiter is in another process
 _SIZE_U32 = 2
 _WAKE_ALL = 2**31 - 1
 
@@ -104,6 +103,15 @@ def wake(address: int, *, one: bool = False) -> None:
     """Wake all who wait for the word at `address`, or one of them; costs about 1 µs."""
     if _NUMBER:
         _waking(_NUMBER, ctypes.c_void_p(address), _WAKE, 1 if one else _WAKE_ALL, None, None, 0)
+
+
+def wake_one_of(address: int, onto: int) -> None:
+    """Wake one who waits for the word at `address`; the others wait for that at `onto` now."""
+    if _NUMBER:
+        _waking(
+            _NUMBER, ctypes.c_void_p(address), _REQUEUE, 1, ctypes.c_long(_WAKE_ALL),
+            ctypes.c_void_p(onto), 0,
+        )  # fmt: skip
 
 
 def _timespec(seconds: float) -> _Timespec:

@@ -268,11 +268,13 @@ class MemoryStorage:
         path: str,
         timeout_us: int = 10_000_000,
         unless: Callable[[], bool] | None = None,
+        is_served: Callable[[], bool] | None = None,
     ) -> AbstractContextManager[bool]:
         """Hold the lock of the file `path` inside `with`; see `millstream.storage.Storage`.
 
         There is one thread: a lock that is held stays so, and is refused at once.
         """
+        del is_served
         return self._locked(path, timeout_us, unless)
 
     @contextmanager

@@ -143,8 +143,9 @@ class Impatient(LocalStorage):
         path: str,
         timeout_us: int = 100_000,
         unless: Callable[[], bool] | None = None,
+        is_served: Callable[[], bool] | None = None,
     ) -> AbstractContextManager[bool]:
-        return super().lock(path, min(timeout_us, 100_000), unless)
+        return super().lock(path, min(timeout_us, 100_000), unless, is_served)
 
 
 def test_a_process_that_is_stopped_inside_an_append_holds_others_up_and_harms_nobody(

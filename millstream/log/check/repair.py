@@ -308,7 +308,7 @@ class _PartitionRepair:
         control.publish_durable(end)
         control.settled = 0
         control.append_under_way = False
-        control.sync_under_way = False
+        control.end_sync()
         control.sync_failed = False
         control.stamp_boot()
 
