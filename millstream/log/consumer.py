@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import OptionError
-from millstream.log.bells import DECISIONS
+from millstream.log.bells import DECISIONS, Rung
 from millstream.log.reader import Isolation, PartitionReader
 
 if TYPE_CHECKING:
@@ -189,12 +189,12 @@ class Consumer:
             return batch
         deadline_us = self._clock.monotonic_us() + timeout_us
         while True:
-            bells = self._listen()
+            rung = self._listen()
             batch = self._read(rows_max)  # it may have come before anybody listened
             left_us = deadline_us - self._clock.monotonic_us()
             if batch is not None or left_us <= 0:
                 return batch
-            self._bells.wait(bells, left_us)
+            self._bells.wait(rung, left_us)
 
     def __aiter__(self) -> AsyncIterator[pa.RecordBatch]:
         """Yield batches as they come, without end; the event loop goes on meanwhile."""
@@ -256,8 +256,12 @@ class Consumer:
             place = TopicPartition(topic.name, index)
             self._readers[place] = self._reader(place, self._first_offset(place))
 
-    def _listen(self) -> list[int]:
-        """Ask to be woken for the partitions that are read, and return their bells."""
+    def _listen(self) -> Rung:
+        """Ask to be woken when there is more to read, and return what is known of the bells."""
+        return self._bells.listen(self._awaited())
+
+    def _awaited(self) -> list[int]:
+        """Return the bells of the partitions that are read."""
         bells = [
             self._topics[place.topic].bell(place.partition, self._generations[place.topic])
             for place in self._readers
@@ -265,7 +269,6 @@ class Consumer:
         ]
         if any(each.is_held_back for each in self._readers.values()):
             bells.append(DECISIONS)
-        self._bells.listen(bells)
         return bells
 
     def _reader(self, place: TopicPartition, offset: int) -> PartitionReader:

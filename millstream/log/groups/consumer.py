@@ -270,11 +270,10 @@ class GroupConsumer(Consumer):
         self._follow()
         return super()._read(rows_max)
 
-    def _listen(self) -> list[int]:
-        """Ask to be woken also when the group's state changes, or a decision is waited for."""
+    def _awaited(self) -> list[int]:
+        """Return also the bell of the group's state, and of a decision that is waited for."""
         others = [bell_of_group(self.group), *([DECISIONS] if self._is_waiting else [])]
-        self._bells.listen(others)
-        return super()._listen() + others
+        return super()._awaited() + others
 
     def _pass_seams(self) -> bool:
         """Commit at the seams that were read to; the group goes on when all its members have."""

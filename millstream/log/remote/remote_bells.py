@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from millstream.clock import Clock
-from millstream.log.bells import DECISIONS, Bells
+from millstream.log.bells import DECISIONS, Bells, Rung
 from millstream.log.remote import messages as m
 from millstream.log.remote.remote_partition import Asker
 
@@ -20,7 +20,6 @@ class RemoteBells(Bells):
         self._asker = asker
         self._clock = clock
         self._places = [m.Place(m.CONTROL, 0)]
-        self._ends: dict[int, int] = {}
         assert DECISIONS == 0, "the control topic is the first"
 
     def number(self, place: m.Place) -> int:
@@ -29,24 +28,24 @@ class RemoteBells(Bells):
             self._places.append(place)
         return self._places.index(place)
 
-    def listen(self, bells: Sequence[int]) -> None:
-        """Note how far the partitions can be read; what comes from now on ends the next `wait`."""
+    def listen(self, bells: Sequence[int]) -> Rung:
+        """Return how far the partitions can be read; more than that ends a `wait` for it."""
         # That a group's state has changed, its member asks the server by itself.
-        known = [each for each in bells if each < len(self._places)]
+        known = [each for each in dict.fromkeys(bells) if each < len(self._places)]
         ends = self._await(known, [-1] * len(known), 0) if known else ()
-        self._ends.update(zip(known, ends, strict=True))
+        return list(zip(known, ends, strict=True))
 
-    def wait(self, bells: Sequence[int], timeout_us: int) -> None:
+    def wait(self, rung: Rung, timeout_us: int) -> bool:
         """Return when one of the partitions can be read further, or the time is over.
 
         Returns after `LOOK_AGAIN_US` at the latest: a group's member has to be heard.
         """
         timeout_us = min(timeout_us, LOOK_AGAIN_US)
-        bells = [each for each in bells if each in self._ends]
-        if not bells:
+        if not rung:
             self._clock.sleep_us(timeout_us)
-            return
-        self._await(bells, [self._ends[each] for each in bells], timeout_us)
+            return False
+        known = [end for _, end in rung]
+        return list(self._await([bell for bell, _ in rung], known, timeout_us)) != known
 
     def ring(self, bell: int) -> None:
         """Do nothing: the server rings."""

@@ -283,7 +283,7 @@ class LogService:
         numbers = [_bell(place) for place in request.places]
         closed = [self._is_closed(place) for place in request.places]
         while True:
-            bells.listen(numbers)
+            rung = bells.listen(numbers)
             ends = tuple(self._end(place) for place in request.places)
             left_us = deadline_us - clock.monotonic_us()
             changed = ends != request.ends or closed != [
@@ -291,7 +291,7 @@ class LogService:
             ]
             if changed or left_us <= 0 or self._is_closing():
                 return m.Offsets(ends)
-            bells.wait(numbers, left_us)
+            bells.wait(rung, left_us)
 
     def _end(self, place: m.Place) -> int:
         """Return the offset behind the last row that readers may see."""
