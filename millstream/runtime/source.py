@@ -9,6 +9,7 @@ the checkpoint knows, where the machine's clock is behind. Without rows it goes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from millstream.clock import Clock
 from millstream.errors import JobError, OffsetOutOfRangeError
 from millstream.log import Topic
+from millstream.log.bells import DECISIONS, Bells
 from millstream.log.reader import PartitionReader
 from millstream.operators.operator import POSITION_COLUMN, STAMP_COLUMN
 from millstream.operators.position import positions
@@ -29,6 +31,7 @@ from millstream.windows.lateness import stamps
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN, PartitionWatermark
 
 EVENT_TIME = pa.timestamp("us", tz="UTC")
+NEVER_US = 2**62
 _STAMP_FIELD = pa.field(STAMP_COLUMN, pa.int64())
 _POSITION_FIELD = pa.field(POSITION_COLUMN, pa.int64())
 _UNITS_US = {"s": 1_000_000, "ms": 1_000}
@@ -85,6 +88,10 @@ class _Partition:
     bound: int
     at_end_since_us: int | None = None
     silent: bool = False
+    is_listened_for: bool = False
+    hears_decisions: bool = False
+    is_quiet: bool = False
+    """Whether there was nothing to read after somebody had begun to listen for it."""
 
     @property
     def done(self) -> bool:
@@ -96,13 +103,14 @@ class _Partition:
 
     def on_rows(self) -> None:
         self.at_end_since_us, self.silent = None, False
+        self.is_listened_for = False  # there may be more; and listening costs who appends
 
-    def on_end(self, now_us: int, timeout_us: int | None) -> None:
+    def on_end(self, now_us: int, timeout_us: int) -> None:
         # Decided here and not when the watermark is asked for: rows may have come since the
         # partition was last looked at, e.g. while an outlet had no room.
         if self.at_end_since_us is None:
             self.at_end_since_us = now_us
-        self.silent = timeout_us is not None and now_us - self.at_end_since_us >= timeout_us
+        self.silent = now_us - self.at_end_since_us >= timeout_us
 
 
 class Source:
@@ -203,10 +211,63 @@ class Source:
         """Return how many rows lie between the positions and the ends."""
         lag = 0
         for each in self._partitions:
+            if each.is_quiet and not each.reader.is_held_back:
+                continue
             durable = self._topic.partition(each.index, self._generation).durable_end
             end = durable if each.end is None else each.end
             lag += max(end - each.reader.position, 0)
         return lag
+
+    @property
+    def bells(self) -> Bells:
+        """What rings when there is more to read."""
+        return self._topic.bells
+
+    def unheard(self) -> list[int]:
+        """Return the bells of the partitions that nobody listens for."""
+        waiting = [each for each in self._partitions if not (each.done or each.is_listened_for)]
+        bells = [self._bell(each) for each in waiting]
+        if any(each.reader.is_held_back for each in waiting):
+            bells.append(DECISIONS)
+        return bells
+
+    def listened(self, bells: AbstractSet[int]) -> None:
+        """Take note that what is published from now on rings these bells.
+
+        A partition that has nothing to read from here on is not looked at until it is named by
+        `look_again`.
+        """
+        for each in self._partitions:
+            if self._bell(each) in bells:
+                each.is_listened_for, each.is_quiet = True, False
+                each.hears_decisions = DECISIONS in bells
+            elif each.hears_decisions and DECISIONS in bells:
+                each.is_quiet = False  # what it listened for was counted before
+
+    def look_again(self, bells: AbstractSet[int] | None) -> None:
+        """Look again at the partitions of these bells (`None`: at all), which may have rows."""
+        for each in self._partitions:
+            if (
+                bells is None
+                or self._bell(each) in bells
+                or (each.hears_decisions and DECISIONS in bells)
+            ):
+                each.is_listened_for = each.is_quiet = False
+
+    def _bell(self, partition: _Partition) -> int:
+        return self._topic.bell(partition.index, self._generation)
+
+    def due_us(self) -> int:
+        """Return the monotonic time at which the next partition counts as idle; or `NEVER_US`."""
+        timeout_us = self.node.idle_timeout_us
+        if timeout_us is None:
+            return NEVER_US
+        since = [
+            each.at_end_since_us
+            for each in self._partitions
+            if each.at_end_since_us is not None and not each.idle
+        ]
+        return min(since) + timeout_us if since else NEVER_US
 
     def watermark(self) -> tuple[int, bool]:
         """Return the watermark over the partitions, and whether it should hold back nobody.
@@ -228,6 +289,9 @@ class Source:
         for each in self._order():
             if each.done:
                 continue
+            if each.is_quiet:
+                self._note_end(each)
+                continue
             before = each.reader.position
             rows = self._read(each)
             self._note_passed(each)
@@ -240,7 +304,10 @@ class Source:
                 self.rows_read += rows.num_rows
                 self._last = ReadRange(each.index, before, each.reader.position, rows.num_rows)
                 return self._timed(self._positioned(rows, each), each)
-            each.on_end(self._clock.monotonic_us(), self.node.idle_timeout_us)
+            hears_all = each.hears_decisions or not each.reader.is_held_back
+            each.is_listened_for = each.is_listened_for and hears_all
+            each.is_quiet = each.is_listened_for
+            self._note_end(each)
         if self._pass_seam():
             return self.try_read()
         return None
@@ -350,6 +417,12 @@ class Source:
         as_events = self.node.role == "stream" and not self.node.changes
         read = partition.reader.read if as_events else partition.reader.read_table
         return read(self._batch_rows, self._batch_bytes, partition.end)
+
+    def _note_end(self, partition: _Partition) -> None:
+        """Take account of the time for which a partition had nothing to read."""
+        timeout_us = self.node.idle_timeout_us
+        if timeout_us is not None:
+            partition.on_end(self._clock.monotonic_us(), timeout_us)
 
     def _note_passed(self, partition: _Partition) -> None:
         """Take account of frames that were passed before the rows that came: their times count."""

@@ -11,6 +11,7 @@ steps it, carries what it sends, and wakes it when there may be something to do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import CheckpointError, MillstreamError
 from millstream.log import Log
+from millstream.log.bells import Bells
 from millstream.log.transactions import Writer
 from millstream.operators.operator import Operator, OperatorCounters
 from millstream.runtime.activity import OperatorActivity, WorkerStatus, operator_status
@@ -46,7 +48,7 @@ from millstream.runtime.messages import (
 from millstream.runtime.options import RunOptions
 from millstream.runtime.sink import LogSink, MemorySink, Sink
 from millstream.runtime.snapshots import read_snapshots
-from millstream.runtime.source import Source, SourceStart
+from millstream.runtime.source import NEVER_US, Source, SourceStart
 from millstream.runtime.stage import StagePart, StageRunner
 from millstream.windows.watermark import WATERMARK_MIN
 
@@ -221,6 +223,37 @@ class Worker:
     def clock(self) -> Clock:
         """The clock of its log, by which its time is counted."""
         return self._log.clock
+
+    @property
+    def bells(self) -> Bells | None:
+        """What rings when a source has more to read; `None`: it has none."""
+        for source in self._sources.values():
+            return source.bells
+        return None
+
+    def waits_for_log(self) -> bool:
+        """Return whether more rows would be read; `False`: there is no room for them."""
+        return (
+            self._is_loaded() and self._has_room() and not any(each.busy for each in self._stages)
+        )
+
+    def unheard(self) -> list[int]:
+        """Return the bells of partitions that are to be listened for before the next look."""
+        return [bell for source in self._sources.values() for bell in source.unheard()]
+
+    def listened(self, bells: AbstractSet[int]) -> None:
+        """Take note that these bells ring from now on; see `Source.listened`."""
+        for source in self._sources.values():
+            source.listened(bells)
+
+    def look_again(self, bells: AbstractSet[int] | None = None) -> None:
+        """Look again at the partitions whose bells rang; at all of them, by default."""
+        for source in self._sources.values():
+            source.look_again(bells)
+
+    def due_us(self) -> int:
+        """Return the monotonic time at which time itself is something to do, or one far ahead."""
+        return min((each.due_us() for each in self._sources.values()), default=NEVER_US)
 
     def waited(self, duration_us: int) -> None:
         """Take note that nothing could be done for so long.

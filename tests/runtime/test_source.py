@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.errors import JobError
-from millstream.log import Log
+from millstream.log import Log, Topic
+from millstream.log.bells import DECISIONS
 from millstream.log.predicate import Comparison
 from millstream.runtime.graph import SourceNode
 from millstream.runtime.manifest import PartitionState
-from millstream.runtime.source import Source, SourceStart
+from millstream.runtime.source import NEVER_US, Source, SourceStart
 from millstream.windows.watermark import WATERMARK_MIN
 from tests.runtime.kit import EVENTS, SECOND_US, TIME, Bench, event_log, events, put, put_names
 
@@ -327,3 +328,101 @@ def test_the_times_of_rows_that_are_passed_at_the_end_count() -> None:
     assert reading.try_read() is None
     assert reading.done
     assert reading.positions() == {0: PartitionState(2, 9 * SECOND_US)}
+
+
+class TestListening:
+    def test_a_quiet_partition_is_not_looked_at_until_its_bell_rings(self) -> None:
+        log = event_log(Bench(), partitions=2)
+        reading = source(log, indices=(0, 1))
+        first, second = reading.unheard()
+        assert values(reading) == []
+        put(log, "events", events(1), 0)
+        assert values(reading) == [0], "nobody listens: everything is looked at"
+        reading.listened({first, second})
+        put(log, "events", events(2, first=1), 0)
+        assert values(reading) == [1], "it came before the look that found nothing"
+        assert reading.unheard() == [first], "and is listened for anew after rows came"
+        reading.listened({first})
+        assert values(reading) == []
+        assert reading.unheard() == []
+        put(log, "events", events(3, first=2), 0)
+        put(log, "events", events(4, first=3), 1)
+        assert values(reading) == [], "what rings is looked at"
+        reading.look_again({second})
+        assert values(reading) == [3]
+        reading.look_again(None)
+        assert values(reading) == [2]
+        assert reading.unheard() == [first, second]
+
+    def test_partitions_of_one_bell_are_listened_for_together(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = event_log(Bench(), partitions=2)
+        monkeypatch.setattr(Topic, "bell", lambda *_: 7)
+        reading = source(log, indices=(0, 1))
+        reading.listened({7})
+        assert values(reading) == []
+        put(log, "events", events(1), 0)
+        reading.look_again({7})
+        assert values(reading) == [0]
+        put(log, "events", events(2, first=1), 1)
+        # The first partition needs it; what the second has was counted before.
+        reading.listened({7})
+        assert values(reading) == [1]
+
+    def test_rows_that_wait_for_a_decision_have_its_bell_listened_for_too(self) -> None:
+        log = event_log(Bench())
+        writer = log.transactions.writer("somebody")
+        producer = log.producer("events", writer=writer)
+        producer.append(events(1), transaction=1)
+        producer.flush()
+        reading = source(log)
+        (bell,) = reading.unheard()
+        reading.listened({bell})
+        assert values(reading) == []
+        assert set(reading.unheard()) == {bell, DECISIONS}, "it is not quiet: nobody would tell"
+        reading.listened({bell, DECISIONS})
+        assert values(reading) == []
+        assert reading.unheard() == []
+        log.transactions.prepare(writer, 1, [("events", 0)])
+        log.transactions.decide(writer, 1, "commit")
+        assert values(reading) == []
+        reading.look_again({DECISIONS})
+        assert values(reading) == [0]
+
+    def test_who_listens_for_decisions_later_takes_none_away_from_others(self) -> None:
+        log = event_log(Bench(), partitions=2)
+        writer = log.transactions.writer("somebody")
+        for partition in (0, 1):
+            producer = log.producer("events", writer=writer)
+            producer.append(events(1, first=partition), partition=partition, transaction=1)
+            producer.flush()
+        reading = source(log, indices=(0, 1))
+        first, second = reading.unheard()
+        assert values(reading) == []
+        reading.listened({first, DECISIONS})
+        assert values(reading) == []
+        assert reading.lag_rows() == 2, "that nothing can be read does not mean there is nothing"
+        assert set(reading.unheard()) == {second, DECISIONS}
+        log.transactions.prepare(writer, 1, [("events", 0), ("events", 1)])
+        log.transactions.decide(writer, 1, "commit")
+        # The second partition needs it; what was decided is counted before.
+        reading.listened({second, DECISIONS})
+        assert sorted(values(reading) + values(reading)) == [0, 1]
+
+    def test_a_quiet_partition_becomes_idle_in_time(self) -> None:
+        bench = Bench()
+        log = event_log(bench)
+        put(log, "events", events(1))
+        reading = source(log, idle_timeout_us=5 * SECOND_US)
+        assert reading.due_us() == NEVER_US
+        assert values(reading) == [0]
+        reading.listened(set(reading.unheard()))
+        assert values(reading) == []
+        due_us = reading.due_us()
+        assert due_us - log.clock.monotonic_us() == 5 * SECOND_US
+        assert watermark_s(reading) == (1.0, False)
+        log.clock.sleep_us(5 * SECOND_US)
+        assert values(reading) == []
+        assert watermark_s(reading) == (1.0, True)
+        assert reading.due_us() == NEVER_US

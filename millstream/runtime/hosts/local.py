@@ -25,6 +25,7 @@ from millstream.runtime.handle import JobHandle
 from millstream.runtime.hosts.drive import drive, job_error
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.hosts.publisher import OnStatus, RunPublisher
+from millstream.runtime.hosts.wake import Wake
 from millstream.runtime.hosts.worker_thread import WorkerFailed, WorkerThread
 from millstream.runtime.messages import Command, Report
 from millstream.runtime.options import RunOptions
@@ -35,7 +36,7 @@ from millstream.runtime.worker import WorkerPlan
 class _Exchange:
     """All channels of an attempt; made as they are first asked for."""
 
-    def __init__(self, limit_bytes: int, wakes: Sequence[threading.Event]) -> None:
+    def __init__(self, limit_bytes: int, wakes: Sequence[Wake]) -> None:
         self._limit_bytes = limit_bytes
         self._wakes = wakes
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class _Threads:
     def __init__(self, log: Log, options: RunOptions, plans: Sequence[WorkerPlan]) -> None:
         self._log = log
         self._reports: queue.SimpleQueue[Report | WorkerFailed] = queue.SimpleQueue()
-        wakes = [threading.Event() for _ in plans]
+        wakes = [Wake(f"{each.graph.name} {each.worker}") for each in plans]
         exchange = _Exchange(options.channel_bytes, wakes)
         self.workers = [
             WorkerThread(

@@ -20,6 +20,7 @@ from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.hosts.drive import job_error
 from millstream.runtime.hosts.flight import FlightExchange
+from millstream.runtime.hosts.wake import Wake
 from millstream.runtime.hosts.worker_thread import WorkerFailed, WorkerThread
 from millstream.runtime.messages import Command, Report
 from millstream.runtime.result import WorkerResult
@@ -74,7 +75,7 @@ class WorkerProcess:
         self._something = threading.Condition()
         self._number = 0
         self._obeyed = 0
-        self._wake = threading.Event()
+        self._wake = Wake(f"{plan.graph.name} {plan.worker}")
         self._thread: WorkerThread | None = None
         self._exchange = FlightExchange(
             job=plan.graph.name,

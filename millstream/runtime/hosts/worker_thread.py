@@ -13,14 +13,13 @@ from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.channels import Channels
 from millstream.runtime.checkpoint import persist
 from millstream.runtime.hosts.background_thread import BackgroundThread
+from millstream.runtime.hosts.wake import Rest, Wake
 from millstream.runtime.messages import CheckpointTaken, Command, Report
 from millstream.runtime.result import WorkerResult
 from millstream.runtime.worker import Worker, WorkerPlan
 
-PAUSE_FIRST_S = 0.000_2
-PAUSE_MAX_S = 0.005
-"""How long a worker waits for new rows; what other workers send wakes it at once."""
 STATUS_INTERVAL_US = 200_000
+REST_LEAST_US = 200
 JOIN_TIMEOUT_S = 60.0
 
 
@@ -44,7 +43,7 @@ class WorkerThread:
     channels
         To and from the other workers.
     wake
-        Set when there may be something to do.
+        Set when there may be something to do; the thread rests on it.
     post
         Takes what is to be reported to the coordinator; called from two threads.
     """
@@ -55,7 +54,7 @@ class WorkerThread:
         *,
         open_log: Callable[[], Log],
         channels: Channels,
-        wake: threading.Event,
+        wake: Wake,
         post: Callable[[Report | WorkerFailed], None],
     ) -> None:
         self.index = plan.worker
@@ -107,14 +106,15 @@ class WorkerThread:
             self._post(WorkerFailed(self.index, error))
 
     def _loop(self, worker: Worker) -> None:
-        clock = worker.clock
-        pause_s = PAUSE_FIRST_S
+        clock, wake = worker.clock, self._wake
+        rest = Rest(worker, wake)
         status_due_us = 0
         while not self._stop.is_set():
             self.turns += 1
-            self._wake.clear()
+            wake.clear()
             while self._commands:
                 worker.command(self._commands.popleft())
+            start_us = clock.monotonic_us()
             progressed = worker.step()
             for report in worker.take_reports():
                 self._report(report)
@@ -123,11 +123,11 @@ class WorkerThread:
                 self.status = worker.status()
                 status_due_us = now_us + STATUS_INTERVAL_US
             if progressed:
-                pause_s = PAUSE_FIRST_S
-            else:
-                self._wake.wait(pause_s)
+                rest.found_work(now_us)
+            elif not self._stop.is_set():
+                rest_us = min(status_due_us, worker.due_us()) - now_us
+                rest.take(now_us, now_us - start_us, max(rest_us, REST_LEAST_US))
                 worker.waited(clock.monotonic_us() - now_us)
-                pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
     def _report(self, report: Report | CheckpointTaken) -> None:
         if isinstance(report, CheckpointTaken):
