@@ -160,12 +160,12 @@ def test_cells_of_a_group_decide_nothing(world: World) -> None:
 def test_bells_that_ring_wrongly_are_looked_after(world: World) -> None:
     storage = world.disk.storage("listener")
     clock = ManualClock()
-    for what in world.damaged(f"{PATH}/bells", range(2_048)):
+    for what in world.damaged(f"{PATH}/bells", range(4_096)):
         bells = Bells(PATH, storage, clock)
         bells.ring(3)
-        bells.listen([3])
-        bells.wait([3], 1_000)  # comes back
+        rung = bells.listen([3])
+        bells.wait(rung, 1_000)  # comes back
         bells.ring(3)
         started_us = clock.monotonic_us()
-        bells.wait([3], 1_000)
+        bells.wait(rung, 1_000)
         assert clock.monotonic_us() == started_us, what
