@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -156,6 +156,24 @@ class Operator(Protocol):
         Those of one worker begin with its last full one. Called at most once, before any
         input. What `values` say holds for the whole job, whatever the key groups.
         """
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """An operator that holds rows back to combine them with later ones.
+
+    It gives them out itself when a watermark needs them. Its worker asks for them before a
+    barrier, when it has nothing else to do, when its inputs become idle, and when there are many.
+    """
+
+    @property
+    def held_rows(self) -> int:
+        """How many rows of output are held back."""
+        ...
+
+    def pass_on(self) -> Iterator[Emit]:
+        """Emit all of them."""
         ...
 
 

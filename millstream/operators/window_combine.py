@@ -1,17 +1,20 @@
-"""Folds the rows of a batch by key and window before they cross to other workers.
+"""Folds rows by key and window before they cross to other workers.
 
-rows ─▶ window start, late? ─▶ one row of accumulators for each key and window of the batch
-                │                      ▼ port 0: to the aggregate, which merges them
-                ▼ port 1: late rows
+rows ─▶ window start, late? ─▶ accumulators for each key and window
+                │                      │ a watermark closes the window, or whatever else asks
+                ▼ port 1: late rows    ▼ port 0: to the aggregate, which merges them
 
-Nothing is kept from one batch to the next, so there is no state to save and nothing that a
-watermark must flush (as combiners in MapReduce, Dean and Ghemawat, OSDI 2004).
+Accumulators are held until a watermark would close their windows at the aggregate, so that however
+fast batches come few rows cross. Before a barrier all are given out: there is no state to save (as
+combiners in MapReduce, Dean and Ghemawat, OSDI 2004). Where results are wanted before a window is
+over, and for sessions, whose ends are not known here, each batch's are given out at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -28,7 +31,11 @@ from millstream.operators.operator import (
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.operators.window_assigner import WindowAssigner, late_batch
 from millstream.operators.window_restored import Restored
+from millstream.windows.session import Session
 from millstream.windows.watermark import WATERMARK_MIN
+
+if TYPE_CHECKING:
+    from millstream.operators.window_state import WindowState
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +75,20 @@ class WindowCombineConfig:
         """Keys, `window_start` and fields of accumulators; late rows as they came."""
         return self.aggregate.partial_schema, self.aggregate.input_schema
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether accumulators wait for the ends of their windows."""
+        return not (self.aggregate.emits_changes or isinstance(self.aggregate.window, Session))
+
     def build(self) -> Operator:
         """Return the operator."""
-        return WindowCombine(self)
+        return HoldingWindowCombine(self) if self.holds_back else WindowCombine(self)
 
     def describe(self) -> str:
         """Return one line for `explain()`."""
         keys = ", ".join(self.aggregate.key_columns) or "all rows"
-        return f"combine each batch by {keys} and window"
+        how = "combine" if self.holds_back else "combine each batch"
+        return f"{how} by {keys} and window"
 
 
 class WindowCombine:
@@ -115,8 +128,7 @@ class WindowCombine:
             starts = starts[~found.late]
         if batch.num_rows:
             self._state.fold(batch, starts)
-            taken = pa.RecordBatch.from_arrays(self._state.take_all(), schema=self._schema)
-            yield from self._pieces(0, taken)
+            yield from self._folded()
 
     def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
         """Emit nothing: nothing is held back."""
@@ -140,8 +152,44 @@ class WindowCombine:
         self._closed_until_us = before.closed_until_us
         self._given_out.restore(before.given_out, range(KEY_GROUPS))
 
+    def _folded(self) -> Iterator[Emit]:
+        yield from self._emit(self._state.take_all())
+
+    def _emit(self, columns: list[pa.Array]) -> Iterator[Emit]:
+        """Emit accumulators."""
+        yield from self._pieces(0, pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
     def _pieces(self, port: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         for begin in range(0, batch.num_rows, OUTPUT_ROWS_MAX):
             piece = batch.slice(begin, OUTPUT_ROWS_MAX)
             self.counters.rows_out += piece.num_rows
             yield Emit(port, piece)
+
+
+class HoldingWindowCombine(WindowCombine):
+    """One that holds accumulators back until a watermark needs them."""
+
+    _state: WindowState
+
+    @property
+    def held_rows(self) -> int:
+        """How many accumulators are held back."""
+        return len(self._state)
+
+    def pass_on(self) -> Iterator[Emit]:
+        """Emit all accumulators."""
+        if self.held_rows:
+            yield from self._emit(self._state.take_all())
+
+    def on_watermark(self, watermark_us: int) -> Iterator[Emit]:
+        """Emit what counts in windows that the aggregate closes at `watermark_us`."""
+        if self.held_rows:
+            until_us = watermark_us - self.config.aggregate.allowed_lateness_us
+            yield from self._emit(self._state.take_over(until_us))
+
+    def on_end(self) -> Iterator[Emit]:
+        """Emit all accumulators."""
+        yield from self.pass_on()
+
+    def _folded(self) -> Iterator[Emit]:
+        yield from ()

@@ -17,6 +17,7 @@ from millstream.operators.slot_aggregates import SlotAggregates
 from millstream.operators.window_assigner import TIME_TYPE, bounds_of
 from millstream.operators.window_change import Changes
 from millstream.windows.assignment import TimeWindow
+from millstream.windows.hopping import Hopping
 
 WINDOW_START_COLUMN = "window_start"
 
@@ -93,7 +94,16 @@ class WindowState:
 
     def take_all(self) -> list[pa.Array]:
         """Return keys, window starts and fields of all slots, and forget them."""
-        slots = self.windows.take_until(None)
+        return self._take(self.windows.take_until(None))
+
+    def take_over(self, until_us: int) -> list[pa.Array]:
+        """Return, as `take_all` does, at least all that counts in windows that end by then."""
+        overlapping = isinstance(self._window, Hopping)
+        # Panes that begin before such an end; few of them count only in later windows.
+        last_us = until_us - 1 if overlapping else self._window.last_over(until_us)
+        return self._take(self.windows.take_until(last_us))
+
+    def _take(self, slots: Int64Array) -> list[pa.Array]:
         *keys, starts = self._index.keys(slots)
         columns = [*keys, starts.view(TIME_TYPE), *self._kept.taken(slots)]
         self.remove(slots)

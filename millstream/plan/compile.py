@@ -486,7 +486,7 @@ class _Builder:
             what = kinds.get(type(node), "top")
             return f"exchange to one worker: the {what} is over all rows, without a key"
         combined = is_combined(node, self.parallelism)
-        how = "; rows are combined batch by batch before they cross" if combined else ""
+        how = "; rows are combined before they cross" if combined else ""
         return f"exchange by {keys}: {have.reason}{how}"
 
     def _add_union(self, node: Union) -> None:

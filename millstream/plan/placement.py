@@ -92,7 +92,7 @@ def needs_exchange(node: Keyed, parallelism: int) -> bool:
 
 
 def is_combined(node: Keyed, parallelism: int) -> bool:
-    """Return `True` iff rows are combined, batch by batch, before they cross to an aggregate.
+    """Return `True` iff rows are combined before they cross to an aggregate.
 
     Not where a partition may be declared idle: rows of one that comes back can be late by the
     aggregate's own watermark, and must reach it as they are.

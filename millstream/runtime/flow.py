@@ -15,7 +15,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import JobError, MillstreamError, RowError
 from millstream.operators.exchange import split_by_worker
-from millstream.operators.operator import Emit, Operator
+from millstream.operators.operator import Emit, Holding, Operator
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.channels import Outlet
 from millstream.runtime.gathering import Consumer
@@ -51,6 +51,8 @@ class OperatorInputs:
         Of every edge of the stage.
     surroundings
         Of the stage, for messages.
+    held_rows
+        The most rows that the operator may hold back.
     """
 
     def __init__(
@@ -59,9 +61,12 @@ class OperatorInputs:
         operator: Operator,
         consumers: Mapping[Edge, Sequence[Consumer]],
         surroundings: Surroundings,
+        held_rows: int,
     ) -> None:
         self._node = node
         self._operator = operator
+        self._holding = operator if isinstance(operator, Holding) else None
+        self._held_rows = held_rows
         self._consumers = consumers
         self._surroundings = surroundings
         self._clock = surroundings.clock
@@ -75,10 +80,22 @@ class OperatorInputs:
         """Return input `index`."""
         return _OperatorInput(self, index)
 
+    @property
+    def holds(self) -> bool:
+        """`True` iff the operator holds rows back."""
+        return self._holding is not None and self._holding.held_rows > 0
+
+    def pass_on(self) -> Iterator[None]:
+        """Pass on what the operator holds back."""
+        if self._holding is not None:
+            yield from self._emitted(self._holding.pass_on())
+
     def rows(self, index: int, rows: pa.RecordBatch) -> Iterator[None]:
         """Give rows to the operator, and its output to who takes it."""
         self._activity.came_in(rows)
         yield from self._emitted(self._operator.on_batch(index, rows))
+        if self._holding is not None and self._holding.held_rows > self._held_rows:
+            yield from self.pass_on()
 
     def watermark(self, index: int, watermark_us: int, idle: bool) -> Iterator[None]:
         """Merge an input's watermark with the others'; act where the least one moved."""
@@ -87,6 +104,8 @@ class OperatorInputs:
             return
         least = self._merge.value_us
         yield from self._emitted(self._operator.on_watermark(least))
+        if self._merge.idle:
+            yield from self.pass_on()  # from now on nobody waits for this worker
         passed = self._operator.output_watermark(least)
         idle = self._merge.idle and not self._has_results_to_come()
         for edge in self._edges:

@@ -1,7 +1,8 @@
 """Rows that wait for others: what a batch costs however few its rows is then paid once for many.
 
 Where rows leave a stage, and behind a filter, batches are small. While its worker is busy these
-are gathered into one; watermarks wait for the rows before them. An idle worker passes all on.
+are gathered into one; watermarks wait for the rows before them. Before an operator that combines
+rows until a watermark asks for them, watermarks wait for each other. An idle worker passes all on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from millstream.runtime.messages import Watermark
 WAIT_US = 20_000
 """Rows of a busy worker wait no longer for others, which bounds their bytes, too; those of an idle
 one are passed on at once."""
+PACE_US = 50_000
+"""A watermark of a busy worker waits no longer for the next one."""
 
 
 class Consumer(Protocol):
@@ -41,6 +44,19 @@ class Surroundings(Protocol):
 
     reading: str
     clock: Clock
+
+
+class Holder(Protocol):
+    """What keeps something that it may pass on at any time."""
+
+    @property
+    def holds(self) -> bool:
+        """`True` iff there is something to pass on."""
+        ...
+
+    def pass_on(self) -> Iterator[None]:
+        """Pass it on."""
+        ...
 
 
 class Gathering:
@@ -69,7 +85,7 @@ class Gathering:
         self._watermark: Watermark | None = None
 
     @property
-    def holds_rows(self) -> bool:
+    def holds(self) -> bool:
         """`True` iff rows were gathered and not passed on."""
         return bool(self._batches)
 
@@ -117,3 +133,48 @@ class Gathering:
         if self._row_count >= self._enough_rows or not self._is_mixable:
             return True
         return self._clock.monotonic_us() - self._since_us >= WAIT_US
+
+
+class Pacing:
+    """Lets rows pass at once, and of the watermarks of a busy worker one in a while.
+
+    Parameters
+    ----------
+    consumer
+        Takes both.
+    clock
+        Tells how long ago a watermark passed.
+    """
+
+    def __init__(self, consumer: Consumer, clock: Clock) -> None:
+        self._consumer = consumer
+        self._clock = clock
+        self._watermark: Watermark | None = None
+        self._passed_us = clock.monotonic_us() - PACE_US
+
+    @property
+    def holds(self) -> bool:
+        """`True` iff a watermark waits."""
+        return self._watermark is not None
+
+    def rows(self, rows: pa.RecordBatch) -> Iterator[None]:
+        """Pass rows on; that a watermark before them comes later makes none of them late."""
+        return self._consumer.rows(rows)
+
+    def watermark(self, watermark_us: int, idle: bool) -> Iterator[None]:
+        """Pass it on where none passed for a while; else keep it until the next one comes."""
+        self._watermark = Watermark(watermark_us, idle)
+        if self._clock.monotonic_us() - self._passed_us >= PACE_US:
+            yield from self.pass_on()
+
+    def end(self) -> Iterator[None]:
+        """Pass everything on, and the end."""
+        yield from self.pass_on()
+        yield from self._consumer.end()
+
+    def pass_on(self) -> Iterator[None]:
+        """Pass on the watermark that waits, if one does."""
+        watermark, self._watermark = self._watermark, None
+        if watermark is not None:
+            self._passed_us = self._clock.monotonic_us()
+            yield from self._consumer.watermark(watermark.watermark_us, watermark.idle)

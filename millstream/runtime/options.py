@@ -16,6 +16,9 @@ GATHER_ROWS = 131_072
 """So many rows a busy worker gathers behind a filter before it works on them. Where a fifth passed,
 a table join and a window behind it then took a fifth less of a worker's time in all."""
 
+HELD_ROWS = 65_536
+"""So many accumulators are held back: where there are more, hardly a row combines with another."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -44,6 +47,9 @@ class RunOptions:
         A busy worker gathers so many rows before it sends them to others, but not for long.
     gather_rows
         So it does behind a filter, before the next operator takes them.
+    held_rows
+        The most rows of accumulators that wait for more to combine with before they cross to other
+        workers; 0: each batch's cross at once.
     """
 
     parallelism: int = 1
@@ -56,4 +62,5 @@ class RunOptions:
     channel_bytes: int = CHANNEL_BYTES
     send_rows: int = SEND_ROWS
     gather_rows: int = GATHER_ROWS
+    held_rows: int = HELD_ROWS
     follows_partitions: bool = False

@@ -21,16 +21,17 @@ from millstream.clock import Clock
 from millstream.errors import MillstreamError
 from millstream.log.transactions import Participant
 from millstream.operators.fused import FusedConfig
-from millstream.operators.operator import Operator, StateSnapshot
+from millstream.operators.operator import Holding, Operator, StateSnapshot
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.alignment import Alignment
 from millstream.runtime.background import Pending
 from millstream.runtime.channels import Channels, Inlet
 from millstream.runtime.flow import OperatorInputs, SendInput, SinkInput
-from millstream.runtime.gathering import Consumer, Gathering
+from millstream.runtime.gathering import Consumer, Gathering, Holder, Pacing
 from millstream.runtime.graph import Edge, OperatorNode, Stage
 from millstream.runtime.manifest import PartitionState
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
+from millstream.runtime.options import RunOptions
 from millstream.runtime.poison import failing_row
 from millstream.runtime.sink import Sink
 from millstream.runtime.source import ReadRange, Source
@@ -77,8 +78,8 @@ class StageRunner:
         Number of the checkpoint, and so of the transaction, that rows belong to now.
     clock
         By which operators' computing is timed.
-    send_rows, gather_rows
-        As in `RunOptions`.
+    options
+        How many rows wait for others, and where.
     """
 
     def __init__(
@@ -92,8 +93,7 @@ class StageRunner:
         channels: Channels,
         transaction: int,
         clock: Clock,
-        send_rows: int,
-        gather_rows: int,
+        options: RunOptions,
     ) -> None:
         self.stage = stage
         self.transaction = transaction
@@ -136,8 +136,9 @@ class StageRunner:
         self._aligned: int | None = None
         self._consumers: dict[Edge, list[Consumer]] = {}
         self._gatherings: list[Gathering] = []
-        """In topological order: what one passes on another may gather."""
-        self._wire(send_rows, gather_rows)
+        self._holders: list[Holder] = []
+        """In topological order: what one passes on another may hold."""
+        self._wire(options)
 
     @property
     def busy(self) -> bool:
@@ -207,10 +208,10 @@ class StageRunner:
         return False
 
     def pass_on_gathered(self) -> bool:
-        """Pass on rows that wait for others; return `False` when none do."""
-        if not any(each.holds_rows for each in self._gatherings):
+        """Pass on what waits for others; return `False` when nothing does."""
+        if not any(each.holds for each in self._holders):
             return False
-        self._start(chain.from_iterable(each.pass_on() for each in self._gatherings))
+        self._start(chain.from_iterable(each.pass_on() for each in self._holders))
         return True
 
     def request_checkpoint(self, checkpoint: int) -> None:
@@ -245,7 +246,7 @@ class StageRunner:
             self._snapshots(since, checkpoint),
             tuple(each.flush(self.transaction) for each in self._sinks),
         )
-        assert not any(each.holds_rows for each in self._gatherings), "they come before it"
+        assert not any(each.holds for each in self._holders), "they come before it"
         for send in self._sends.values():
             send.broadcast(Barrier(checkpoint))
         self._alignment.release()
@@ -325,7 +326,7 @@ class StageRunner:
         return self.reading
 
     def _source_rows(self, source: Source, rows: pa.RecordBatch) -> Iterator[None]:
-        if not any(each.holds_rows for each in self._gatherings):
+        if not any(each.holds for each in self._gatherings):
             self._flowing.clear()
         self._flowing.append((source, source.last_read, rows))
         yield from self._rows(Edge(source.node.name), rows)
@@ -355,18 +356,32 @@ class StageRunner:
         self._open_inputs -= 1
         self.ended = self._open_inputs == 0
 
-    def _wire(self, send_rows: int, gather_rows: int) -> None:
+    def _wire(self, options: RunOptions) -> None:
         """Make what takes the rows of each edge; consumers first need not exist yet."""
         filters = {each.name for each in self.stage.operators if _is_filter(each)}
+        holding = {
+            name
+            for name, each in self._operators.items()
+            if isinstance(each, Holding) and options.held_rows
+        }
         for node in self.stage.operators:
-            inputs = OperatorInputs(node, self._operators[node.name], self._consumers, self)
+            operator = self._operators[node.name]
+            inputs = OperatorInputs(node, operator, self._consumers, self, options.held_rows)
+            paced: list[Holder] = []
             for index, edge in enumerate(node.inputs):
                 consumer = inputs.input(index)
+                if node.name in holding:
+                    consumer = Pacing(consumer, self.clock)
+                    paced.append(consumer)
                 if edge.node in filters:
-                    consumer = self._gathered(consumer, gather_rows)
+                    consumer = self._gathered(consumer, options.gather_rows)
                 self._consumers.setdefault(edge, []).append(consumer)
+            self._holders += [*paced, inputs]
         for exchange in self.stage.sends:
-            sent = self._gathered(self._sends[exchange.name], send_rows)
+            sent: Consumer = self._sends[exchange.name]
+            # What was held back comes all at once.
+            if exchange.input.node not in holding or exchange.input.port:
+                sent = self._gathered(sent, options.send_rows)
             self._consumers.setdefault(exchange.input, []).append(sent)
         for node_sink, sink in zip(self.stage.sinks, self._sinks, strict=True):
             self._consumers.setdefault(node_sink.input, []).append(SinkInput(sink, self))
@@ -375,6 +390,7 @@ class StageRunner:
         """Return what gathers rows for a consumer."""
         gathering = Gathering(consumer, self, enough_rows)
         self._gatherings.append(gathering)
+        self._holders.append(gathering)
         return gathering
 
 

@@ -140,8 +140,7 @@ class Worker:
                 channels,
                 plan.checkpoint + 1,
                 log.clock,
-                plan.options.send_rows,
-                plan.options.gather_rows,
+                plan.options,
             )
             for stage in graph.stages
         ]

@@ -1,4 +1,4 @@
-"""Rows that are combined batch by batch and merged give what the rows themselves give."""
+"""Rows that are combined and merged give what the rows themselves give."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from millstream.errors import JobError
 from millstream.operators.aggregate import Aggregate, AggregateFunction
-from millstream.operators.operator import Operator
+from millstream.operators.operator import Holding, Operator
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.operators.window_assigner import TIME_TYPE
 from millstream.operators.window_combine import WindowCombineConfig
+from millstream.windows.assignment import TimeWindow
+from millstream.windows.hopping import Hopping
+from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
 
 FUNCTIONS: tuple[AggregateFunction, ...] = ("count", "sum", "mean", "min", "max")
@@ -95,7 +98,7 @@ def test_combined_rows_give_the_same_results(
     batch = rows(seed, count, stamped)
     batches = [batch.slice(begin, size) for begin in range(0, count, size)]
     direct = outputs(CONFIG.build(), batches, end=True)
-    combined = outputs(WindowCombineConfig(CONFIG).build(), batches, end=False)
+    combined = outputs(WindowCombineConfig(CONFIG).build(), batches, end=True)
     pieces = combined[0].to_batches() if 0 in combined else []
     merged = outputs(replace(CONFIG, partial=True).build(), pieces, end=True)
     assert sorted_rows(merged.get(0)) == sorted_rows(direct.get(0))
@@ -103,10 +106,85 @@ def test_combined_rows_give_the_same_results(
     assert 1 not in merged
 
 
+def with_watermarks(
+    combine: Operator | None, aggregate: Operator, batches: list[pa.RecordBatch], step_us: int
+) -> list[tuple[int, list[tuple[str, ...]]]]:
+    """Return what `aggregate` emits at each watermark, one behind each batch, and at the end."""
+    found = []
+    watermark_us = 0
+    for batch in batches:
+        stamps = pa.array(np.full(batch.num_rows, watermark_us))
+        emitted = [batch.append_column("_stamp", stamps)]
+        watermark_us += step_us
+        if combine is not None:
+            pieces = [*combine.on_batch(0, emitted[0]), *combine.on_watermark(watermark_us)]
+            emitted = [each.batch for each in pieces if each.port == 0]
+        for each in emitted:
+            assert not [out for out in aggregate.on_batch(0, each) if out.port == 0]
+        results = [each.batch for each in aggregate.on_watermark(watermark_us)]
+        if results:
+            found.append((watermark_us, sorted_rows(pa.Table.from_batches(results))))
+    if combine is not None:
+        for each in combine.on_end():
+            list(aggregate.on_batch(0, each.batch))
+    last = [each.batch for each in aggregate.on_end()]
+    return [*found, (-1, sorted_rows(pa.Table.from_batches(last) if last else None))]
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 200),
+    size=st.integers(1, 60),
+    step_us=st.integers(0, 300),
+    allowed_us=st.sampled_from([0, 70, 250]),
+    window=st.sampled_from(
+        [Tumbling(100), Tumbling(90, 7), Hopping(100, 50), Hopping(120, 80, 3), Hopping(60, 60)]
+    ),
+)
+def test_each_window_is_whole_when_a_watermark_closes_it(
+    seed: int, count: int, size: int, step_us: int, allowed_us: int, window: TimeWindow
+) -> None:
+    batch = rows(seed, count, stamped=False)
+    batches = [batch.slice(begin, size) for begin in range(0, count, size)]
+    config = replace(CONFIG, window=window, allowed_lateness_us=allowed_us)
+    direct = with_watermarks(None, config.build(), batches, step_us)
+    combine = WindowCombineConfig(config).build()
+    merged = with_watermarks(combine, replace(config, partial=True).build(), batches, step_us)
+    assert merged == direct
+
+
+def test_rows_are_held_until_a_watermark_asks_for_their_window() -> None:
+    operator = WindowCombineConfig(CONFIG).build()
+    assert isinstance(operator, Holding)
+    assert not operator.held_rows
+    for seed in range(3):
+        assert not list(operator.on_batch(0, rows(seed, 2_000, stamped=False)))
+    assert operator.held_rows > 3
+    (first,) = operator.on_watermark(299)
+    assert first.batch.num_rows == 8  # two windows, three keys and null
+    assert {each.value for each in first.batch.column("window_start")} == {0, 100}
+    (rest,) = operator.pass_on()
+    assert rest.batch.num_rows == 32
+    assert not operator.held_rows
+    assert not list(operator.on_end())
+
+
+@pytest.mark.parametrize(
+    "config", [replace(CONFIG, window=Session(50)), replace(CONFIG, emits_changes=True)]
+)
+def test_what_an_aggregate_may_need_at_any_time_is_not_held_back(
+    config: WindowAggregateConfig,
+) -> None:
+    operator = WindowCombineConfig(config).build()
+    assert not isinstance(operator, Holding)
+    assert list(operator.on_batch(0, rows(1, 50, stamped=False)))
+
+
 def test_combining_makes_rows_few() -> None:
     batch = rows(1, 5_000, stamped=False)
     operator = WindowCombineConfig(CONFIG).build()
-    combined = outputs(operator, [batch], end=False)[0]
+    combined = outputs(operator, [batch, batch], end=True)[0]
     assert combined.num_rows == 40  # ten windows, three keys and null
     assert operator.counters.rows_out == 40
     assert operator.snapshot(None, 1) is None
@@ -131,6 +209,6 @@ def test_a_sum_beyond_int64_is_found_after_the_merge() -> None:
     )
     times = pa.array([1, 2]).cast(TIME_TYPE)
     batch = pa.record_batch([times, pa.array([2**62, 2**62])], schema=schema)
-    pieces = outputs(WindowCombineConfig(config).build(), [batch], end=False)[0].to_batches()
+    pieces = outputs(WindowCombineConfig(config).build(), [batch], end=True)[0].to_batches()
     with pytest.raises(JobError, match="leaves the range of int64"):
         outputs(replace(config, partial=True).build(), pieces, end=True)

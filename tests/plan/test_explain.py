@@ -44,7 +44,7 @@ def test_the_stages_tell_what_fused_and_why_rows_cross(flights: Stream, airlines
     for line in (
         "fused: filter dep_delay > 15.0; select scheduled, carrier, origin, dest, dep_delay, year, "
         "hours = dep_delay ÷ 60.0",
-        "combine-origin ◀ join-airlines: combine each batch by origin and window",
+        "combine-origin ◀ join-airlines: combine by origin and window",
         "exchange-origin ◀ combine-origin: sends rows by origin",
         "exchange by origin: 'flights' is not written by key",
         "source-flights: reads flights by scheduled: scheduled, carrier, origin, dep_delay",

@@ -165,6 +165,7 @@ class Case:
             batch_rows=self.random.choice((1, 3, 50)),
             channel_bytes=self.random.choice((1, 10_000)),
             send_rows=self.random.choice((1, 20)),
+            held_rows=self.random.choice((0, 3, 100)),
         )
         seed = self.random.randrange(2**32)
         run_simulated(

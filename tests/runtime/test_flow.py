@@ -92,18 +92,35 @@ class Doubling:
         yield Emit(0, EVENT)
 
 
+class Keeping(Doubling):
+    """Holds a row back until it is asked for it."""
+
+    held_rows = 1
+
+    def pass_on(self) -> Iterator[Emit]:
+        if self.held_rows:
+            self.held_rows = 0
+            yield Emit(0, EVENT)
+
+
 def operator(
-    inputs: int = 1, *, around: Around | None = None, timed: bool = False, error: Any = None
+    inputs: int = 1,
+    *,
+    around: Around | None = None,
+    timed: bool = False,
+    error: Any = None,
+    running: Any = None,
 ) -> tuple[OperatorInputs, Doubling, Notes, Notes]:
     """An operator, and notes of its two outputs."""
     node: Any = OperatorNode("mine", Config(timed), (Edge("rows"),) * inputs, "job.py:7")  # type: ignore[arg-type]  # the parts that are used
-    running: Any = Doubling(error)
+    running = running or Doubling(error)
     first, second = Notes(), Notes()
     consumers: dict[Edge, Sequence[Consumer]] = {
         Edge("mine"): [first],
         Edge("mine", 1): [second],
     }
-    return OperatorInputs(node, running, consumers, around or Around()), running, first, second
+    made = OperatorInputs(node, running, consumers, around or Around(), held_rows=2)
+    return made, running, first, second
 
 
 def done(work: Iterator[None]) -> None:
@@ -153,6 +170,28 @@ class TestOperatorInputs:
         done(inputs.input(0).end())
         assert first.found == [(40, False), (40, True), 1, "end"]
         assert second.found == [(40, False), (40, True), "end"]
+
+    def test_what_is_held_back_leaves_before_nobody_waits_for_it_any_more(self) -> None:
+        keeping = Keeping()
+        inputs, _, first, _ = operator(2, running=keeping)
+        done(inputs.input(0).watermark(50, True))
+        done(inputs.input(1).watermark(60, False))
+        assert inputs.holds
+        assert first.found == [(50, False)]
+        done(inputs.input(1).watermark(70, True))
+        assert not inputs.holds
+        assert first.found == [(50, False), 1, (60, True)]
+        keeping.held_rows = 2
+        done(inputs.pass_on())
+        assert first.found[3:] == [1]
+
+    def test_no_more_is_held_back_than_may_be(self) -> None:
+        keeping = Keeping()
+        inputs, _, first, _ = operator(running=keeping)
+        for keeping.held_rows in (2, 3):
+            done(inputs.input(0).rows(EVENT))
+        assert first.found == [1, 1, 1]
+        assert not inputs.holds
 
     @pytest.mark.parametrize(
         ("timed", "bounded", "open_count", "idle"),

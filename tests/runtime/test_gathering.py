@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from millstream.clock import Clock, ManualClock
-from millstream.runtime.gathering import WAIT_US, Gathering
+from millstream.runtime.gathering import PACE_US, WAIT_US, Gathering, Pacing
 from tests.runtime.kit import EVENTS, events
 
 ENOUGH_ROWS = 100
@@ -68,10 +68,10 @@ def test_small_batches_become_one_with_the_last_watermark_behind_them() -> None:
     for value in (1, 2, 3):
         done(gathered.rows(rows(value)))
         done(gathered.watermark(value + 3, False))
-    assert gathered.holds_rows
+    assert gathered.holds
     assert taker.found == [(3, False)]
     done(gathered.pass_on())
-    assert not gathered.holds_rows
+    assert not gathered.holds
     done(gathered.pass_on())
     assert taker.found == [(3, False), [1, 2, 3], (6, False)]
 
@@ -142,3 +142,22 @@ def test_it_rests_where_its_consumer_does() -> None:
     taker.has_room = True
     assert list(work) == []
     assert taker.found == [[1], (1, False)]
+
+
+def test_rows_pass_at_once_and_of_many_watermarks_one_in_a_while() -> None:
+    taker, around = Taker(), Around()
+    paced = Pacing(taker, around.clock)
+    done(paced.watermark(1, False))
+    for value in (2, 3):
+        done(paced.rows(rows(value)))
+        done(paced.watermark(value, False))
+    assert taker.found == [(1, False), [2], [3]]
+    assert paced.holds
+    around.clock.sleep_us(PACE_US)
+    done(paced.watermark(4, True))
+    assert taker.found[3:] == [(4, True)]
+    assert not paced.holds
+    done(paced.watermark(5, False))
+    done(paced.pass_on())
+    done(paced.end())
+    assert taker.found[4:] == [(5, False), "end"]

@@ -218,6 +218,7 @@ class Simulated:
             checkpoint_interval_us=self.random.choice((300, 3_000)),
             batch_rows=self.random.choice((1, 3, 50)),
             channel_bytes=self.random.choice((1, 10_000)),
+            held_rows=self.random.choice((0, 3, 100)),
         )
         run_simulated(
             compiler(sinks(job, self.log())),

@@ -13,6 +13,7 @@ from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
 from millstream.runtime.graph import Edge, ExchangeNode, OperatorNode, SinkNode, Stage
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
+from millstream.runtime.options import RunOptions
 from millstream.runtime.sink import MemorySink
 from millstream.runtime.stage import FULL_SNAPSHOT_EVERY, StageRunner
 from millstream.windows.tumbling import Tumbling
@@ -40,8 +41,7 @@ class Played:
             self.channels.of(0),
             5,
             ManualClock(),
-            send_rows,
-            gather_rows=1000,
+            RunOptions(send_rows=send_rows, gather_rows=1000),
         )
 
     def send(self, sender: int, *messages: Message, exchange: str = "in") -> None:

@@ -184,6 +184,7 @@ def test_windows_are_those_of_duckdb(
         checkpoint_interval_us=random_.choice((300, 3_000)),
         batch_rows=random_.choice((1, 3, 50)),
         channel_bytes=random_.choice((1, 10_000)),
+        held_rows=random_.choice((0, 3, 100)),
     )
     run_simulated(
         compiler([results.to("results", mode="upsert" if changes else "append")]),

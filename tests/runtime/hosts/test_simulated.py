@@ -89,6 +89,7 @@ def simulate(
     interval_us: int | None = None,
     send_rows: int | None = None,
     gather_rows: int | None = None,
+    held_rows: int | None = None,
 ) -> SimulationReport:
     """One run; its output must be the model's. What is not given is chosen by the seed."""
     random_ = random.Random(seed)
@@ -106,6 +107,7 @@ def simulate(
         channel_bytes=1,  # one batch: the next one waits until it was taken
         send_rows=send_rows or random_.choice((1, 1, 4, 1000)),
         gather_rows=gather_rows or (1, 3, 1, 1000)[seed % 4],
+        held_rows=(0, 0, 4, 1000)[seed // 4 % 4] if held_rows is None else held_rows,
     )
     ends = log.topic("flights").stable_ends()
     watcher = Watcher(disk, clock, more=[make_flights(random_, 5) for _ in range(4)])
@@ -140,6 +142,7 @@ def simulate_small(seed: int, faults: Faults, parallelism: int) -> SimulationRep
         interval_us=300,
         send_rows=1,
         gather_rows=1,
+        held_rows=0,
     )
 
 

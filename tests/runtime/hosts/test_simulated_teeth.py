@@ -23,7 +23,7 @@ from millstream.runtime import manifest as manifests
 from millstream.runtime.alignment import Alignment
 from millstream.runtime.checkpoint import CheckpointProgress
 from millstream.runtime.coordinator import Coordinator
-from millstream.runtime.flow import SendInput
+from millstream.runtime.flow import OperatorInputs, SendInput
 from millstream.runtime.graph import KEY_GROUPS, Edge
 from millstream.runtime.hosts.simulated import Faults
 from millstream.runtime.hosts.simulated_attempt import _Channel
@@ -221,6 +221,14 @@ def state_files_removed_that_are_needed(plant: Plant) -> None:
     plant.setattr(Coordinator, "_remove_unneeded", too_much)
 
 
+def rows_held_back_over_a_barrier(plant: Plant) -> None:
+    def nothing(self: Any) -> Iterator[None]:
+        yield from ()
+
+    plant.setattr(OperatorInputs, "holds", property(lambda self: False))
+    plant.setattr(OperatorInputs, "pass_on", nothing)
+
+
 def watermark_sent_before_its_rows(plant: Plant) -> None:
     def first(self: Any, source: Source, rows: pa.RecordBatch) -> Iterator[None]:
         yield from self._source_watermark(source)
@@ -257,23 +265,24 @@ class Bug:
 
 BUGS = [
     Bug(committed_before_all_parts_are_there, needs_faults=False),
-    Bug(positions_noted_while_rows_are_in_process),
+    Bug(positions_noted_while_rows_are_in_process, first_seed=7),
     Bug(rows_behind_a_barrier_taken, first_seed=5),
-    Bug(barrier_sent_before_the_rows_in_front_of_it, first_seed=7),
+    Bug(barrier_sent_before_the_rows_in_front_of_it, first_seed=3),
     Bug(barriers_that_overtake_rows, first_seed=1),
     Bug(rows_appended_to_the_transaction_before, first_seed=1),
-    Bug(an_append_that_failed_forgotten, first_seed=8),
-    Bug(a_superseded_attempt_commits, first_seed=4),
-    Bug(transactions_decided_before_their_rows_are_durable, first_seed=9),
-    Bug(state_acknowledged_before_it_is_durable),
+    Bug(an_append_that_failed_forgotten, first_seed=11),
+    Bug(a_superseded_attempt_commits, first_seed=1),
+    Bug(transactions_decided_before_their_rows_are_durable, first_seed=5),
+    Bug(state_acknowledged_before_it_is_durable, first_seed=1),
     Bug(a_manifest_without_state),
     Bug(every_worker_restores_all_key_groups),
-    Bug(windows_that_closed_left_in_the_state, first_seed=16),
-    Bug(watermarks_not_restored, first_seed=9),
+    Bug(windows_that_closed_left_in_the_state, first_seed=48),
+    Bug(watermarks_not_restored, first_seed=5),
     Bug(ends_captured_anew_after_a_crash),
     Bug(state_files_removed_that_are_needed),
-    Bug(watermark_sent_before_its_rows, first_seed=8, needs_faults=False),
-    Bug(streams_read_before_the_tables, first_seed=1, needs_faults=False),
+    Bug(rows_held_back_over_a_barrier, first_seed=8),
+    Bug(watermark_sent_before_its_rows, first_seed=17, needs_faults=False),
+    Bug(streams_read_before_the_tables, first_seed=2, needs_faults=False),
 ]
 
 
