@@ -46,9 +46,10 @@ if TYPE_CHECKING:
     from millstream.dsl.job import run, submit
     from millstream.dsl.sink import Sink
     from millstream.dsl.source import processing_time, stream
-    from millstream.dsl.stream import Stream, WindowedStream, WindowResult
+    from millstream.dsl.stream import Stream
     from millstream.dsl.table import Table, table
     from millstream.dsl.user_functions import UserFunction, udf
+    from millstream.dsl.windowed import TimedResult, WindowedStream
     from millstream.dsl.windows import every, global_window, hopping, session, tumbling
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
@@ -102,7 +103,7 @@ __all__ = [
     "every",
     "Stream",
     "WindowedStream",
-    "WindowResult",
+    "TimedResult",
     "Table",
     "Sink",
     "Expression",
@@ -159,8 +160,8 @@ _MODULES = {
     "global_window": "millstream.dsl.windows",
     "every": "millstream.dsl.windows",
     "Stream": "millstream.dsl.stream",
-    "WindowedStream": "millstream.dsl.stream",
-    "WindowResult": "millstream.dsl.stream",
+    "WindowedStream": "millstream.dsl.windowed",
+    "TimedResult": "millstream.dsl.windowed",
     "Table": "millstream.dsl.table",
     "Sink": "millstream.dsl.sink",
     "Expression": "millstream.dsl.expressions",

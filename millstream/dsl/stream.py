@@ -5,22 +5,17 @@ Every verb returns a new stream over a new plan node; nothing runs before `run` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import pyarrow as pa
 
 from millstream.dsl import job, keyed
 from millstream.dsl.binding import Scope, bind_boolean
 from millstream.dsl.expressions import Expression
-from millstream.dsl.function_verbs import (
-    REDUCED,
-    FunctionVerbs,
-    reduced_rows,
-    with_columns_of_rows,
-)
+from millstream.dsl.function_verbs import FunctionVerbs
 from millstream.dsl.functions import Aggregate
 from millstream.dsl.location import user_location
 from millstream.dsl.selection import condition, named_outputs
@@ -30,7 +25,6 @@ from millstream.dsl.windows import Every, duration_option
 from millstream.errors import PlanError
 from millstream.operators.expression import Call, Constant, TypedExpression
 from millstream.operators.operator import ChangeMode
-from millstream.operators.reducer import Row
 from millstream.plan import nodes
 from millstream.plan.columns import (
     Outputs,
@@ -43,6 +37,7 @@ from millstream.windows.session import Session
 
 if TYPE_CHECKING:
     from millstream.dsl.table import Table
+    from millstream.dsl.windowed import TimedResult, WindowedStream
     from millstream.log import Log
     from millstream.plan.explain import Explanation
 
@@ -190,6 +185,8 @@ class Stream(FunctionVerbs):
         PlanError
             When the rows have no event time.
         """
+        from millstream.dsl.windowed import WindowedStream
+
         location = user_location()
         if not isinstance(window, TimeWindow | Session):
             message = f'{location}: window takes e.g. ms.tumbling("1h"); got {window!r}'
@@ -304,7 +301,7 @@ class Stream(FunctionVerbs):
         location = user_location()
         return replace(self, node=replace(self.node, name=checked_name(name, location)))
 
-    def agg(self, /, *, ttl: str | timedelta | None = None, **aggregates: Aggregate) -> Stream:
+    def agg(self, /, *, ttl: str | timedelta | None = None, **aggregates: Aggregate) -> TimedResult:
         """Compute a row for each key over all of its rows so far, and keep it up to date.
 
         Its columns are the keys and the results by keyword: `agg(orders=ms.count())`. Rows that
@@ -320,13 +317,15 @@ class Stream(FunctionVerbs):
         ttl
             How long after its newest row, in event time, a key is forgotten: then its result is
             taken back, and a later row begins anew. A row that comes when its key may have been
-            forgotten is late: it is counted, and left out. `"never"` keeps every key; so does
-            `None`, with a warning where nothing bounds how many keys there are.
+            forgotten is late: it is counted, left out, and in `.late()`. `"never"` keeps every key;
+            so does `None`, with a warning where nothing bounds how many keys there are.
         **aggregates
             What is computed, by the name of the result.
         """
+        from millstream.dsl.windowed import TimedResult
+
         node = keyed.running_aggregate(self.node, ttl, aggregates, user_location())
-        return Stream(node, self.log)
+        return TimedResult(node, self.log)
 
     def top(
         self,
@@ -361,7 +360,7 @@ class Stream(FunctionVerbs):
         """
         return Stream(keyed.best_rows(self.node, n, by, ascending, ties, user_location()), self.log)
 
-    def dedup(self, *keys: str, within: str | timedelta | None = None) -> Stream:
+    def dedup(self, *keys: str, within: str | timedelta | None = None) -> TimedResult:
         """Keep the first row of each key that comes, and leave out those that repeat it.
 
         Parameters
@@ -371,10 +370,12 @@ class Stream(FunctionVerbs):
         within
             Rows repeat one that passed only if their event times are less than this apart; after
             that the key is forgotten, and the next row passes. Rows that come when what they might
-            repeat may be forgotten are late: they are counted, and do not pass. `"ever"`
-            remembers every key; so does `None`, with a warning.
+            repeat may be forgotten are late: they are counted, do not pass, and are in `.late()`.
+            `"ever"` remembers every key; so does `None`, with a warning.
         """
-        return Stream(keyed.first_rows(self.node, keys, within, user_location()), self.log)
+        from millstream.dsl.windowed import TimedResult
+
+        return TimedResult(keyed.first_rows(self.node, keys, within, user_location()), self.log)
 
     def sample(self, fraction: float, *, seed: int = 0) -> Stream:
         """Keep about this part of the rows, chosen by a hash of their columns.
@@ -521,73 +522,6 @@ class Stream(FunctionVerbs):
 
     def _project(self, outputs: Outputs, location: str) -> Stream:
         return Stream(nodes.Project(self.node, outputs, location=location), self.log)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowedStream:
-    """A stream cut into windows; `agg` says what to compute in each.
-
-    Parameters
-    ----------
-    stream
-        The rows.
-    window, allowed_lateness_us
-        How event time is cut, and for how long a window takes rows after its end.
-    emits_changes
-        Whether results are given while windows are open.
-    interval_us
-        After every such interval of time; `None`: with every batch.
-    """
-
-    stream: Stream
-    window: TimeWindow | Session
-    allowed_lateness_us: int
-    emits_changes: bool = False
-    interval_us: int | None = None
-
-    def agg(self, /, **aggregates: Aggregate) -> WindowResult:
-        """Compute a row for each key and window, given out when the window is over.
-
-        Its columns are the keys, `window_start`, `window_end` and the results by keyword:
-        `agg(flights=ms.count(), worst=ms.max("delay"))`.
-        """
-        return WindowResult(self._aggregate(aggregates, user_location()), self.stream.log)
-
-    def reduce(self, function: Callable[[Row, Row], Mapping[str, Any]]) -> Stream:
-        """Combine the rows of each key and window into one, two by two.
-
-        Its columns are the keys, `window_start`, `window_end` and the rows' other ones. `function`
-        is as for `stream.reduce`; late rows are left out, and counted.
-        """
-        location = user_location()
-        node = self.stream.node
-        reduced = reduced_rows(node, node.keys, function, location)
-        found = Stream(self._aggregate({REDUCED: reduced}, location), self.stream.log)
-        return with_columns_of_rows(found, node.schema, node.keys)
-
-    def _aggregate(
-        self, aggregates: Mapping[str, Aggregate], location: str
-    ) -> nodes.WindowAggregate:
-        return nodes.WindowAggregate(
-            self.stream.node,
-            self.stream.node.keys,
-            self.window,
-            keyed.bound_aggregates(aggregates, self.stream.schema, location),
-            self.allowed_lateness_us,
-            self.emits_changes,
-            self.interval_us,
-            location=location,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class WindowResult(Stream):
-    """The results of windows, from which the rows that came too late can be had, too."""
-
-    def late(self) -> Stream:
-        """Return the rows that came after their window had closed, as they were."""
-        assert isinstance(self.node, nodes.WindowAggregate)
-        return Stream(nodes.LateRows(self.node, location=user_location()), self.log)
 
 
 def _names(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -369,7 +369,10 @@ class _Builder:
             stage, config = stage + 1, replace(config, partial=True)
         elif needs_exchange(node, self.parallelism):
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
-        self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
+        name = self._add_operator(
+            node, kind, config, [node.input], notes, edges=(edge,), stage=stage
+        )
+        self.late[id(node)] = Edge(name, 1), stage
 
     def _add_keyed(self, node: OfKeys | GroupAggregate, kind: str, config: OperatorConfig) -> None:
         """Add an operator to which all rows of a key go as they are."""
@@ -378,7 +381,10 @@ class _Builder:
         if needs_exchange(node, self.parallelism):
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
         kind = "-".join((kind, *node.columns))
-        self._add_operator(node, kind, config, [node.input], notes, edges=(edge,), stage=stage)
+        name = self._add_operator(
+            node, kind, config, [node.input], notes, edges=(edge,), stage=stage
+        )
+        self.late[id(node)] = Edge(name, 1), stage
 
     def _add_limit(self, node: Limit) -> None:
         """Add a limit of all rows, and before they cross to its worker one of each worker's."""

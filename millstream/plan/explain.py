@@ -233,7 +233,7 @@ _TEXTS: dict[type, Callable[..., str]] = {
         f"{', '.join(node.result.names)}"
     ),
     ChangeRows: lambda node: f"a row for each change, with {node.column}",
-    LateRows: lambda _: "rows that came too late for their window",
+    LateRows: lambda _: "rows that came too late",
     Union: lambda node: f"union of {len(node.streams)} streams",
     Sink: _sink_text,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard
 
 import pyarrow as pa
 import pyarrow.types as pat
@@ -60,6 +60,8 @@ __all__ = [
     "GroupAggregate",
     "KeyBy",
     "LateRows",
+    "Timed",
+    "is_timed",
     "LatestRows",
     "Limit",
     "MapBatches",
@@ -299,13 +301,33 @@ class WindowAggregate(PlanNode):
         return require_event_time(self.input, self.location)
 
 
+Timed: TypeAlias = WindowAggregate | Dedup | GroupAggregate
+"""What rows may be too late for."""
+
+
+def is_timed(node: PlanNode) -> TypeGuard[Timed]:
+    """Return `True` iff rows may be too late for a node."""
+    if isinstance(node, Dedup):
+        return node.within_us is not None
+    if isinstance(node, GroupAggregate):
+        return node.ttl_us is not None
+    return isinstance(node, WindowAggregate)
+
+
 @dataclass(frozen=True, eq=False)
 class LateRows(PlanNode):
-    """The rows that came too late for their window, as they were."""
+    """The rows that came too late for a timed operator, as they were."""
 
-    aggregate: WindowAggregate
+    aggregate: Timed
 
     def __post_init__(self) -> None:
+        if not is_timed(self.aggregate):
+            option = "within" if isinstance(self.aggregate, Dedup) else "ttl"
+            message = (
+                f"{self.location}: no row is late here, as no key is forgotten; with {option}= "
+                "those are that come when their key may have been"
+            )
+            raise PlanError(message)
         source = self.aggregate.input
         self._settle(source.schema, self.aggregate.columns, source.time_column)
 

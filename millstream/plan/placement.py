@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from millstream.operators.expression import Column
 from millstream.plan.nodes import (
@@ -26,6 +26,7 @@ from millstream.plan.nodes import (
     Top,
     Union,
     WindowAggregate,
+    is_timed,
 )
 from millstream.plan.walk import in_order
 
@@ -138,7 +139,7 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
 
     A timed operator takes the stamps off, so the search upward ends at the next one.
     """
-    return _sources_before(each.input for each in nodes if _is_timed(each))
+    return _sources_before(each.input for each in nodes if is_timed(each))
 
 
 def positioned_sources(nodes: Sequence[Node]) -> dict[int, int]:
@@ -183,14 +184,6 @@ def _sources_before(ends: Iterable[Node]) -> set[int]:
             case _:
                 waiting.extend(node.inputs)
     return found
-
-
-def _is_timed(node: Node) -> TypeGuard[WindowAggregate | Dedup | GroupAggregate]:
-    if isinstance(node, Dedup):
-        return node.within_us is not None
-    if isinstance(node, GroupAggregate):
-        return node.ttl_us is not None
-    return isinstance(node, WindowAggregate)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from millstream.plan.columns import Outputs, identity_outputs
 from millstream.plan.conversions import changes_to_consolidated, upserts_to_changelogs
 from millstream.plan.fusion import chains_to_fused
 from millstream.plan.nodes import (
+    Dedup,
     GroupAggregate,
     KeyBy,
     LateRows,
@@ -25,6 +26,7 @@ from millstream.plan.nodes import (
     Sink,
     StreamSource,
     TableSource,
+    Timed,
     WindowAggregate,
 )
 from millstream.plan.pushdown import columns_to_needed
@@ -71,15 +73,18 @@ def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     the projection added is taken off again behind the late rows.
     """
     rebuilt: dict[int, Node] = {}
-    prepared: dict[int, WindowAggregate] = {}
+    prepared: dict[int, Timed] = {}
     for node in in_order(sinks):
         match node:
             case WindowAggregate():
-                aggregate = _with_columns(node, rebuilt[id(node.input)])
-                prepared[id(node)] = aggregate
-                rebuilt[id(node)] = aggregate
+                window = _with_columns(node, rebuilt[id(node.input)])
+                rebuilt[id(node)] = prepared[id(node)] = window
             case GroupAggregate():
-                rebuilt[id(node)] = _with_columns(node, rebuilt[id(node.input)])
+                group = _with_columns(node, rebuilt[id(node.input)])
+                rebuilt[id(node)] = prepared[id(node)] = group
+            case Dedup():
+                first = replace(node, input=rebuilt[id(node.input)])
+                rebuilt[id(node)] = prepared[id(node)] = first
             case LateRows():
                 late = replace(node, aggregate=prepared[id(node.aggregate)])
                 rebuilt[id(node)] = _trimmed(late, node.schema)

@@ -12,7 +12,7 @@ from millstream.plan.nodes import (
     TableJoin,
     TableSource,
     Union,
-    WindowAggregate,
+    is_timed,
 )
 
 
@@ -27,7 +27,7 @@ def with_inputs(node: Node, inputs: Sequence[Node]) -> Node:
             return replace(node, stream=stream, table=table)
         case LateRows():
             (aggregate,) = inputs
-            assert isinstance(aggregate, WindowAggregate)
+            assert is_timed(aggregate)
             return replace(node, aggregate=aggregate)
         case Union():
             return replace(node, streams=tuple(inputs))

@@ -240,6 +240,11 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], object], type[UserError], str]] =
         PlanError,
         'emit is "final", "changes" or e.g. ms.every("10s"); got \'10s\'',
     ),
+    "late rows of a key for ever": (
+        lambda flights, _: flights.dedup("origin", within="ever").late(),
+        PlanError,
+        "no row is late here, as no key is forgotten; with within= those are",
+    ),
     "interval of nothing": (
         lambda *_: ms.every("0s"),
         OptionError,

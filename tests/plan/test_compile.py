@@ -9,8 +9,9 @@ import millstream as ms
 from millstream import col
 from millstream.dsl.sink import Sink
 from millstream.dsl.source import stream
-from millstream.dsl.stream import Stream, WindowResult
+from millstream.dsl.stream import Stream
 from millstream.dsl.table import Table, table
+from millstream.dsl.windowed import TimedResult
 from millstream.operators.fused import FusedConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.window_aggregate import WindowAggregateConfig
@@ -63,7 +64,7 @@ def sources(job: CompiledJob) -> dict[str, SourceNode]:
 
 
 @pytest.fixture
-def hours(flights: Stream, airlines: Table) -> WindowResult:
+def hours(flights: Stream, airlines: Table) -> TimedResult:
     return (
         flights.filter(col("dep_delay") > 15)
         .join(airlines.drop("year"), on="carrier")
@@ -73,14 +74,14 @@ def hours(flights: Stream, airlines: Table) -> WindowResult:
     )
 
 
-def test_one_worker_has_one_stage_and_no_exchange(hours: WindowResult) -> None:
+def test_one_worker_has_one_stage_and_no_exchange(hours: TimedResult) -> None:
     job = compiled(1, hours.to("hours"))
     (stage,) = job.graph.stages
     assert [each.name for each in stage.operators] == ["filter", "join-airlines", "window-origin"]
     assert job.notes["window-origin"] == ("no exchange: one worker has all rows",)
 
 
-def test_a_new_key_ends_a_stage(hours: WindowResult) -> None:
+def test_a_new_key_ends_a_stage(hours: TimedResult) -> None:
     job = compiled(2, hours.to("hours"))
     first, second = job.graph.stages
     assert [each.key_columns for each in first.sends] == [("origin",)]
@@ -97,14 +98,14 @@ def test_a_topic_written_by_key_needs_no_exchange(log: KnownTopics) -> None:
     assert len(compiled(3, hours).graph.stages) == 2
 
 
-def test_a_second_window_by_the_same_key_needs_none(hours: WindowResult) -> None:
+def test_a_second_window_by_the_same_key_needs_none(hours: TimedResult) -> None:
     days = hours.window(ms.tumbling("1d")).agg(n=ms.sum("flights")).to("days")
     job = compiled(2, days)
     assert len(job.graph.stages) == 2
     assert job.notes["window-origin-2"] == ("no exchange: rows lie by origin already",)
 
 
-def test_what_two_sinks_share_runs_once(hours: WindowResult, flights: Stream) -> None:
+def test_what_two_sinks_share_runs_once(hours: TimedResult, flights: Stream) -> None:
     cancelled = flights.filter(col("dep_delay").is_null())
     job = compiled(2, hours.to("hours"), hours.late().to("late"), cancelled.to("cancelled"))
     assert list(sources(job)) == ["source-flights", "table-airlines"]
@@ -137,7 +138,7 @@ def test_rows_cross_as_they_are_where_a_partition_may_be_idle(log: KnownTopics) 
     assert list(operators(job)) == ["window-origin", "window-origin-2"]
 
 
-def test_sources_read_what_is_needed_and_stamp_what_is_timed(hours: WindowResult) -> None:
+def test_sources_read_what_is_needed_and_stamp_what_is_timed(hours: TimedResult) -> None:
     read = sources(compiled(1, hours.to("hours")))
     flights = read["source-flights"]
     assert flights.schema.names == ["scheduled", "carrier", "origin", "dep_delay"]
@@ -154,7 +155,7 @@ def test_without_a_timed_operator_nothing_is_stamped(flights: Stream) -> None:
     assert not sources(compiled(1, flights.to("copy")))["source-flights"].stamped
 
 
-def test_a_sink_has_keys_time_and_the_largest_partition_count(hours: WindowResult) -> None:
+def test_a_sink_has_keys_time_and_the_largest_partition_count(hours: TimedResult) -> None:
     (stage,) = compiled(1, hours.to("hours"), hours.late().to("late", partitions=1)).graph.stages
     first, late = stage.sinks
     assert (first.key_columns, first.time_column, first.partitions) == (
@@ -165,7 +166,7 @@ def test_a_sink_has_keys_time_and_the_largest_partition_count(hours: WindowResul
     assert (late.key_columns, late.time_column, late.partitions) == (("origin",), "scheduled", 1)
 
 
-def test_the_config_of_an_operator_fits_its_plan(hours: WindowResult) -> None:
+def test_the_config_of_an_operator_fits_its_plan(hours: TimedResult) -> None:
     job = compiled(1, hours.to("hours"))
     config = operators(job)["window-origin"].config
     assert isinstance(config, WindowAggregateConfig)
@@ -189,7 +190,7 @@ def test_a_renamed_table_is_renamed_before_the_join(flights: Stream, airlines: T
     assert [name for name, _ in config.outputs] == ["carrier", "name", "founded", "_op"]
 
 
-def test_a_table_is_read_in_each_stage_that_joins_it(log: KnownTopics, hours: WindowResult) -> None:
+def test_a_table_is_read_in_each_stage_that_joins_it(log: KnownTopics, hours: TimedResult) -> None:
     airlines = table("airlines", log=log)
     flights = stream("flights", log=log).drop("year")
     first = flights.join(airlines.drop("year"), on="carrier").to("a")
@@ -236,7 +237,7 @@ def test_a_window_over_all_rows_goes_to_one_worker(flights: Stream) -> None:
     assert [each.key_columns for each in job.graph.stages[0].sends] == [()]
 
 
-def test_names_are_the_same_for_every_parallelism(hours: WindowResult) -> None:
+def test_names_are_the_same_for_every_parallelism(hours: TimedResult) -> None:
     stateful = [
         [
             each.name
@@ -253,7 +254,7 @@ def test_given_names_are_kept_and_made_unique(flights: Stream) -> None:
     assert list(operators(compiled(1, *same))) == ["mine", "mine-2"]
 
 
-def test_a_graph_can_be_sent_to_workers(hours: WindowResult) -> None:
+def test_a_graph_can_be_sent_to_workers(hours: TimedResult) -> None:
     graph = compile_job([hours.to("hours").node], "job", 2)
     assert pickle.loads(pickle.dumps(graph)) == graph
     assert isinstance(graph.stages[0].sources[0].schema, pa.Schema)

@@ -4,8 +4,9 @@ from xml.etree import ElementTree
 
 import millstream as ms
 from millstream import col
-from millstream.dsl.stream import Stream, WindowResult
+from millstream.dsl.stream import Stream
 from millstream.dsl.table import Table, table
+from millstream.dsl.windowed import TimedResult
 from millstream.operators.operator import OperatorCounters
 from millstream.plan.compile import compile_plan
 from millstream.plan.draw import job_to_svg
@@ -13,7 +14,7 @@ from millstream.plan.explain import explain_job
 from tests.dsl.known_topics import KnownTopics
 
 
-def hours(flights: Stream, airlines: Table) -> WindowResult:
+def hours(flights: Stream, airlines: Table) -> TimedResult:
     return (
         flights.filter(col("dep_delay") > 15)
         .with_columns(hours=col("dep_delay") / 60)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 import millstream as ms
 from millstream.testing import Harness, Topic
@@ -74,3 +75,24 @@ def test_the_global_window_of_changes_goes_on_after_the_end() -> None:
         harness.end()
         harness.start(lambda: build(ms.stream("rows").key_by("key")), parallelism=2)
     assert harness.latest("totals") == [{"key": "a", "total": 10}]
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_rows_that_come_when_their_key_may_be_forgotten_are_to_be_had(parallelism: int) -> None:
+    def build(rows: ms.Stream) -> list[ms.Sink]:
+        first = rows.dedup(within="10s")
+        totals = rows.agg(ttl="10s", total=ms.sum(ms.col("value") * 2))
+        late = totals.late()
+        return [
+            first.late().select("value", where=ms.lit("dedup")).to("late"),
+            late.select("value", where=ms.lit("agg")).to("late"),
+            late.window(ms.tumbling("1m"), allowed_lateness="1h").agg(n=ms.count()).to("recounted"),
+        ]
+
+    harness = started(build, parallelism=parallelism)
+    harness.send("rows", [at(100, 1), at(91, 2), at(90, 3), at(1, 4, "b")], partition=0)
+    harness.end()
+    found = sorted((each["where"], each["value"]) for each in harness.rows("late"))
+    assert found == [("agg", 3), ("agg", 4), ("dedup", 3), ("dedup", 4)]
+    assert sum(each["n"] for each in harness.rows("recounted")) == 2
+    assert harness.late_rows == 4

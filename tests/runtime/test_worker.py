@@ -25,7 +25,7 @@ from tests.runtime.kit import (
 )
 
 
-def windows(stream: ms.Stream, size: str = "10s") -> ms.WindowResult:
+def windows(stream: ms.Stream, size: str = "10s") -> ms.TimedResult:
     return stream.key_by("key").window(ms.tumbling(size)).agg(n=ms.count())
 
 
