@@ -47,6 +47,14 @@ class AppendFile(Protocol):
         """Return what the file has at `position`; less than `size_bytes` at its end."""
         ...
 
+    def begin_sync(self, position: int, size_bytes: int) -> None:
+        """Let the disk begin with the bytes at `position`, where the machine can; wait for nothing.
+
+        They are no more durable by that. Raises `OSError` where the disk refuses them: they may be
+        lost then, and no later sync need tell.
+        """
+        ...
+
     def sync(self) -> None:
         """Return when the file's bytes and its size are on stable storage; raises `OSError`."""
         ...

@@ -11,7 +11,14 @@ import pytest
 from millstream import reality
 from millstream.clock import ManualClock, SystemClock
 from millstream.errors import LockTimeoutError
-from millstream.storage_local import LocalStorage, files, futex, locks, read_boot_id
+from millstream.storage_local import (
+    LocalStorage,
+    files,
+    futex,
+    locks,
+    read_boot_id,
+    write_back,
+)
 
 
 @pytest.fixture
@@ -102,6 +109,21 @@ class TestFiles:
 
 
 class TestMaps:
+    def test_a_sync_is_begun_where_the_machine_can(
+        self, storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = str(tmp_path / "a")
+        file = storage.open_append(path)
+        file.append([b"x" * 10_000])
+        file.begin_sync(0, 8_192)
+        file.sync()
+        assert storage.read_file(path) == b"x" * 10_000
+        file.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            file.begin_sync(0, 8_192)
+        monkeypatch.setattr(write_back, "_sync_file_range", None)
+        file.begin_sync(0, 8_192)
+
     def test_a_map_shows_the_file_and_no_more_than_asked(
         self, storage: LocalStorage, tmp_path: Path
     ) -> None:

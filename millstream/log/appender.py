@@ -26,6 +26,7 @@ from millstream.log.segments import Segments
 from millstream.log.sequences import Sequences, StoredAppend, advanced, write_sequences
 from millstream.log.settings import LiveSettings
 from millstream.log.skipping import store_statistics
+from millstream.log.write_back import WriteBack
 from millstream.storage import AppendFile
 
 LOCK_NAME = "append.lock"
@@ -99,6 +100,7 @@ class Appender:
         self._on_sealed = on_sealed
         self._before_head = before_head
         self._lock_path = f"{segments.directory}/{LOCK_NAME}"
+        self._write_back = WriteBack(segments.control)
         self._appends = 0
         self._appends_told = 0
         self._cuts = 0
@@ -200,8 +202,10 @@ class Appender:
         end = LogEnd(base, start + header.frame_size, header.end_offset)
         self._control.publish_written(end)
         self._control.append_under_way = False
-        if end.position >= self._size_bytes and self._segments.durability == "fsync":
-            lay_zeros(file, end, durable, self._settings.known.segment_bytes)
+        if self._segments.durability == "fsync":
+            self._write_back.go_on(file, end, durable)
+            if end.position >= self._size_bytes:
+                lay_zeros(file, end, durable, self._settings.known.segment_bytes)
         if self._appends == self._appends_told:
             self._cuts = self._control.cuts
         self._appends += 1

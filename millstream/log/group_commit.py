@@ -88,6 +88,29 @@ class GroupCommit:
             self._control.publish_durable(end)
         return True
 
+    def begin(self) -> None:
+        """Let the disk begin with what was written, unless somebody syncs right now.
+
+        Who syncs several partitions begins with all of them: the disk is busy with the next one
+        while one is waited for. What goes wrong is told by the sync that follows.
+        """
+        control = self._control
+        end, durable = control.written(), control.durable()
+        if end is None or durable is None or end.position == 0 or durable >= end:
+            return
+        start = durable.position if durable.segment_base == end.segment_base else 0
+        with self._segments.storage.lock(self.lock_path, unless=lambda: True) as is_held:
+            if not is_held or control.sync_failed or control.sync_under_way:
+                return
+            try:
+                file = self._open_file(end.segment_base)
+            except OSError:
+                return
+            try:
+                file.begin_sync(start, end.position - start)
+            except OSError:
+                control.sync_failed = True
+
     def try_seal(self, end: LogEnd) -> bool:
         """Make the segment that ends at `end`, and its length, durable for good.
 

@@ -42,30 +42,26 @@ def key_hashes(columns: Sequence[pa.Array]) -> npt.NDArray[np.uint64]:
     return hashes
 
 
-def count_owners(
-    columns: Sequence[pa.Array],
-    owners: npt.NDArray[np.uint16],
-    counts: npt.NDArray[np.int64],
-) -> None:
-    """Write the owner of each row's key, and count each one's rows.
+def write_owners(columns: Sequence[pa.Array], count: int, owners: npt.NDArray[np.uint16]) -> None:
+    """Write the owner of each row's key, ⌊group·count/4096⌋.
 
     Parameters
     ----------
     columns
         As for `key_hashes`.
+    count
+        Number of owners, at most 4096.
     owners
-        Gets ⌊group·n/4096⌋, shape (rows,), for n owners, at most 4096.
-    counts
-        Zeros; gets the rows of each owner in each of LANES parts, shape (n, LANES).
+        Gets them, shape (rows,).
     """
-    from millstream.log.kernels import key_hash as kernels
+    from millstream.log.kernels.key_hash import owners_of_hashes, owners_of_words
 
     if len(columns) == 1 and not columns[0].null_count:
         words = plain(columns[0])
         if pat.is_primitive(words.type):  # else text
-            kernels.count_owners_of_words(np.asarray(words).view(np.uint64), owners, counts)
+            owners_of_words(np.asarray(words).view(np.uint64), np.uint64(count), owners)
             return
-    kernels.count_owners(key_hashes(columns), owners, counts)
+    owners_of_hashes(key_hashes(columns), np.uint64(count), owners)
 
 
 def key_groups(columns: Sequence[pa.Array]) -> npt.NDArray[np.int32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -228,6 +228,11 @@ class Partition:
                 self._appender.recover_dead_sync()
             self._appender.tell_durable(appends if until_offset is None else 0)
 
+    def begin_sync(self) -> None:
+        """Let the disk begin with what `sync` is going to wait for; see `sync_together`."""
+        if self.durability == "fsync":
+            self._commit.begin()
+
     def verify(self) -> None:
         """Read the active segment anew and, where what was durable is whole, allow writes again.
 
@@ -384,6 +389,21 @@ class Partition:
             return 0
         default_us = frame.header.appended_us if self.time_column is None else None
         return max(first_row_at(frame.batch([column]), column, timestamp_us, default_us), 0)
+
+
+def sync_together(partitions: Sequence[Partition]) -> None:
+    """Return when all that was written to `partitions` is durable; the disk works on all at once.
+
+    Raises
+    ------
+    LogError
+        As `Partition.sync` does, of the first partition that it concerns.
+    """
+    if len(partitions) > 1:
+        for each in partitions:
+            each.begin_sync()
+    for each in partitions:
+        each.sync()
 
 
 def mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:

@@ -24,6 +24,7 @@ from millstream.log.columns import OPERATION_FIELD, OPTIONAL_COLUMNS, is_system
 from millstream.log.dictionaries import compacted
 from millstream.log.fitting import RowFitter
 from millstream.log.numbering import Numbering
+from millstream.log.partition import sync_together
 from millstream.log.row_buffer import RowHeaders
 from millstream.log.row_extras import Headers, Timestamps, with_extras
 from millstream.log.sender import Gathering, Sender, fail, succeed
@@ -319,8 +320,7 @@ class Producer:
 
     def _sync_touched(self) -> None:
         try:
-            for index in sorted(self._touched):
-                self._partitions[index].sync()
+            sync_together([self._partitions[index] for index in sorted(self._touched)])
         except MillstreamError:
             if self._numbering is not None:
                 self._numbering.lost()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pat
 
-from millstream.log.key_hash import count_owners
+from millstream.log.key_hash import write_owners
 
 _WORDS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
@@ -44,6 +44,7 @@ class Splitter:
     def __init__(self) -> None:
         self._owners = np.empty(0, dtype=np.uint16)
         self._order = np.empty(0, dtype=np.uint32)
+        self._places = np.empty(0, dtype=np.uint32)
         self._contents: dict[int, pa.Buffer] = {}
 
     def split(self, batch: pa.RecordBatch, key_columns: Sequence[str], count: int) -> list[Piece]:
@@ -70,9 +71,8 @@ class Splitter:
             return [Piece(each, batch if len(each) else batch.slice(0, 0)) for each in rows]
         # Words are moved once, for all pieces; of what is left Arrow makes a copy for each.
         given = batch.columns
-        order = self._order[: batch.num_rows]
         moved = [
-            self._ordered(index, column, order) if _is_words(column) else None
+            self._moved(index, column) if _is_words(column) else None
             for index, column in enumerate(given)
         ]
         schema = batch.schema
@@ -92,31 +92,33 @@ class Splitter:
     def _rows_of_owners(
         self, batch: pa.RecordBatch, key_columns: Sequence[str], count: int
     ) -> list[npt.NDArray[np.uint32]]:
-        """Return the row numbers of each owner, parts of `_order`."""
-        from millstream.log.kernels.key_hash import LANES, order_by_owner
+        """Return the row numbers of each owner, parts of `_order`; `_places` gets their inverse."""
+        from millstream.log.kernels.key_hash import LANES, count_rows, place_by_owner
 
         size = batch.num_rows
         if len(self._order) < size:
             self._owners = np.empty(size, dtype=np.uint16)
             self._order = np.empty(size, dtype=np.uint32)
+            self._places = np.empty(size, dtype=np.uint32)
         counts = np.zeros((count, LANES), dtype=np.int64)
         owners, order = self._owners[:size], self._order[:size]
-        count_owners([batch.column(name) for name in key_columns], owners, counts)
-        order_by_owner(owners, counts, order)
+        write_owners([batch.column(name) for name in key_columns], count, owners)
+        count_rows(owners, counts)
+        place_by_owner(owners, counts, self._places[:size], order)
         ends = counts[:, -1].tolist()
         return [order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
-    def _ordered(self, index: int, column: pa.Array, order: npt.NDArray[np.uint32]) -> pa.Buffer:
-        """Return the words of the row numbers `order` of column `index`."""
-        from millstream.log.kernels.key_hash import gather
+    def _moved(self, index: int, column: pa.Array) -> pa.Buffer:
+        """Return the words of column `index`, those of one owner after those of another."""
+        from millstream.log.kernels.key_hash import scatter
 
-        width = column.type.bit_width
-        size_bytes = len(order) * width // 8
+        count, width = len(column), column.type.bit_width
+        size_bytes = count * width // 8
         content = self._contents.get(index)
         if content is None or content.size < size_bytes:
             content = self._contents[index] = pa.allocate_buffer(size_bytes)
         values = np.frombuffer(column.buffers()[1], _WORDS[width])[column.offset :]
-        gather(values, order, np.frombuffer(content, _WORDS[width], len(order)))
+        scatter(values, self._places[:count], np.frombuffer(content, _WORDS[width], count))
         return content
 
 

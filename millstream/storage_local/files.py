@@ -22,7 +22,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.reality import require_reality
 from millstream.storage import Bytes
-from millstream.storage_local import background, brief_calls, futex
+from millstream.storage_local import background, brief_calls, futex, write_back
 from millstream.storage_local.locks import Held, LockFile
 from millstream.storage_local.words import MappedFile
 
@@ -100,6 +100,10 @@ class LocalAppendFile:
     def read(self, position: int, size_bytes: int) -> bytes:
         """Return what the file has at `position`; less than `size_bytes` at its end."""
         return os.pread(self._descriptor, size_bytes, position)
+
+    def begin_sync(self, position: int, size_bytes: int) -> None:
+        """Have the kernel begin to write the bytes at `position` to the disk."""
+        write_back.begin(self._descriptor, position, size_bytes)
 
     def sync(self) -> None:
         """Return when the file's bytes and its size are on stable storage."""

@@ -50,6 +50,12 @@ class MemoryAppendFile:
         end = min(position + size_bytes, self._file.size)
         return bytes(memoryview(self._file.content)[position:end])
 
+    def begin_sync(self, position: int, size_bytes: int) -> None:
+        """Do nothing, or lose what is dirty: in a power cut any of it may be durable anyway."""
+        assert position >= 0, position
+        assert size_bytes > 0, size_bytes
+        self._storage.effect("begin_sync", lambda: None, refused=self._file.drop_dirty)
+
     def sync(self) -> None:
         """Make the content durable; where it is refused, what was dirty is lost for good.
 

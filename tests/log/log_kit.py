@@ -10,7 +10,7 @@ from unittest import mock
 import pyarrow as pa
 
 from millstream.clock import ManualClock
-from millstream.log import Log, Topic, laid_zeros
+from millstream.log import Log, Topic, laid_zeros, write_back
 from millstream.storage import Storage
 from millstream.storage_memory import MemoryDisk, MemoryStorage
 
@@ -21,6 +21,11 @@ SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 def zeros_laid_in(segment_bytes: int) -> AbstractContextManager[int]:
     """Let segments of so few bytes have zeros behind their frames."""
     return mock.patch.object(laid_zeros, "SEGMENT_BYTES_MIN", segment_bytes)
+
+
+def syncs_begun_at(size_bytes: int) -> AbstractContextManager[object]:
+    """Let the disk begin with frames once there are so many bytes of them."""
+    return mock.patch.multiple(write_back, BEGIN_BYTES=size_bytes, PAGE_BYTES=1)
 
 
 def memory_log(seed: int = 0) -> Log:

@@ -103,6 +103,10 @@ class CrashingFile:
             raise Crash
         self._file.write(position, [content])
 
+    def begin_sync(self, position: int, size_bytes: int) -> None:
+        self._plan.effect("begin_sync")
+        self._file.begin_sync(position, size_bytes)
+
     def sync(self) -> None:
         half = self._plan.effect("sync")
         self._file.sync()

@@ -11,7 +11,18 @@ from millstream.errors import LogError
 from millstream.log import Log
 from millstream.log.appender import VERIFY_AFTER_US
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.log.log_kit import SCHEMA, ids_of, log_on, memory, read, rows, zeros_laid_in
+from tests.log.log_kit import (
+    SCHEMA,
+    ids_of,
+    log_on,
+    memory,
+    read,
+    rows,
+    syncs_begun_at,
+    zeros_laid_in,
+)
+
+CALLS = ("append", "sync", "begin_sync", "truncate", "write_file", "create")
 
 
 def error_of(number: int) -> OSError:
@@ -24,7 +35,7 @@ def all_ids(log: Log) -> list[int]:
 
 def producers_that_die(seed: int) -> None:
     """Producers of one name die at any effect, or the power does; the next one goes on."""
-    with zeros_laid_in(0 if seed % 3 else 10**6):
+    with zeros_laid_in(0 if seed % 3 else 10**6), syncs_begun_at(1 if seed % 2 else 10**6):
         _let_producers_die(random.Random(seed))
 
 
@@ -65,7 +76,7 @@ def _let_producers_die(chance: random.Random) -> None:
 
 def disk_that_fails(seed: int) -> None:
     """A disk refuses now and then, then the power goes; what was flushed is there, in order."""
-    with zeros_laid_in(0 if seed % 3 else 10**6):
+    with zeros_laid_in(0 if seed % 3 else 10**6), syncs_begun_at(1 if seed % 2 else 10**6):
         _let_disk_fail(random.Random(seed))
 
 
@@ -78,7 +89,7 @@ def _let_disk_fail(chance: random.Random) -> None:
     number = flushed = 0
     while flushed < 30:
         if chance.random() < 0.3:
-            operation = chance.choice(["append", "sync", "truncate", "write_file", "create"])
+            operation = chance.choice(CALLS)
             kind = chance.choice([errno.ENOSPC, errno.EIO])
             storage.fail(operation, error_of(kind), after=chance.randrange(0, 3))
         try:

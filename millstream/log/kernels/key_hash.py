@@ -135,55 +135,49 @@ def combine_hashes(hashes: Any, others: Any) -> None:
 
 @kernel
 def owner_of(value: Any, count: Any) -> Any:
-    """Return the owner, of `count`, of a key with the hash `value`."""
+    """Return the owner, of `count`, of a key with the hash `value`: ⌊group·count/4096⌋."""
     return ((value & np.uint64(4095)) * count) >> np.uint64(12)
 
 
 @kernel
-def count_owners(hashes: Any, owners: Any, counts: Any) -> None:
-    """Write the owner of each row, and count the rows of each.
+def owners_of_hashes(hashes: Any, count: Any, owners: Any) -> None:
+    """Write the owner, of `count` (uint64), of each row's hash."""
+    for row in range(len(hashes)):
+        owners[row] = owner_of(hashes[row], count)
 
-    A row's owner is ⌊group·n/4096⌋ of its hash modulo 4096. `counts` are zeros of shape (n, LANES),
-    for as many parts of the rows side by side: few owners' counters would make each row wait for
-    the one before.
+
+@kernel
+def owners_of_words(words: Any, count: Any, owners: Any) -> None:
+    """Do what `owners_of_hashes` does, where each row's key is a 64-bit word.
+
+    A loop that does nothing else: the compiler hashes eight words at once in it.
     """
-    count = np.uint64(len(counts))
-    part = np.uint64(len(hashes) // LANES)
-    for row in range(part):
-        for lane in range(LANES):
-            number = np.uint64(lane) * part + np.uint64(row)
-            owner = owner_of(hashes[number], count)
-            owners[number] = owner
-            counts[owner, lane] += 1
-    for row in range(part * np.uint64(LANES), len(hashes)):
-        owner = owner_of(hashes[row], count)
-        owners[row] = owner
-        counts[owner, LANES - 1] += 1
+    for row in range(len(words)):
+        owners[row] = owner_of(hash_word(words[row]), count)
 
 
 @kernel
-def count_owners_of_words(words: Any, owners: Any, counts: Any) -> None:
-    """Do what `count_owners` does, where each row's key is a 64-bit word."""
-    count = np.uint64(len(counts))
-    part = np.uint64(len(words) // LANES)
+def count_rows(owners: Any, counts: Any) -> None:
+    """Count the rows of each owner.
+
+    `counts` are zeros of shape (n, LANES), for as many parts of the rows side by side: few owners'
+    counters would make each row wait for the one before.
+    """
+    part = np.uint64(len(owners) // LANES)
     for row in range(part):
         for lane in range(LANES):
             number = np.uint64(lane) * part + np.uint64(row)
-            owner = owner_of(hash_word(words[number]), count)
-            owners[number] = owner
-            counts[owner, lane] += 1
-    for row in range(part * np.uint64(LANES), len(words)):
-        owner = owner_of(hash_word(words[row]), count)
-        owners[row] = owner
-        counts[owner, LANES - 1] += 1
+            counts[np.uint64(owners[number]), lane] += 1
+    for row in range(part * np.uint64(LANES), len(owners)):
+        counts[np.uint64(owners[row]), LANES - 1] += 1
 
 
 @kernel
-def order_by_owner(owners: Any, counts: Any, order: Any) -> None:
-    """Write row numbers so that those of one owner lie together, in their order.
+def place_by_owner(owners: Any, counts: Any, places: Any, order: Any) -> None:
+    """Write to where each row goes, so that those of one owner lie together, in their order.
 
-    `counts`, of the parts of `owners` as `count_owners` has counted them, gets where each owner's
-    rows end, in its last lane.
+    `order` gets the row that goes to each place. `counts`, as `count_rows` has counted them, gets
+    where each owner's rows end, in its last lane.
     """
     part = np.uint64(len(owners) // LANES)
     start = 0
@@ -196,16 +190,24 @@ def order_by_owner(owners: Any, counts: Any, order: Any) -> None:
         for lane in range(LANES):
             number = np.uint64(lane) * part + np.uint64(row)
             owner = np.uint64(owners[number])
-            order[np.uint64(counts[owner, lane])] = number
+            place = np.uint64(counts[owner, lane])
+            places[number] = place
+            order[place] = number
             counts[owner, lane] += 1
     for row in range(part * np.uint64(LANES), len(owners)):
         owner = np.uint64(owners[row])
-        order[np.uint64(counts[owner, LANES - 1])] = row
+        place = np.uint64(counts[owner, LANES - 1])
+        places[row] = place
+        order[place] = row
         counts[owner, LANES - 1] += 1
 
 
 @kernel
-def gather(values: Any, order: Any, gathered: Any) -> None:
-    """Write the values of the row numbers `order`."""
-    for row in range(len(order)):
-        gathered[row] = values[np.uint64(order[row])]
+def scatter(values: Any, places: Any, moved: Any) -> None:
+    """Write the value of each row to its place.
+
+    Each value is read once, and written behind the last one of its owner. To gather them owner by
+    owner would read all of them as often as there are owners.
+    """
+    for row in range(len(places)):
+        moved[np.uint64(places[row])] = values[row]

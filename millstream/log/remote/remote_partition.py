@@ -149,6 +149,9 @@ class RemotePartition:
         """Return the sequence of an owner's last append to it; see `Partition.last_sequence`."""
         return self._asker.ask(m.FindSequence(self.place, owner_id), m.Offsets).offsets[0]
 
+    def begin_sync(self) -> None:
+        """Do nothing: it is the server that syncs."""
+
     def sync(self, until_offset: int | None = None) -> None:
         """Return when the rows before `until_offset` (`None`: all) are durable."""
         self._asker.ask(m.Sync(self.place, until_offset), m.Done)

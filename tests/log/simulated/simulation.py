@@ -20,15 +20,15 @@ from millstream.errors import CorruptSegmentError, LockTimeoutError, LogError, O
 from millstream.log import Log
 from millstream.log.transactions import Writer
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
-from tests.log.log_kit import zeros_laid_in
+from tests.log.log_kit import syncs_begun_at, zeros_laid_in
 from tests.log.simulated.journal import PLACES, SCHEMA, History, Onlooker, Place, Sent
 from tests.log.simulated.process import NAMES, Process
 from tests.log.simulated.promises import check_backups, check_log
 
 OWNERS = ("x", "y")
 REFUSABLE = (
-    "append", "sync", "truncate", "write_file", "create", "make_directory", "rename", "remove",
-    "sync_directory",
+    "append", "sync", "begin_sync", "truncate", "write_file", "create", "make_directory", "rename",
+    "remove", "sync_directory",
 )  # fmt: skip
 DEPTH_MAX = 2
 """Processes that may be stopped in the middle of something, one for another."""
@@ -119,6 +119,7 @@ class Simulation:
         self.random = random.Random(seed)
         self.disk = disk_with_topics().copy(self.random)
         self.zeros_from = 0 if seed % 2 else 10**6
+        self.begun_from = 300 if seed % 3 else 10**6
         self.clock = ManualClock()
         self.sent: list[Sent] = []
         self.by_id: dict[int, Sent] = {}
@@ -143,7 +144,7 @@ class Simulation:
         self.onlooker = Onlooker(self.disk, self.clock, self.by_id)
 
     def run(self, steps: int) -> None:
-        with zeros_laid_in(self.zeros_from):
+        with zeros_laid_in(self.zeros_from), syncs_begun_at(self.begun_from):
             self.go_through(steps)
 
     def go_through(self, steps: int) -> None:
