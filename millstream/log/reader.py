@@ -24,6 +24,8 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 ROWS_MAX = 65_536
 BYTES_MAX = 8 * 1024 * 1024
+ROWS_ALONE = 16_384
+"""Neighbours of so many rows are not made one batch: to copy them costs more than it saves."""
 
 _KEPT = pa.field("_kept", pa.bool_())
 """Marks the rows that fulfil a reader's condition, as the last column of a batch."""
@@ -356,13 +358,15 @@ class PartitionReader:
             if until is not None:
                 wanted = min(wanted, self._rows_before(until))
             row_bytes = max(rest.get_total_buffer_size() // max(self._frame_rows, 1), 1)
+            fits = rest.num_rows <= min(rows_max - rows, (bytes_max - size) // row_bytes)
             wanted = min(wanted, max((bytes_max - size) // row_bytes, 1))
             if wanted <= 0:
                 # What lies before `rest` was given out or left out, e.g. aborted rows.
                 self.position = max(self.position, start if until is None else min(start, until))
                 self._rest = rest
                 return
-            if rows and (rest.num_rows > rows_max - rows or self._projection.has_dictionaries):
+            both_large = min(rows, rest.num_rows) >= ROWS_ALONE
+            if rows and (not fits or both_large or self._projection.has_dictionaries):
                 # Cutting it would cost a copy now, and of every frame that follows. The indices
                 # of one dictionary for several frames might not fit into their type.
                 self._rest = rest

@@ -135,8 +135,14 @@ class Fused(Stateless):
             if is_compiled(each) and columns_of(each) and (filtered or isinstance(each, Call))
         }
         # Arrow's outputs by their place. What a kernel computes of them has a name.
+        of_predicate = {
+            id(each): f"_known_{number}"
+            for number, each in enumerate(_calls_of(self._prepared.values()))
+        }
         self._later: dict[int, TypedExpression] = {
-            index: each if may_fail(each) else interned(self._without_numbers(each), known)
+            index: each
+            if may_fail(each)
+            else interned(self._without_numbers(each, of_predicate), known)
             for index, each in enumerate(outputs)
             if index not in self._computed
         }
@@ -322,18 +328,29 @@ class Fused(Stateless):
             visit(each)
         return sorted(types.items())
 
-    def _without_numbers(self, expression: TypedExpression) -> TypedExpression:
-        """Return an expression for Arrow with what is known, or a kernel computes, as columns."""
+    def _without_numbers(
+        self, expression: TypedExpression, of_predicate: dict[int, str]
+    ) -> TypedExpression:
+        """Return an expression for Arrow with what is known, or a kernel computes, as columns.
+
+        Parameters
+        ----------
+        of_predicate
+            Names of what Arrow computes for the predicate, by the expression's `id`.
+        """
         if not isinstance(expression, Call):
             return expression
-        for name, known in self._prepared.items():
-            if known == expression:
-                return Column(name, expression.type)
+        if id(expression) in of_predicate:
+            name = of_predicate[id(expression)]
+            self._prepared[name] = expression
+            return Column(name, expression.type)
         if is_compiled(expression) and columns_of(expression):
             name = f"_computed_{len(self._computed)}"
             self._computed[name] = self._compilable(expression, self._prepared_of_passed)
             return Column(name, expression.type)
-        arguments = tuple(map(self._without_numbers, expression.arguments))
+        arguments = tuple(
+            self._without_numbers(each, of_predicate) for each in expression.arguments
+        )
         return Call(expression.function, arguments, expression.type, expression.options)
 
     def _compilable(
@@ -351,6 +368,14 @@ class Fused(Stateless):
         name = f"_prepared_{len(self._prepared) + len(self._prepared_of_passed)}"
         prepared[name] = expression
         return Column(name, expression.type)
+
+
+def _calls_of(expressions: Iterable[TypedExpression]) -> Iterator[Call]:
+    """Give all calls in expressions, those of arguments too."""
+    for each in expressions:
+        if isinstance(each, Call):
+            yield each
+            yield from _calls_of(each.arguments)
 
 
 def _ways(expressions: Iterable[TypedExpression]) -> tuple[bool, bool]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,7 @@ class PlainPattern:
     first_byte: int
 
 
+@lru_cache(maxsize=256)
 def plain_pattern(pattern: str, group: int) -> PlainPattern | None:
     """Return a regular expression of RE2 as steps that find `group`; `None`: it has no such form.
 

@@ -24,6 +24,8 @@ from millstream.runtime.background import Background, Done, Pending
 from millstream.runtime.graph import SinkNode
 
 FRAME_BYTES = 8 * 1024 * 1024
+FRAME_ALONE_BYTES = 2 * 1024 * 1024
+"""Rows of so many bytes are a frame: to put them together with as many more copies them all."""
 
 _OPERATION_FIELD = pa.field(OPERATION_COLUMN, pa.int8())
 
@@ -81,13 +83,16 @@ class LogSink:
         FencedError, LogError
             Where an earlier append failed.
         """
+        size_bytes = rows.nbytes
         if self._rows + rows.num_rows > FRAME_ROWS_MAX:
             self._append(transaction)  # the rows beyond would make a small frame of their own
+        if min(self._bytes, size_bytes) >= FRAME_ALONE_BYTES:
+            self._append(transaction)
         self._gathered.append(
             _with_operations(rows, self.node) if self.node.upsert else _as_sunk(rows, self.node)
         )
         self._rows += rows.num_rows
-        self._bytes += rows.nbytes
+        self._bytes += size_bytes
         self.rows_written += rows.num_rows
         if self._rows >= FRAME_ROWS_MAX or self._bytes >= FRAME_BYTES:
             self._append(transaction)

@@ -43,6 +43,22 @@ class TestReading:
         assert batch is not None
         assert batch.equals(rows(*range(10)))
 
+    def test_large_frames_and_cut_ones_are_not_copied_together(
+        self, topic: Topic, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = {None: [10], 3: [5, 5], 2: [5, 3, 2]}
+        for rows_alone, expected in sizes.items():
+            monkeypatch.setattr("millstream.log.reader.ROWS_ALONE", rows_alone or 100)
+            reader = topic.reader(0)
+            assert [len(ids_of(reader.read())) for _ in expected] == expected
+        monkeypatch.undo()
+        whole = topic.reader(0).read(rows_max=4)
+        assert whole is not None
+        row_bytes = whole.get_total_buffer_size() // 4
+        for room in range(5, 9):
+            found = ids_of(topic.reader(0).read(bytes_max=room * row_bytes))
+            assert found[-1] in {3, 4, 7, 9}, "a frame was cut to fill the batch"
+
     def test_one_frame_is_a_view_of_the_file(self, topic: Topic) -> None:
         reader = topic.reader(0)
         batches = [reader.read(rows_max=2) for _ in range(2)]

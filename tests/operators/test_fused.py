@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from millstream import jit
 from millstream.errors import JobError
+from millstream.operators.arrow_expression import evaluate
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
 from millstream.operators.fused import Fused, FusedConfig
 from millstream.operators.fused_kernels import VARIANTS_MAX
@@ -111,6 +113,43 @@ def test_every_function_of_numbers_is_right_where_things_go_wrong(type_: pa.Data
     operator = fused(*outputs)
     batch = batch_of(7, 400, nulls=True)
     check(operator.config, batch, [each.batch for each in operator.on_batch(0, batch)])
+
+
+def test_what_the_kernel_makes_of_times_and_floats_is_what_arrow_does() -> None:
+    ends = [-(2**63), -(2**63) + 1, -1, 0, 1, 86_399_999_999, 2**63 - 1, None]
+    times = [*ends, *np.random.default_rng(3).integers(-(2**62), 2**62, 40).tolist()]
+    floats = [-0.0, 0.0, 2.5, -2.5, 1e300, math.inf, -math.inf, math.nan, None]
+    columns = {
+        each: pa.array([None if x is None else x // scale for x in times], pa.timestamp(each, zone))
+        # Arrow itself is wrong about seconds beyond the days that it can count.
+        for each, zone, scale in (("s", None, 10**9), ("us", "UTC", 1), ("ns", None, 1))
+    }
+    columns["float"] = pa.array([*floats, *range(len(times) - len(floats))], FLOAT)
+    columns["small"] = columns["float"].cast(pa.float32())
+    columns["number"] = pa.array([index % 5 - 2 for index in range(len(times))], pa.int8())
+    batch = pa.record_batch(columns)
+    fields = {each: Column(each, array.type) for each, array in columns.items()}
+    outputs = [
+        Call(f"dt.{name}", (fields[unit],), INT)
+        for unit in ("s", "us", "ns")
+        for name in ("hour", "minute", "second", "weekday")
+    ]
+    outputs += [Call("dt.date", (fields[unit],), pa.date32()) for unit in ("us", "ns")]
+    for every_us, weeks in ((10_000_000, False), (7 * 86_400_000_000, True)):
+        options = (("every_us", every_us), ("weeks", weeks))
+        outputs.append(Call("dt.truncate", (fields["us"],), fields["us"].type, options))
+    for name in ("float", "small"):
+        outputs += [Call(each, (fields[name],), fields[name].type) for each in ("floor", "ceil")]
+        outputs += [Call(each, (fields[name],), BOOL) for each in ("is_nan", "is_finite")]
+    outputs.append(Call("sqrt", (fields["float"],), FLOAT))
+    for values in ((1, -2), (1, None), (None,)):
+        outputs.append(Call("is_in", (fields["number"],), BOOL, (("values", values),)))
+    operator = fused(*outputs, schema=batch.schema)
+    (emitted,) = operator.on_batch(0, batch)
+    assert operator.counters.rows_arrow == 0
+    for output, made in zip(outputs, emitted.batch.columns, strict=True):
+        found = rows_of(pa.record_batch({"got": made, "wanted": evaluate(output, batch)}))
+        assert all(same(row["got"], row["wanted"]) for row in found), (output, found)
 
 
 def test_two_conditions_have_three_values_each() -> None:

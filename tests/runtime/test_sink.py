@@ -114,6 +114,16 @@ def test_rows_that_would_not_fit_a_frame_begin_the_next() -> None:
     assert transactions(log) == [(5, most), (5, most)]
 
 
+def test_what_is_large_alone_is_not_copied_to_be_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = event_log(Bench())
+    filled, _ = sink(log)
+    monkeypatch.setattr("millstream.runtime.sink.FRAME_ALONE_BYTES", events(1, 2).nbytes)
+    for batch in (events(1), events(2, 3), events(4), events(5, 6)):
+        filled.append(batch, 5)
+    filled.flush(5)
+    assert transactions(log) == [(5, 4), (5, 2)]
+
+
 def test_nobody_sees_rows_before_their_transaction_is_committed() -> None:
     log = event_log(Bench())
     filled, writer = sink(log)

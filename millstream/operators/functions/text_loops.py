@@ -90,27 +90,37 @@ def choose(choices: pa.Array, texts: Sequence[Any], type_: pa.DataType) -> pa.Ar
     texts
         Arrays of n texts of `type_`, or scalars.
     """
-    from millstream.operators.kernels.text_copies import chosen_ends, copy_chosen
+    from millstream.operators.kernels import text_copies
 
     chosen = values_of(choices)
-    count = len(chosen)
-    arrays = [pa.array([each.as_py()], type_) if _is_one(each) else each for each in texts]
-    memory = [strings_of(each) for each in arrays]
-    sizes = new_values(count + 1, np.int64)
+    constants = [each.as_py() or "" if _is_one(each) else "" for each in texts]
+    bounds, letters = strings_of(pa.array([*constants, "."], type_))
+    columns = {number: each for number, each in enumerate(texts) if not _is_one(each)}
+    memory = {number: strings_of(each) for number, each in columns.items()}
+    sizes = new_values(len(chosen) + 1, np.int64)
     sizes[0] = 0
-    for number, (offsets, _) in enumerate(memory):
-        chosen_ends(chosen, number, offsets, sizes)
+    text_copies.constant_sizes(chosen, bounds, sizes)
+    for number, (offsets, _) in memory.items():
+        text_copies.chosen_sizes(chosen, number, offsets, sizes)
     ends = np.cumsum(sizes)
     written = new_values(int(ends[-1]), np.uint8)
-    for number, (offsets, data) in enumerate(memory):
-        copy_chosen(chosen, number, offsets, data, ends, written)
+    text_copies.copy_constants(chosen, bounds, letters, ends, written)
+    for number, (offsets, data) in memory.items():
+        text_copies.copy_chosen(chosen, number, offsets, data, ends, written)
+    return _text_of(ends, written, type_, _validity_of_chosen(chosen, texts))
+
+
+def _validity_of_chosen(
+    chosen: npt.NDArray[np.int8], texts: Sequence[Any]
+) -> npt.NDArray[np.bool_] | None:
     valid: npt.NDArray[np.bool_] | None = None
-    for number, each in enumerate(arrays):
-        if each.null_count:
-            valid = np.ones(count, dtype=np.bool_) if valid is None else valid
+    for number, each in enumerate(texts):
+        null = not each.is_valid if _is_one(each) else each.null_count > 0
+        if null:
+            valid = np.ones(len(chosen), dtype=np.bool_) if valid is None else valid
             rows = chosen == number
-            valid[rows] = False if _is_one(texts[number]) else valid_bytes_of(each)[rows]
-    return _text_of(ends, written, type_, valid)
+            valid[rows] = False if _is_one(each) else valid_bytes_of(each)[rows]
+    return valid
 
 
 def _is_one(text: Any) -> bool:

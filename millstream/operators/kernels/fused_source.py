@@ -22,6 +22,8 @@ import pyarrow.types as pat
 from millstream.operators.arrow_buffers import storage_dtype
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
 from millstream.operators.failing import may_fail
+from millstream.operators.functions.function import option
+from millstream.operators.kernels.calendar_source import CALENDAR, field_code, is_compiled_field
 from millstream.operators.user_function import CompiledFunction
 
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
@@ -36,7 +38,10 @@ _COMPARISON = {
 _FUNCTIONS = frozenset(
     {*_ARITHMETIC, *_COMPARISON, "divide", "floor_divide", "modulo", "negate", "abs", "and", "or"}
     | {"not", "is_null", "case", "coalesce", "cast", "timestamp_add", "timestamp_subtract"}
+    | {"floor", "ceil", "sqrt", "is_nan", "is_finite", "is_in", *CALENDAR}
 )
+_IS_IN_MAX = 16
+"""The most values that are compared one after another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,22 @@ def is_compiled(expression: TypedExpression) -> bool:
         return _is_widening(types[0], expression.type)
     if expression.function.startswith("timestamp_"):
         return all(each.unit == expression.type.unit for each in types)
+    if expression.function in CALENDAR:
+        return is_compiled_field(expression)
+    if expression.function == "is_in":
+        return _is_short_list(expression)
     return not (expression.function == "negate" and pat.is_unsigned_integer(expression.type))
+
+
+def _is_short_list(call: Call) -> bool:
+    """Return `True` iff values are looked for of which each equals itself alone."""
+    values, type_ = option(call, "values"), call.arguments[0].type
+    plain = pat.is_integer(type_) or pat.is_boolean(type_)
+    return (
+        plain
+        and 0 < len(values) <= _IS_IN_MAX
+        and all(type(each) in {int, bool} or each is None for each in values)
+    )
 
 
 def _is_widening(source: pa.DataType, target: pa.DataType) -> bool:
@@ -262,6 +282,8 @@ class _Writer:
             return self._divide_down(call, values)
         if function == "udf":
             return self._user_function(call, values)
+        if function == "is_in":
+            return self._is_in(call, values[0])
         valid = _all_valid(values)
         return Value(self._named(_plain_code(call, [each.code for each in values])), valid)
 
@@ -305,6 +327,16 @@ class _Writer:
             code = self._named(f"{each.code} if {each.valid} else {code}")
             valid = None if valid is None else self._named(f"{each.valid} or {valid}")
         return Value(code, valid)
+
+    def _is_in(self, call: Call, value: Value) -> Value:
+        type_ = call.arguments[0].type
+        wanted = option(call, "values")
+        known = [_constant(each, type_).code for each in wanted if each is not None]
+        code = self._named(" or ".join(f"{value.code} == {each}" for each in known) or "False")
+        if len(known) == len(wanted):
+            return Value(code, value.valid)
+        # With a null in the list no miss is certain.
+        return Value(code, code if value.valid is None else f"({code}) and ({value.valid})")
 
     def _user_function(self, call: Call, values: list[Value]) -> Value:
         """Return a call of a user's function, which sees no nulls: what lies there is arbitrary."""
@@ -358,6 +390,14 @@ def _plain_code(call: Call, codes: list[str]) -> str:
             return f"not {codes[0]}"
         case "cast":
             return _typed(codes[0], call.type)
+        case "floor" | "ceil" | "sqrt":
+            return _typed(f"np.{function}({codes[0]})", call.type)
+        case "is_nan":
+            return f"{codes[0]} != {codes[0]}"
+        case "is_finite":
+            return f"np.isfinite({codes[0]})"
+        case name if name in CALENDAR:
+            return _typed(field_code(call, codes[0]), call.type)
         case "timestamp_add":
             return f"{codes[0]} + {codes[1]}"
         case "timestamp_subtract":

@@ -68,48 +68,80 @@ def change_case(data: Any, first: int, written: Any) -> Any:
 
 
 @kernel
-def chosen_ends(choices: Any, number: int, offsets: Any, sizes: Any) -> None:
-    """Write the sizes of the texts of those rows that choose them.
+def constant_sizes(choices: Any, offsets: Any, sizes: Any) -> None:
+    """Write the size of the constant that each row chooses.
 
     Parameters
     ----------
     choices
         int8, shape (n,).
-    number
-        Which choice these texts are.
     offsets
-        Of the texts: n + 1 integers; two where it is one text for all rows.
+        Of all choices' constants; a choice that is a column has an empty one.
     sizes
         Output, int64, shape (n + 1,): item i + 1 is the size of row i.
     """
-    one = len(offsets) != len(sizes)
+    for row in range(len(choices)):
+        choice = np.uint64(choices[row])
+        sizes[row + 1] = np.int64(offsets[choice + _ONE]) - np.int64(offsets[choice])
+
+
+@kernel
+def chosen_sizes(choices: Any, number: int, offsets: Any, sizes: Any) -> None:
+    """Write the sizes of a column's texts for those rows that choose them.
+
+    Parameters
+    ----------
+    choices, sizes
+        As for `constant_sizes`.
+    number
+        Which choice the column is.
+    offsets
+        Of its texts: n + 1 integers.
+    """
     for row in range(len(choices)):
         if choices[row] == number:
-            text = 0 if one else row
-            sizes[row + 1] = np.int64(offsets[text + 1]) - np.int64(offsets[text])
+            sizes[row + 1] = np.int64(offsets[row + 1]) - np.int64(offsets[row])
+
+
+@kernel
+def copy_constants(choices: Any, offsets: Any, data: Any, ends: Any, written: Any) -> None:
+    """Copy the constants that rows choose.
+
+    Parameters
+    ----------
+    choices, offsets
+        As for `constant_sizes`.
+    data
+        uint8, of the constants.
+    ends
+        int64, shape (n + 1,): where each row begins and ends in `written`.
+    written
+        Output, uint8.
+    """
+    for row in range(len(choices)):
+        choice = np.uint64(choices[row])
+        here = np.uint64(ends[row])
+        for place in range(np.uint64(offsets[choice]), np.uint64(offsets[choice + _ONE])):
+            written[here] = data[place]
+            here += _ONE
 
 
 @kernel
 def copy_chosen(
     choices: Any, number: int, offsets: Any, data: Any, ends: Any, written: Any
 ) -> None:
-    """Copy the texts of those rows that choose them.
+    """Copy the texts of a column for those rows that choose them.
 
     Parameters
     ----------
     choices, number, offsets
-        As for `chosen_ends`.
-    data
-        uint8, of the texts.
-    ends
-        int64, shape (n + 1,): where each row begins and ends in `written`.
-    written
-        Output, uint8.
+        As for `chosen_sizes`.
+    data, ends, written
+        As for `copy_constants`.
     """
-    one = len(offsets) != len(ends)
     for row in range(len(choices)):
         if choices[row] == number:
-            start = np.uint64(offsets[0 if one else row])
+            start = np.uint64(offsets[row])
             for here in range(np.uint64(ends[row]), np.uint64(ends[row + 1])):
                 written[here] = data[start]
                 start += _ONE

@@ -135,17 +135,29 @@ def find_parts(
         Output, bool, shape (n,): whether it has one.
     """
     size = np.uint64(len(separator))
+    first = separator[0]
     total = np.int64(0)
     ends[0] = 0
     for row in range(len(starts)):
         start, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
         left = number
-        stop = find_text(data, start, end, separator)
-        while left > 0 and stop < end:
-            start = stop + size
-            # What lies behind the last one may be empty, and is a part.
+        stop = start
+        if size == _ONE:
+            # Parts are short: byte after byte takes a third of the time of eight at once.
+            while stop < end:
+                if data[stop] == first:
+                    if left == 0:
+                        break
+                    left -= 1
+                    start = stop + _ONE
+                stop += _ONE
+        else:
             stop = find_text(data, start, end, separator)
-            left -= 1
+            while left > 0 and stop < end:
+                start = stop + size
+                # What lies behind the last one may be empty, and is a part.
+                stop = find_text(data, start, end, separator)
+                left -= 1
         found[row] = left == 0
         starts[row] = np.int64(start)
         if left == 0:
