@@ -65,6 +65,7 @@ def store_of(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -
     # Imported here, so that a job can be planned and explained without Numba.
     from millstream.operators.best_store import BestStore
     from millstream.operators.list_store import ListStore
+    from millstream.operators.set_store import SetStore, has_sets
     from millstream.operators.sketches import DistinctSketch, QuantileSketch
     from millstream.operators.user_store import UserStore
     from millstream.operators.value_store import TopStore, ValueStore
@@ -74,7 +75,7 @@ def store_of(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -
     type_ = schema.field(argument).type
     match aggregate.function:
         case "count_distinct" | "collect_set":
-            return ValueStore(argument, type_)
+            return SetStore(argument, type_) if has_sets(type_) else ValueStore(argument, type_)
         case "approx_count_distinct":
             return DistinctSketch(argument)
         case "quantile":
