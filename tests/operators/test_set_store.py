@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def found(store: SetStore, function: str) -> list[object]:
 @pytest.mark.parametrize("type_", [pa.int64(), pa.int16(), pa.float32(), pa.timestamp("ms")])
 @settings(max_examples=25)
 @given(steps=st.lists(STEP, max_size=8))
-def test_a_store_keeps_a_set_a_slot(type_: pa.DataType, steps: list[tuple[str, list]]) -> None:
+def test_a_store_keeps_a_set_a_slot(type_: pa.DataType, steps: list[tuple[str, list[Any]]]) -> None:
     store = SetStore("x", type_)
     store.grow(SLOTS)
     model: list[set[int]] = [set() for _ in range(SLOTS)]
