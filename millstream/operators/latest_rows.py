@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from millstream.operators.arrow_buffers import values_of
+from millstream.operators.arrow_buffers import storage_dtype, values_of
 from millstream.operators.operator import (
     OPERATION_COLUMN,
     OUTPUT_ROWS_MAX,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from millstream.operators.table_rows import Replaced
 
 PIECE_KEYS_MAX = OUTPUT_ROWS_MAX // 2
+
+Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,10 @@ class LatestRows(Stateless):
         self.counters = OperatorCounters()
         self._rows = TableRows(config.schema, config.key_columns)
         self._schema = config.schema.append(WEIGHT_FIELD)
+        # Those that tell most rows apart at the least cost first: numbers behind the key.
+        keys = set(config.key_columns)
+        texts = {each.name for each in config.schema if storage_dtype(each.type) is None}
+        self._columns = sorted(config.schema.names, key=lambda name: (name in texts, name in keys))
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
         """Emit, for each key whose row is another one now, the old row and the new one."""
@@ -120,6 +126,7 @@ class LatestRows(Stateless):
             if changes.num_rows:
                 self.counters.rows_out += changes.num_rows
                 yield Emit(0, changes)
+        self._rows.drop_superseded()
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot | None:
         """Return the latest rows, or what changed of them since checkpoint `since`."""
@@ -133,38 +140,41 @@ class LatestRows(Stateless):
         self.counters.state_bytes = self._rows.size_bytes
 
     def _changes(self, replaced: Replaced) -> pa.RecordBatch:
-        before, after = replaced.before, replaced.after
-        count = before.num_rows
-        same = replaced.existed & replaced.exists
-        if same.any():
-            same &= _equal(before, after)
+        count = len(replaced.before)
+        differ = ~(replaced.existed & replaced.exists)
+        both = np.flatnonzero(~differ)
+        differ[both] = self._differ(replaced.before[both], replaced.after[both])
         wanted = np.empty(2 * count, dtype=np.bool_)
-        wanted[0::2] = replaced.existed & ~same
-        wanted[1::2] = replaced.exists & ~same
-        places = np.empty(2 * count, dtype=np.int64)
-        places[0::2] = np.arange(count)
-        places[1::2] = np.arange(count, 2 * count)
+        wanted[0::2] = replaced.existed & differ
+        wanted[1::2] = replaced.exists & differ
+        numbers = np.empty(2 * count, dtype=np.int64)
+        numbers[0::2], numbers[1::2] = replaced.before, replaced.after
         weights = np.tile(np.array([-1, 1]), count)
-        # The schemas may differ in which columns can be null.
-        after = pa.RecordBatch.from_arrays(after.columns, schema=before.schema)
-        rows = pa.concat_batches([before, after]).take(pa.array(places[wanted]))
-        columns = [*rows.columns, pa.array(weights[wanted])]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
-
-
-def _equal(before: pa.RecordBatch, after: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Return which rows are the same; those with lists and structs are taken to differ."""
-    same = np.ones(before.num_rows, dtype=np.bool_)
-    for old, new in zip(before.columns, after.columns, strict=True):
-        if pat.is_nested(old.type) and not pat.is_dictionary(old.type):
-            return np.zeros(before.num_rows, dtype=np.bool_)
-        one, other = (
-            each.dictionary_decode() if pat.is_dictionary(each.type) else each
-            for each in (old, new)
+        columns = self._rows.rows(self.config.schema.names, numbers[wanted])
+        return pa.RecordBatch.from_arrays(
+            [*columns, pa.array(weights[wanted])], schema=self._schema
         )
-        equal = pc.fill_null(pc.equal(one, other), False)
-        # Neither a null nor a NaN equals itself there.
-        neither = pc.and_(pc.is_null(one, nan_is_null=True), pc.is_null(other, nan_is_null=True))
-        alike = pc.and_(neither, pc.equal(pc.is_null(one), pc.is_null(other)))
-        same &= pc.or_(equal, alike).to_numpy(zero_copy_only=False)
-    return same
+
+    def _differ(self, before: Int64Array, after: Int64Array) -> npt.NDArray[np.bool_]:
+        """Return which rows of two lists are not the same, by their numbers."""
+        same = np.arange(len(before))
+        for name in self._columns:
+            one, other = (self._rows.rows([name], each[same])[0] for each in (before, after))
+            same = same[_equal(one, other)]
+        differ = np.ones(len(before), dtype=np.bool_)
+        differ[same] = False
+        return differ
+
+
+def _equal(one: pa.Array, other: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which values are the same; lists and structs are taken to differ."""
+    if pat.is_nested(one.type) and not pat.is_dictionary(one.type):
+        return np.zeros(len(one), dtype=np.bool_)
+    if pat.is_dictionary(one.type):
+        one, other = one.dictionary_decode(), other.dictionary_decode()
+    equal = pc.fill_null(pc.equal(one, other), False)
+    # Neither a null nor a NaN equals itself there.
+    neither = pc.and_(pc.is_null(one, nan_is_null=True), pc.is_null(other, nan_is_null=True))
+    alike = pc.and_(neither, pc.equal(pc.is_null(one), pc.is_null(other)))
+    found: npt.NDArray[np.bool_] = pc.or_(equal, alike).to_numpy(zero_copy_only=False)
+    return found

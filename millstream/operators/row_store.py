@@ -1,14 +1,13 @@
-"""Rows that are appended in batches and taken by their number.
-
-Small batches are merged with ones of their size, so that there are few, and a row is copied as
-often as the logarithm of their number.
-"""
+"""Rows that are appended in batches and taken by their number."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from millstream.operators.row_batches import RowBatches
+from millstream.operators.row_columns import RowColumn, row_column
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -24,8 +23,7 @@ class RowStore:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._batches: list[pa.RecordBatch] = []
-        self._count = 0
+        self._forget()
 
     def __len__(self) -> int:
         return self._count
@@ -33,49 +31,42 @@ class RowStore:
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        return sum(int(each.nbytes) for each in self._batches)
+        return self._others.size_bytes + sum(each.size_bytes for each in self._columns.values())
 
     def append(self, rows: pa.RecordBatch) -> None:
         """Add rows, which get the next numbers."""
         if rows.num_rows == 0:
             return
-        # One schema, so that batches can be put together: a tombstone is null beside its key.
-        rows = pa.RecordBatch.from_arrays(rows.columns, schema=self._schema)
         self._count += rows.num_rows
-        self._batches.append(rows)
-        while len(self._batches) > 1 and self._batches[-2].num_rows <= 2 * rows.num_rows:
-            rows = pa.concat_batches(self._batches[-2:])
-            self._batches[-2:] = [rows]
+        for name, column in self._columns.items():
+            column.append(rows.column(name))
+        if self._other_names:
+            self._others.append(rows.select(self._other_names))
 
     def take(self, columns: list[str], numbers: Int64Array) -> list[pa.Array]:
         """Return `columns` of the rows `numbers`; nulls where the number is -1."""
-        missing = numbers < 0
-        mask = missing if missing.any() else None
-        if not self._batches:
-            return [pa.nulls(len(numbers), self._schema.field(name).type) for name in columns]
-        if len(self._batches) == 1:
-            places = pa.array(numbers, mask=mask)
-            return [self._batches[0].column(name).take(places) for name in columns]
-        # Arrow would put a chunked array together before it takes from it.
-        starts = np.cumsum([0, *(each.num_rows for each in self._batches)])
-        batch_of = np.searchsorted(starts, numbers, side="right") - 1
-        order = np.argsort(batch_of, kind="stable")
-        ends = np.searchsorted(batch_of, np.arange(len(self._batches) + 1), sorter=order)
-        back = np.empty(len(order), dtype=np.int64)
-        back[order] = np.arange(len(order)) - ends[0]  # missing ones lie in front
-        places = pa.array(back, mask=mask)
-        pieces = [
-            batch.select(columns).take(pa.array(numbers[order[begin:end]] - start))
-            for batch, start, begin, end in zip(
-                self._batches, starts[:-1], ends[:-1], ends[1:], strict=True
-            )
+        names = [each for each in columns if each not in self._columns]
+        others = dict(zip(names, self._others.take(names, numbers), strict=True)) if names else {}
+        return [
+            others[each] if each in others else self._columns[each].take(numbers)
+            for each in columns
         ]
-        together = pa.concat_batches(pieces)
-        return [together.column(name).take(places) for name in columns]
 
     def keep(self, numbers: Int64Array) -> None:
         """Forget all rows but `numbers`, which are numbered anew in this order."""
-        names = list(self._schema.names)
-        arrays = self.take(names, numbers)
-        self._batches, self._count = [], 0
+        arrays = self.take(list(self._schema.names), numbers)
+        self._forget()
         self.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+    def _forget(self) -> None:
+        self._count = 0
+        self._columns: dict[str, RowColumn] = {}
+        others = []
+        for field in self._schema:
+            column = row_column(field.type)
+            if column is None:
+                others.append(field)
+            else:
+                self._columns[field.name] = column
+        self._other_names = [each.name for each in others]
+        self._others = RowBatches(pa.schema(others))

@@ -29,30 +29,25 @@ BooleanArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What changed of n keys, each there once.
+    """What changed of n keys, each there once, by the numbers of rows that `TableRows.rows` gives.
 
     Parameters
     ----------
     before, existed
-        The row of each key as it was, n rows, and whether there was one.
+        The row of each key as it was, and whether there was one; -1 where not.
     after, exists
-        The row of each key as it is, n rows, and whether there is one.
+        The row of each key as it is, and whether there is one: if not, it is a tombstone.
     """
 
-    before: pa.RecordBatch
+    before: Int64Array
     existed: BooleanArray
-    after: pa.RecordBatch
+    after: Int64Array
     exists: BooleanArray
 
     def piece(self, begin: int, count: int) -> Replaced:
         """Return what changed of at most `count` keys, from key `begin` on."""
         part = slice(begin, begin + count)
-        return Replaced(
-            self.before.slice(begin, count),
-            self.existed[part],
-            self.after.slice(begin, count),
-            self.exists[part],
-        )
+        return Replaced(self.before[part], self.existed[part], self.after[part], self.exists[part])
 
 
 class TableRows:
@@ -92,6 +87,8 @@ class TableRows:
     ) -> Replaced:
         """Apply rows and tombstones, of each key only the latest; return what was there before.
 
+        What was superseded is kept until `drop_superseded` is called.
+
         Parameters
         ----------
         rows, removed
@@ -119,14 +116,12 @@ class TableRows:
         slots, rows, removed = slots[chosen], rows.take(pa.array(chosen)), removed[chosen]
         existed = ~is_new[slots]
         numbers = np.where(existed, self._row_of_slot[slots], -1)
-        before = self._rows.take(self._schema.names, numbers)
-        self._row_of_slot[slots] = np.arange(len(self._rows), len(self._rows) + rows.num_rows)
+        after = np.arange(len(self._rows), len(self._rows) + rows.num_rows)
+        self._row_of_slot[slots] = after
         self._rows.append(rows)
         if removed.any():
             self._index.remove(slots[removed])
-        self._drop_superseded()
-        old = pa.RecordBatch.from_arrays(before, schema=self._schema)
-        return Replaced(old, existed, rows, ~removed)
+        return Replaced(numbers, existed, after, ~removed)
 
     def change(self, rows: pa.RecordBatch, removed: BooleanArray) -> Int64Array:
         """Apply rows and, where `removed`, tombstones; the last one of a key is what holds.
@@ -146,7 +141,7 @@ class TableRows:
         if removed.any():
             last = self._row_of_slot[slots] == numbers
             self._index.remove(slots[last & removed])
-        self._drop_superseded()
+        self.drop_superseded()
         return slots
 
     def find(self, columns: Sequence[pa.Array]) -> Int64Array:
@@ -162,6 +157,17 @@ class TableRows:
         if missing.any():
             numbers[missing] = -1
         return self._rows.take(columns, numbers)
+
+    def rows(self, columns: list[str], numbers: Int64Array) -> list[pa.Array]:
+        """Return `columns` of rows by the numbers that `replace` gave."""
+        return self._rows.take(columns, numbers)
+
+    def drop_superseded(self) -> None:
+        """Forget rows that newer ones replaced, where they are the greater part."""
+        if len(self._rows) > _SUPERSEDED_MIN and len(self._rows) > 2 * len(self._index):
+            live = self._index.live_slots()
+            self._rows.keep(self._row_of_slot[live])
+            self._row_of_slot[live] = np.arange(len(live))
 
     def snapshot(self, since: int | None, checkpoint: int) -> StateSnapshot:
         """Return the latest rows, or what changed since checkpoint `since`."""
@@ -203,12 +209,6 @@ class TableRows:
         if len(self._row_of_slot) < self._index.capacity:
             more = np.zeros(self._index.capacity - len(self._row_of_slot), dtype=np.int64)
             self._row_of_slot = np.concatenate([self._row_of_slot, more])
-
-    def _drop_superseded(self) -> None:
-        if len(self._rows) > _SUPERSEDED_MIN and len(self._rows) > 2 * len(self._index):
-            live = self._index.live_slots()
-            self._rows.keep(self._row_of_slot[live])
-            self._row_of_slot[live] = np.arange(len(live))
 
     def _state_rows(self, arrays: list[pa.Array], *, removed: bool) -> pa.Table:
         """Return rows as a snapshot holds them."""
