@@ -27,6 +27,7 @@ from pyarrow import flight
 
 from millstream.errors import ExchangeError
 from millstream.runtime.channels import Inlet, Outlet
+from millstream.runtime.hosts.allocator import keep_freed_memory
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.messages import Barrier, Batch, End, Message, Watermark
 
@@ -86,6 +87,7 @@ class FlightExchange:
         on_failure: Callable[[ExchangeError], None],
         host: str = "127.0.0.1",
     ) -> None:
+        keep_freed_memory()
         self.worker = worker
         self.closing = False
         self._name = StreamName(job, attempt, "", worker, worker, token)
