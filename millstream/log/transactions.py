@@ -21,10 +21,13 @@ from millstream.log.control_topic import (
     DecisionRecord,
     EpochRecord,
     OwnerRecord,
+    OwnerState,
     PreparedRecord,
     Record,
+    SnapshotRecord,
     control_directory,
 )
+from millstream.log.decided import Decided
 from millstream.log.epoch_cells import EpochCells
 from millstream.log.frame_header import FrameHeader
 from millstream.log.partition import Partition
@@ -101,7 +104,7 @@ class Transactions:
         self._ids: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._epochs: dict[int, int] = {}
-        self._decisions: dict[tuple[int, int], dict[int, Decision]] = {}
+        self._decided = Decided()
         self._manifests: dict[int, bytes] = {}
         self._prepared: dict[tuple[int, int, int], PreparedRecord] = {}
         self._opened: tuple[ControlTopic, EpochCells] | None = None
@@ -135,8 +138,7 @@ class Transactions:
             epoch = self._epochs.get(owner_id, 0) + 1
             # First the record, which decides, then the cell, which stops the stragglers: what
             # they append in between has an epoch that this record has already aborted.
-            control.append(EpochRecord(owner_id, epoch, self._clock.now_us()))
-            self._read(control)
+            self._append(control, EpochRecord(owner_id, epoch, self._clock.now_us()))
             cells.raise_to(owner_id, epoch)
         return Writer(owner, owner_id, epoch)
 
@@ -171,13 +173,10 @@ class Transactions:
                     "than transaction.timeout.ms of a topic, or somebody decided it; begin another"
                 )
                 raise TransactionError(message)
-            control.append(
-                PreparedRecord(
-                    writer.owner_id, writer.epoch, number, tuple(participants),
-                    self._clock.now_us(),
-                )
-            )  # fmt: skip
-            self._read(control)
+            now_us = self._clock.now_us()
+            named = tuple(participants)
+            record = PreparedRecord(writer.owner_id, writer.epoch, number, named, now_us)
+            self._append(control, record)
 
     def decide(
         self,
@@ -218,12 +217,9 @@ class Transactions:
                 )
                 raise TransactionError(message)
             raw = NO_MANIFEST if manifest is None else msgspec.Raw(manifest)
-            control.append(
-                DecisionRecord(
-                    writer.owner_id, writer.epoch, number, outcome, self._clock.now_us(), raw
-                )
-            )
-            self._read(control)
+            now_us = self._clock.now_us()
+            record = DecisionRecord(writer.owner_id, writer.epoch, number, outcome, now_us, raw)
+            self._append(control, record)
 
     def expire(self, header: FrameHeader, partition: Partition) -> bool:
         """Abort the undecided transaction of a frame where it is too old and was never prepared.
@@ -242,16 +238,15 @@ class Transactions:
             if key in self._prepared:
                 return False
             if self.decision(*key) == "undecided":
-                control.append(DecisionRecord(*key, "abort", self._clock.now_us()))
-                self._read(control)
+                self._append(control, DecisionRecord(*key, "abort", self._clock.now_us()))
             return True
         return False  # somebody decides something; the next reader tries again
 
     def decision(self, owner_id: int, epoch: int, number: int) -> Decision:
         """Return what is known of a transaction; call `refresh` first for what is new."""
-        decided = self._decisions.get((owner_id, epoch))
-        if decided is not None and number in decided:
-            return decided[number]
+        is_committed = self._decided.get(owner_id, epoch, number)
+        if is_committed is not None:
+            return "committed" if is_committed else "aborted"
         # A higher epoch aborts all that was undecided when it was taken.
         return "aborted" if epoch < self._epochs.get(owner_id, 0) else "undecided"
 
@@ -310,6 +305,12 @@ class Transactions:
         for record in control.read_new():
             self._apply(record)
 
+    def _append(self, control: ControlTopic, record: Record) -> None:
+        """Append a record and take note of it; then shorten the topic, now and then."""
+        control.append(record)
+        self._read(control)
+        control.shorten(self._snapshot)
+
     def _check_epoch(self, writer: Writer) -> None:
         """Raise `FencedError` unless `writer` is the newest; the control topic was read."""
         current = self._epochs.get(writer.owner_id, 0)
@@ -322,20 +323,43 @@ class Transactions:
                 self._ids[owner] = owner_id
                 self._owners[owner_id] = owner
             case EpochRecord(owner_id=owner_id, epoch=epoch):
-                assert epoch > self._epochs.get(owner_id, 0), "epochs only grow"
-                self._epochs[owner_id] = epoch
-                for key in [each for each in self._prepared if each[0] == owner_id]:
+                # A reader that was overtaken may read on with a snapshot that it knows in part.
+                self._epochs[owner_id] = max(epoch, self._epochs.get(owner_id, 0))
+                over = [key for key in self._prepared if key[0] == owner_id and key[1] < epoch]
+                for key in over:
                     del self._prepared[key]
             case PreparedRecord(owner_id=owner_id, epoch=epoch, number=number):
                 self._prepared[owner_id, epoch, number] = record
             case DecisionRecord(owner_id=owner_id, epoch=epoch, number=number):
                 committed = record.outcome == "commit"
-                decided = self._decisions.setdefault((owner_id, epoch), {})
-                decided[number] = "committed" if committed else "aborted"
+                self._decided.add(owner_id, epoch, number, is_committed=committed)
                 self._prepared.pop((owner_id, epoch, number), None)
                 manifest = bytes(record.manifest)
                 if committed and manifest:
                     self._manifests[owner_id] = manifest
+            case SnapshotRecord(owners=owners, prepared=prepared):
+                self._restore(owners, prepared)
+
+    def _restore(self, owners: Sequence[OwnerState], prepared: Sequence[PreparedRecord]) -> None:
+        """Take over a snapshot: it says all that was said before it."""
+        self._ids = {each.owner: each.owner_id for each in owners}
+        self._owners = {each.owner_id: each.owner for each in owners}
+        self._epochs = {each.owner_id: each.epoch for each in owners}
+        self._decided = Decided({each.owner_id: each.decided for each in owners})
+        manifests = {each.owner_id: bytes(each.manifest) for each in owners}
+        self._manifests = {owner_id: each for owner_id, each in manifests.items() if each}
+        self._prepared = {(each.owner_id, each.epoch, each.number): each for each in prepared}
+
+    def _snapshot(self) -> SnapshotRecord:
+        """Return all that the records say that were read."""
+        states = []
+        for owner_id, owner in sorted(self._owners.items()):
+            epoch = self._epochs.get(owner_id, 0)
+            decided = self._decided.runs_of(owner_id, epoch)
+            manifest = self._manifests.get(owner_id)
+            raw = NO_MANIFEST if manifest is None else msgspec.Raw(manifest)
+            states.append(OwnerState(owner, owner_id, epoch, decided, raw))
+        return SnapshotRecord(tuple(states), tuple(self._prepared.values()), self._clock.now_us())
 
 
 def _check_manifest(manifest: bytes | None) -> None:

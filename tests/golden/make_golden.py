@@ -10,12 +10,13 @@ import json
 import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import patch
 
 import pyarrow as pa
 
 from millstream.clock import ManualClock
-from millstream.log import Log
+from millstream.log import Log, control_topic
 from millstream.log.columns import HEADERS_FIELD, TIMESTAMP_FIELD
 from millstream.log.frame_header import FLAG_CONTROL, column_checksum, frame_header_size
 from millstream.log.metadata import dictionary_count
@@ -358,6 +359,34 @@ def write_repartitioned(folder: Path) -> Log:
     return log
 
 
+SHORTENED_FOLDER = HERE / "shortened-1"
+
+
+def write_shortened(folder: Path) -> Log:
+    """Write a log whose control topic begins with a snapshot; some decisions lie behind it."""
+    clock = ManualClock(START_US)
+    log = Log(str(folder), storage=LocalStorage(), clock=clock)
+    log.create_topic("orders", ORDERS, key=["customer"], time="at")
+    with patch.object(control_topic, "SHORTEN_BYTES", 5_000):
+        job = log.transactions.writer("job")
+        waiting = log.transactions.writer("waiting")
+        producer = log.producer("orders", writer=waiting)
+        for number in range(1, 12):
+            with log.transaction("script") as transaction:
+                transaction.append("orders", orders(number, 1))
+                if number % 4 == 3:
+                    transaction.abort()
+            clock.sleep_us(1_000)
+            log.producer("orders", writer=job).append(orders(100 + number, 1), transaction=number)
+            log.topic("orders").partition(0).sync()
+            outcome: Literal["commit", "abort"] = "abort" if number == 5 else "commit"
+            log.transactions.decide(job, number, outcome, json.dumps({"n": number}).encode())
+    producer.append(orders(200, 2), transaction=1)
+    log.transactions.prepare(waiting, 1, [("orders", 0)])
+    log.transactions.decide(job, 12, "abort")
+    return log
+
+
 def write_all(folder: Path) -> None:
     """Write every golden partition and what is in it."""
     for name in SCHEMAS:
@@ -367,7 +396,7 @@ def write_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    folders = FOLDER, LOG_FOLDER, COMPACTED_FOLDER, REPARTITIONED_FOLDER
+    folders = FOLDER, LOG_FOLDER, COMPACTED_FOLDER, REPARTITIONED_FOLDER, SHORTENED_FOLDER
     if all(folder.exists() for folder in folders):
         sys.exit(f"{HERE} has all folders; remove them if the format's version changed")
     if not FOLDER.exists():
@@ -378,6 +407,8 @@ if __name__ == "__main__":
         write_compacted(COMPACTED_FOLDER)
     if not REPARTITIONED_FOLDER.exists():
         write_repartitioned(REPARTITIONED_FOLDER)
+    if not SHORTENED_FOLDER.exists():
+        write_shortened(SHORTENED_FOLDER)
     for each in (path for folder in folders for path in folder.rglob("*")):
         # As of one boot, and of one process: not part of the format's golden bytes.
         if each.is_file() and (each.suffix == ".lock" or each.name in {"bells", "control", "epochs"}):

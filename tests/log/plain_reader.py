@@ -312,6 +312,7 @@ class Control:
     epochs: dict[int, int] = field(default_factory=dict)
     decisions: dict[tuple[int, int, int], str] = field(default_factory=dict)
     manifests: dict[int, Any] = field(default_factory=dict)
+    ranges: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, record: dict[str, Any]) -> None:
         match record["type"]:
@@ -322,6 +323,16 @@ class Control:
                 self.epochs[record["owner_id"]] = record["epoch"]
             case "prepared":
                 pass
+            case "snapshot":
+                owners = record["owners"]
+                self.owners = {each["owner_id"]: each["owner"] for each in owners}
+                self.epochs = {each["owner_id"]: each["epoch"] for each in owners}
+                named = [each for each in owners if "manifest" in each]
+                self.manifests = {each["owner_id"]: each["manifest"] for each in named}
+                self.decisions = {}
+                self.ranges = [
+                    (each["owner_id"], run) for each in owners for run in each.get("decided", [])
+                ]
             case "decision":
                 key = (record["owner_id"], record["epoch"], record["number"])
                 check(self.decisions.setdefault(key, record["outcome"]) == record["outcome"], "two")
@@ -336,6 +347,11 @@ class Control:
             return "commit"
         if key in self.decisions:
             return self.decisions[key]
+        for owner_id, run in self.ranges:
+            if owner_id == frame.owner_id and run["first"] <= frame.epoch <= run["last"]:
+                for name, outcome in (("committed", "commit"), ("aborted", "abort")):
+                    if any(low <= frame.transaction <= high for low, high in run.get(name, [])):
+                        return outcome
         if self.epochs.get(frame.owner_id, 0) > frame.epoch:
             return "abort"
         return "undecided"

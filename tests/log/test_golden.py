@@ -165,6 +165,35 @@ class TestTheRepartitionedLog:
         assert {row["item"]: row["count"] for row in latest} == {"nut": 10, "axle": 3}
 
 
+class TestTheShortenedLog:
+    """A log whose control topic begins with a snapshot."""
+
+    folder = GOLDEN / "shortened-1"
+
+    def test_todays_code_writes_the_golden_bytes(self, tmp_path: Path) -> None:
+        make_golden.write_shortened(tmp_path)
+        assert files_of(tmp_path) == files_of(self.folder)
+
+    def test_a_reader_made_from_the_description_reads_what_ours_does(self, tmp_path: Path) -> None:
+        frames = plain_reader.read_partition(self.folder / "control")
+        assert frames[0].base_offset > 0
+        assert b'"type":"snapshot"' in frames[0].batch.column("record")[0].as_py()
+        assert len(frames) > 1
+        shutil.copytree(self.folder, tmp_path / "log")
+        log = Log(tmp_path / "log")
+        plain = plain_reader.read_topics(self.folder)["orders"]
+        assert log.topic("orders").stable_ends() == [plain.stable_end(0)]
+        found = [row for _, row in plain.committed(0)]
+        assert found == log.topic("orders").to_arrow().to_pylist()
+        scripts = [number for number in range(1, 12) if number % 4 != 3]
+        jobs = [100 + number for number in range(1, 12) if number != 5]
+        assert sorted(row["n"] for row in found) == [*scripts, *jobs]
+        control = plain_reader.read_control(self.folder)
+        assert control.manifests == {1: {"n": 11}}
+        assert log.transactions.newest_manifest("job") == b'{"n": 11}'
+        assert [each.writer.owner for each in log.transactions.prepared()] == ["waiting"]
+
+
 class TestTheLog:
     """A log with a stream, a table, and transactions of every fate."""
 

@@ -12,13 +12,13 @@ import pytest
 from tests.log.simulated.simulation import Simulation
 
 SHORT = range(3_000)
-SHORT_STEPS = (2, 3, 4)
+SHORT_STEPS = (1, 2, 4)
 """Of a process each; others act in the middle of these: it is about twice as much in all."""
-SHORT_AT_ONCE = 500
+SHORT_AT_ONCE = 250
 LONG = range(10_000, 10_024)
 LONG_STEPS = 40
 EVENTS = ("deaths", "power cuts", "commits", "interrupts", "waits", "refused", "named", "rows kept")
-LONG_EVENTS = ("fenced", "compacted", "moved", "removed", "erasures", "backups")
+LONG_EVENTS = ("fenced", "compacted", "moved", "removed", "erasures", "backups", "shortened")
 SEEDS_THAT_FAILED = ((161, 30), (264, 30))
 """Seeds that once found a bug, and how long they ran, are run again for ever."""
 

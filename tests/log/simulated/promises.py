@@ -85,6 +85,8 @@ def check_log(world: Simulation) -> None:
     check_histories(world, expected)
     check_offsets(world, log)
     check_erasures(world, expected)
+    control = log.transactions.partition()
+    world.counts["shortened"] += control is not None and control.first_offset > 0
     world.counts["rows kept"] += sum(len(each.ids) for each in known)
 
 

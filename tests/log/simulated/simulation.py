@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
+from unittest.mock import patch
 
 from millstream.clock import ManualClock
 from millstream.errors import CorruptSegmentError, LockTimeoutError, LogError, OffsetOutOfRangeError
-from millstream.log import Log
+from millstream.log import Log, control_topic
 from millstream.log.transactions import Writer
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
 from tests.log.log_kit import syncs_begun_at, zeros_laid_in
@@ -30,6 +31,9 @@ REFUSABLE = (
     "append", "sync", "begin_sync", "truncate", "write_file", "create", "make_directory", "rename",
     "remove", "sync_directory",
 )  # fmt: skip
+CONTROL_BYTES = 2_500
+"""The control topic is shortened this often, once a few records."""
+
 DEPTH_MAX = 2
 """Processes that may be stopped in the middle of something, one for another."""
 
@@ -144,7 +148,9 @@ class Simulation:
         self.onlooker = Onlooker(self.disk, self.clock, self.by_id)
 
     def run(self, steps: int) -> None:
-        with zeros_laid_in(self.zeros_from), syncs_begun_at(self.begun_from):
+        shortened = patch.object(control_topic, "SHORTEN_BYTES", CONTROL_BYTES)
+        laid, begun = zeros_laid_in(self.zeros_from), syncs_begun_at(self.begun_from)
+        with laid, begun, shortened:
             self.go_through(steps)
 
     def go_through(self, steps: int) -> None:
