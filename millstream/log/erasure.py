@@ -3,15 +3,17 @@
     journal ─▶ each partition: its active segment is sealed ─▶ each segment with such rows is
     rewritten ─▶ the journal is removed
 
-The journal says which keys are to go; as long as it is there, the erasure is not done. Who finds
-it does it all again, which takes no longer than the first time.
+The journal says which keys are to go, and up to where; as long as it is there, the erasure is not
+done. Who finds it, perhaps much later, does it all again, which takes no longer than the first
+time: rows that were appended since it began stay.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -55,10 +57,32 @@ class Erasure:
     segments: int
 
 
-class _Journal(msgspec.Struct, forbid_unknown_fields=True):
-    """`erasing.json`: the keys as an Arrow IPC stream, in base64."""
+class _Begun(msgspec.Struct, forbid_unknown_fields=True):
+    """An erasure in the journal: its keys as an Arrow IPC stream, in base64, and ends."""
 
     keys: str
+    ends: list[tuple[int, int, int]]
+
+
+class _Journal(msgspec.Struct, forbid_unknown_fields=True):
+    """`erasing.json`: what was begun and is not done."""
+
+    erasures: list[_Begun]
+
+
+class BegunErasure(NamedTuple):
+    """What an erasure is to remove.
+
+    Attributes
+    ----------
+    keys
+        Of `fitted_keys`.
+    ends
+        By generation and partition: the rows of the keys before this offset go. They are durable.
+    """
+
+    keys: pa.Table
+    ends: Mapping[tuple[int, int], int]
 
 
 class EraseJournal:
@@ -68,15 +92,21 @@ class EraseJournal:
         self._storage = storage
         self._path = f"{directory}/{JOURNAL_NAME}"
 
-    def read(self) -> pa.Table | None:
-        """Return the keys of an erasure that is not done; `None`: there is none."""
+    def read(self) -> list[BegunErasure]:
+        """Return the erasures that are not done."""
         try:
             content = self._storage.read_file(self._path)
         except FileNotFoundError:
-            return None
+            return []
         try:
-            stored = decode_checked(content, _Journal)
-            return pa.ipc.open_stream(base64.b64decode(stored.keys)).read_all()
+            begun = decode_checked(content, _Journal).erasures
+            return [
+                BegunErasure(
+                    pa.ipc.open_stream(base64.b64decode(each.keys)).read_all(),
+                    {(generation, index): end for generation, index, end in each.ends},
+                )
+                for each in begun
+            ]
         except (msgspec.DecodeError, ValueError, pa.ArrowInvalid) as error:
             message = (
                 f"{self._path} is damaged: {error}; which keys were being erased is not known: "
@@ -84,16 +114,19 @@ class EraseJournal:
             )
             raise InvalidTopicError(message) from error
 
-    def write(self, keys: pa.Table) -> None:
-        """Say that `keys` are to be erased."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, keys.schema) as stream:
-            stream.write_table(keys)
-        text = base64.b64encode(sink.getvalue()).decode()
-        self._storage.write_file(self._path, encode_checked(_Journal(text)))
+    def write(self, erasures: Sequence[BegunErasure]) -> None:
+        """Say that these are begun."""
+        begun = []
+        for each in erasures:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, each.keys.schema) as stream:
+                stream.write_table(each.keys)
+            ends = [(*place, end) for place, end in each.ends.items()]
+            begun.append(_Begun(base64.b64encode(sink.getvalue()).decode(), ends))
+        self._storage.write_file(self._path, encode_checked(_Journal(begun)))
 
     def remove(self) -> None:
-        """Say that the erasure is done."""
+        """Say that all of them are done."""
         self._storage.remove(self._path)
 
 
@@ -116,7 +149,7 @@ def fitted_keys(keys: pa.RecordBatch | pa.Table, schema: pa.Schema, topic: str) 
 
 
 class Eraser:
-    """Removes the rows of `keys` from one partition.
+    """Removes the rows of `keys` before an offset from one partition.
 
     Parameters
     ----------
@@ -124,6 +157,8 @@ class Eraser:
         Which. Its caller has the right to clean it.
     keys
         Of `fitted_keys`.
+    end_offset
+        Rows from here on stay.
     compression
         Of the topic.
     clock
@@ -131,9 +166,15 @@ class Eraser:
     """
 
     def __init__(
-        self, partition: Partition, keys: pa.Table, compression: str, clock: Clock
+        self,
+        partition: Partition,
+        keys: pa.Table,
+        end_offset: int,
+        compression: str,
+        clock: Clock,
     ) -> None:
         self._partition = partition
+        self._end_offset = end_offset
         self._sealed = partition.sealed
         self._keys = keys
         self._names: list[str] = keys.schema.names
@@ -146,6 +187,8 @@ class Eraser:
         self._partition.roll()  # all that was appended before is in sealed segments now
         rows = segments = 0
         for segment in self._sealed.list():
+            if segment.head.base_offset >= self._end_offset:
+                break
             erased = sum(int(np.count_nonzero(mask)) for _, mask in self._erased(segment))
             if erased:
                 self._rewrite(segment)
@@ -160,7 +203,7 @@ class Eraser:
             if isinstance(frame, Damage):
                 raise self._sealed.corrupt(segment, position, offset, frame)
             if frame.header.row_count:
-                yield frame, self._matches(frame)
+                yield frame, self._matches(frame) & self._is_before_end(frame)
             position, offset = position + frame.header.frame_size, frame.end_offset
 
     def _matches(self, frame: Frame) -> npt.NDArray[np.bool_]:
@@ -178,6 +221,13 @@ class Eraser:
             is_key = [each in self._known for each in _tuples(candidates, self._names)]
             mask[rows] = np.array(is_key, dtype=np.bool_)
         return mask
+
+    def _is_before_end(self, frame: Frame) -> npt.NDArray[np.bool_]:
+        offsets = frame.offsets()
+        if offsets is None:
+            start = frame.header.base_offset
+            offsets = np.arange(start, start + frame.header.row_count)
+        return offsets < self._end_offset
 
     def _rewrite(self, segment: Segment) -> None:
         end_offset = self._sealed.end_offset(segment)

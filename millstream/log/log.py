@@ -291,7 +291,7 @@ class Log:
         Each segment that has such rows is rewritten, a stream's, too. When this returns, no file
         of the log has them; who read them before, and copies such as backups, still do. Rows that
         are appended meanwhile stay. Where a process dies in it, the next erasure or cleaning of
-        the topic ends what it began.
+        the topic ends what it began, and rows that were appended since stay, too.
 
         Parameters
         ----------

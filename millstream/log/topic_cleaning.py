@@ -13,7 +13,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import LogError, OptionError
 from millstream.log.cleaner import Cleaner, Cleaning, Committed
-from millstream.log.erasure import EraseJournal, Eraser, Erasure, fitted_keys
+from millstream.log.erasure import BegunErasure, EraseJournal, Eraser, Erasure, fitted_keys
 from millstream.log.frame_header import FrameHeader
 from millstream.log.generations import ClosedGeneration
 from millstream.log.tier.mover import remove_all_moved
@@ -50,7 +50,7 @@ class TopicCleaning:
         at work for longer than `timeout_us`.
         """
         self._topic.refresh()
-        if EraseJournal(self._storage, self._topic.directory).read() is not None:
+        if EraseJournal(self._storage, self._topic.directory).read():
             self.erase(None, timeout_us)
         cleaned = [self._clean(*place, timeout_us) for place in self._topic.places()]
         self._remove_expired_generations(timeout_us)
@@ -78,29 +78,42 @@ class TopicCleaning:
         journal = EraseJournal(self._storage, self._topic.directory)
         with self._storage.lock(f"{self._topic.directory}/erase.lock", timeout_us):
             self._topic.refresh()
+            begun = journal.read()
             wanted = schema.empty_table() if keys is None else keys
-            unfinished = journal.read()
             fitted = fitted_keys(wanted, schema, self._topic.name)
-            if unfinished is not None:
-                both = pa.concat_tables([fitted, unfinished])
-                fitted = fitted_keys(both, schema, self._topic.name)
-            rows = segments = 0
             if fitted.num_rows:
-                journal.write(fitted)
+                begun.append(BegunErasure(fitted, self._synced_ends()))
+                journal.write(begun)
+            rows = segments = 0
+            for each in begun:
                 for place in self._topic.places():
-                    done = self._erase(*place, fitted, timeout_us)
-                    rows, segments = rows + done[0], segments + done[1]
+                    if place in each.ends:  # else it was begun after the erasure
+                        done = self._erase(*place, each.keys, each.ends[place], timeout_us)
+                        rows, segments = rows + done[0], segments + done[1]
+            if begun:
                 journal.remove()
-        return Erasure(self._topic.name, fitted.num_rows, rows, segments)
+        of_all = pa.concat_tables([fitted, *(each.keys for each in begun)])
+        count = fitted_keys(of_all, schema, self._topic.name).num_rows
+        return Erasure(self._topic.name, count, rows, segments)
+
+    def _synced_ends(self) -> dict[tuple[int, int], int]:
+        """Return the end of each partition, by generation and index; no power cut takes it back."""
+        ends = {}
+        for generation, index in self._topic.places():
+            partition = self._topic.partition(index, generation)
+            end = partition.written_end
+            partition.sync_all()  # it may find that some of these rows were lost
+            ends[generation, index] = min(end, partition.written_end)
+        return ends
 
     def _erase(
-        self, generation: int, index: int, keys: pa.Table, timeout_us: int
+        self, generation: int, index: int, keys: pa.Table, end_offset: int, timeout_us: int
     ) -> tuple[int, int]:
         partition = self._topic.partition(index, generation)
         with partition.sealed.exclusive(timeout_us):
             partition.sealed.tidy()
             compression = self._topic.settings.refresh().compression_type
-            return Eraser(partition, keys, compression, self._clock).run()
+            return Eraser(partition, keys, end_offset, compression, self._clock).run()
 
     def clean_if_due(
         self, index: int, generation: int, stopping: Callable[[], bool] = bool

@@ -26,7 +26,7 @@ from millstream.log import Log
 from millstream.log.backup import back_up
 from millstream.log.backup.vault import Vault
 from millstream.log.columns import SegmentLayouts
-from millstream.log.erasure import EraseJournal
+from millstream.log.erasure import BegunErasure, EraseJournal
 from millstream.log.frame_header import Damage
 from millstream.log.groups.folder import GroupFolder
 from millstream.log.index import SegmentIndex, encoded_statistics
@@ -67,7 +67,8 @@ class Flips:
         self.clock = ManualClock()
         self.log = Log("/log", storage=self.storage, clock=self.clock)
         back_up(self.log, "/spare")
-        EraseJournal(self.storage, TOPIC).write(pa.table({"id": [2, 3]}))
+        begun = BegunErasure(pa.table({"id": [2, 3]}), {(1, 0): 7})
+        EraseJournal(self.storage, TOPIC).write([begun])
         self.paths = dict(files(self.disk.root))
         self.wrong: list[str] = []
 

@@ -12,6 +12,7 @@ import pytest
 from millstream.clock import ManualClock
 from millstream.errors import InvalidTopicError, OptionError, SchemaMismatchError, UnknownTopicError
 from millstream.log import Log, Topic
+from millstream.log.erasure import EraseJournal
 from millstream.storage_memory import MemoryDisk, SimulatedCrash
 from tests.log.log_kit import PATH, memory
 
@@ -162,6 +163,37 @@ def test_mistakes_erase_nothing() -> None:
     log.storage.write_file(f"{topic.directory}/erasing.json", b"{}")
     with pytest.raises(InvalidTopicError, match="is damaged"):
         log.erase("t", keys("ann"))
+
+
+def test_what_is_appended_after_an_erasure_began_stays_whoever_ends_it_and_when() -> None:
+    clock = ManualClock()
+    for effects in range(200):
+        log = log_at(clock)
+        topic = log.create_topic("t", ROWS, key=["who"], config=SMALL)
+        for start in range(0, 12, 3):
+            put(log, "t", ["ann", "bob", "cyd"], start)
+        memory(log).crash_after(effects)
+        with suppress(SimulatedCrash):
+            log.erase("t", keys("bob"))
+            pytest.fail("it never died with the erasure begun")
+        again = log_at(clock, memory(log).disk, "b")
+        topic = again.topic("t")
+        if again.storage.exists(f"{topic.directory}/erasing.json"):
+            break
+    put(again, "t", ["bob", "ann"], 12)
+    # Another begins and dies as well; each goes up to where it began.
+    memory(again).crash_after(effects)
+    with suppress(SimulatedCrash):
+        again.erase("t", keys("ann"))
+        pytest.fail("it came through")
+    again = log_at(clock, memory(log).disk, "c")
+    topic = again.topic("t")
+    assert len(EraseJournal(again.storage, topic.directory).read()) == 2
+    put(again, "t", ["ann", "bob"], 14)
+    topic.cleaning.clean_if_due(0, topic.config.generation)  # it may join segments
+    assert again.erase("t", None).keys == 2
+    left = [each for each in stored(topic) if each[1] != "cyd"]
+    assert left == [(12, "bob"), (14, "ann"), (15, "bob")]
 
 
 def test_readers_go_on_beside_it() -> None:

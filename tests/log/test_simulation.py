@@ -19,7 +19,7 @@ LONG = range(10_000, 10_024)
 LONG_STEPS = 40
 EVENTS = ("deaths", "power cuts", "commits", "interrupts", "waits", "refused", "named", "rows kept")
 LONG_EVENTS = ("fenced", "compacted", "moved", "removed", "erasures", "backups", "shortened")
-SEEDS_THAT_FAILED = ((161, 30), (264, 30))
+SEEDS_THAT_FAILED = ((161, 30), (264, 30), (700_045, 60), (700_387, 60))
 """Seeds that once found a bug, and how long they ran, are run again for ever."""
 
 

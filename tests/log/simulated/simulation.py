@@ -72,11 +72,10 @@ class Erasure:
     before
         How many rows each of its partitions had when it began: those go.
     until
-        Rows with ids from here on stay; `None`: it is still to be ended by somebody.
+        Rows with ids from here on stay, which were sent when its process was told, or had died:
+        others who end it go only to where it began. `None`: the process is at it.
     known
         It is done: so its process was told.
-    running
-        Its process is at it, and goes on when others have ended what they found.
     """
 
     topic: str
@@ -84,7 +83,6 @@ class Erasure:
     before: dict[Place, int]
     until: int | None = None
     known: bool = False
-    running: bool = True
 
 
 @dataclass(eq=False)
@@ -202,25 +200,11 @@ class Simulation:
         erasure = Erasure(topic, key, before)
         self.erasures.append(erasure)
         try:
-            with self.ending_erasures(topic):
-                erase()
-            erasure.until = len(self.by_id)
+            erase()
             erasure.known = True
         finally:
-            erasure.running = False
+            erasure.until = len(self.by_id)
         self.counts["erasures"] += 1
-
-    @contextmanager
-    def ending_erasures(self, topic: str) -> Iterator[None]:
-        """Whatever was to be erased from a topic is erased by the end of this."""
-        begun = [
-            each
-            for each in self.erasures
-            if each.topic == topic and each.until is None and not each.running
-        ]
-        yield
-        for each in begun:
-            each.until = each.until or len(self.by_id)
 
     def may_be_erased(self, topic: str, key: int, number: int) -> bool:
         """Return whether the row with this key and id may have gone with an erasure."""
