@@ -45,6 +45,8 @@ class LockFile:
         self.path = path
         self._threads = threading.Lock()  # the file is open once: flock excludes no thread of ours
         self._descriptor = -1
+        self._links = brief_calls.LinkCount()
+        self._holder = b""
         _lock_files.add(self)
 
     def take(self, timeout_us: int, unless: Question | None, is_served: Question | None) -> bool:
@@ -64,7 +66,7 @@ class LockFile:
             if not is_shared:
                 self._threads.release()
             raise
-        self._mapped.bytes[:_HOLDER_SIZE] = b"%-20d\n" % os.getpid()
+        self._mapped.bytes[:_HOLDER_SIZE] = self._holder
         return True
 
     def let_go(self, *, shares_work: bool) -> None:
@@ -87,7 +89,7 @@ class LockFile:
 
     def is_removed(self) -> bool:
         """Return `True` iff the file is open and its name is gone: others take another one."""
-        return self._descriptor >= 0 and brief_calls.link_count(self._descriptor) == 0
+        return self._descriptor >= 0 and self._links.of(self._descriptor) == 0
 
     def _try_take(self, *, is_shared: bool) -> bool:
         """Take the file's lock if it is free, and, where work is shared, that of our threads."""
@@ -116,6 +118,7 @@ class LockFile:
             os.close(descriptor)
             raise
         self._words = self._mapped.bytes.cast("i")
+        self._holder = b"%-20d\n" % os.getpid()  # a forked child opens the file anew
         self._descriptor = descriptor
 
     def _wait(
