@@ -50,7 +50,15 @@ if TYPE_CHECKING:
     from millstream.dsl.table import Table, table
     from millstream.dsl.user_functions import UserFunction, udf
     from millstream.dsl.windowed import TimedResult, WindowedStream
-    from millstream.dsl.windows import every, global_window, hopping, session, tumbling
+    from millstream.dsl.windows import (
+        counting,
+        every,
+        global_window,
+        hopping,
+        session,
+        sliding,
+        tumbling,
+    )
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
     from millstream.plan.explain import Explanation
@@ -99,6 +107,8 @@ __all__ = [
     "tumbling",
     "hopping",
     "session",
+    "sliding",
+    "counting",
     "global_window",
     "every",
     "Stream",
@@ -157,6 +167,8 @@ _MODULES = {
     "tumbling": "millstream.dsl.windows",
     "hopping": "millstream.dsl.windows",
     "session": "millstream.dsl.windows",
+    "sliding": "millstream.dsl.windows",
+    "counting": "millstream.dsl.windows",
     "global_window": "millstream.dsl.windows",
     "every": "millstream.dsl.windows",
     "Stream": "millstream.dsl.stream",

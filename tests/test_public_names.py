@@ -17,10 +17,10 @@ NAMES = {
     "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
     "Sink", "Stream", "Table", "UserError", "UserFunction", "TimedResult", "WindowedStream",
     "aggregate", "approx_count_distinct", "arg_max", "arg_min", "coalesce", "col", "collect_list",
-    "collect_set", "concat_str", "count", "count_distinct", "errors", "every", "first",
+    "collect_set", "concat_str", "count", "count_distinct", "counting", "errors", "every", "first",
     "global_window", "greatest", "hash", "hopping", "last", "least", "lit", "max", "mean", "min",
-    "processing_time", "quantile", "random", "run", "session", "std", "stream", "struct", "submit",
-    "sum", "table", "testing", "top_k", "tumbling", "udf", "var", "when",
+    "processing_time", "quantile", "random", "run", "session", "sliding", "std", "stream", "struct",
+    "submit", "sum", "table", "testing", "top_k", "tumbling", "udf", "var", "when",
 }  # fmt: skip
 
 

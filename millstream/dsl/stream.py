@@ -32,8 +32,7 @@ from millstream.plan.columns import (
     identity_outputs,
     require_column,
 )
-from millstream.windows.assignment import TimeWindow
-from millstream.windows.session import Session
+from millstream.windows.assignment import AnyWindow, RowWindow
 
 if TYPE_CHECKING:
     from millstream.dsl.table import Table
@@ -161,7 +160,7 @@ class Stream(FunctionVerbs):
 
     def window(
         self,
-        window: TimeWindow | Session,
+        window: AnyWindow,
         *,
         allowed_lateness: str | timedelta = "0s",
         emit: Literal["final", "changes"] | Every = "final",
@@ -172,7 +171,7 @@ class Stream(FunctionVerbs):
         ----------
         window
             E.g. `ms.tumbling("1h")`, `ms.hopping("10m", "1m")`, `ms.session("30m")`,
-            `ms.global_window()`.
+            `ms.sliding("10m")`, `ms.counting(100)`, `ms.global_window()`.
         allowed_lateness
             For how long after its end a window stays open for rows behind the watermark.
         emit
@@ -188,13 +187,19 @@ class Stream(FunctionVerbs):
         from millstream.dsl.windowed import WindowedStream
 
         location = user_location()
-        if not isinstance(window, TimeWindow | Session):
+        if not isinstance(window, AnyWindow):
             message = f'{location}: window takes e.g. ms.tumbling("1h"); got {window!r}'
             raise PlanError(message)
         nodes.require_event_time(self.node, location)
         if not isinstance(emit, Every) and emit not in {"final", "changes"}:
             message = (
                 f'{location}: emit is "final", "changes" or e.g. ms.every("10s"); got {emit!r}'
+            )
+            raise PlanError(message)
+        if emit != "final" and isinstance(window, RowWindow):
+            message = (
+                f"{location}: {window.describe()} are given out once, when the watermark is beyond "
+                f'their last row; leave out emit={emit!r}, or use e.g. ms.hopping("10m", "1m")'
             )
             raise PlanError(message)
         allowed_us = duration_option("allowed_lateness", allowed_lateness, location)

@@ -11,10 +11,11 @@ from millstream.dsl.function_verbs import REDUCED, reduced_rows, with_columns_of
 from millstream.dsl.functions import Aggregate
 from millstream.dsl.location import user_location
 from millstream.dsl.stream import Stream
+from millstream.errors import PlanError
 from millstream.operators.reducer import Row
 from millstream.plan import nodes
-from millstream.windows.assignment import TimeWindow
-from millstream.windows.session import Session
+from millstream.windows.assignment import AnyWindow
+from millstream.windows.by_rows import Sliding
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class WindowedStream:
     """
 
     stream: Stream
-    window: TimeWindow | Session
+    window: AnyWindow
     allowed_lateness_us: int
     emits_changes: bool = False
     interval_us: int | None = None
@@ -43,7 +44,8 @@ class WindowedStream:
         """Compute a row for each key and window, given out when the window is over.
 
         Its columns are the keys, `window_start`, `window_end` and the results by keyword:
-        `agg(flights=ms.count(), worst=ms.max("delay"))`.
+        `agg(flights=ms.count(), worst=ms.max("delay"))`. With `ms.sliding` there is a row for each
+        row: its own columns, and the results.
         """
         return TimedResult(self._aggregate(aggregates, user_location()), self.stream.log)
 
@@ -55,6 +57,12 @@ class WindowedStream:
         """
         location = user_location()
         node = self.stream.node
+        if isinstance(self.window, Sliding):
+            message = (
+                f"{location}: reduce makes one row of those of a window, and with ms.sliding each "
+                "row keeps its own columns; use agg, e.g. with ms.aggregate"
+            )
+            raise PlanError(message)
         reduced = reduced_rows(node, node.keys, function, location)
         found = Stream(self._aggregate({REDUCED: reduced}, location), self.stream.log)
         return with_columns_of_rows(found, node.schema, node.keys)

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, cast
 
 from millstream.dsl.location import user_location
 from millstream.errors import OptionError
+from millstream.windows.by_rows import Counting, Sliding
 from millstream.windows.calendar import Calendar, CalendarUnit
 from millstream.windows.duration import parse_duration_us
 from millstream.windows.global_window import Global
@@ -147,6 +148,69 @@ def session(gap: str | timedelta) -> Session:
     1800000000
     """
     return Session(_positive("gap", gap, user_location()))
+
+
+def sliding(size: str | timedelta) -> Sliding:
+    """Return for each row the window of the rows of its key from `size` before it up to it.
+
+    Both ends are inclusive, and rows of one time are in each other's windows, as with
+    `RANGE BETWEEN … PRECEDING AND CURRENT ROW` in SQL. `agg` adds its results to the columns of the
+    row, which goes out when the watermark is beyond its time. A row that is behind the watermark is
+    late: `lateness` of the stream says how far rows may be out of order.
+
+    Parameters
+    ----------
+    size
+        E.g. `"10m"`.
+
+    Raises
+    ------
+    OptionError
+        When it cannot be read, or is negative.
+
+    Examples
+    --------
+    >>> sliding("10m").describe()
+    'the 0:10:00 before each row'
+    """
+    return Sliding(duration_option("size", size, user_location()))
+
+
+def counting(size: int, slide: int | None = None) -> Counting:
+    """Return windows of `size` rows of a key, in the order of event time.
+
+    Rows of one time go by their places in their source. A window is given out when it is full and
+    the watermark is beyond its last row, whose time is `window_end`; `window_start` is that of its
+    first. One that is not full waits, for ever if need be, and is not given out at the end. A row
+    that is behind the watermark is late.
+
+    Parameters
+    ----------
+    size
+        How many rows are in a window.
+    slide
+        With every so many rows of the key a window begins, from 1 to `size`; by default `size`.
+
+    Raises
+    ------
+    OptionError
+        When they are no such numbers.
+
+    Examples
+    --------
+    >>> counting(100, 10).describe()
+    '100 rows every 10'
+    """
+    location = user_location()
+    for name, value in (("size", size), ("slide", slide)):
+        if value is not None and type(value) is not int:
+            message = f"{location}: {name}= is a number of rows; got {value!r}"
+            raise OptionError(message)
+    try:
+        return Counting(size, size if slide is None else slide)
+    except OptionError as error:
+        message = f"{location}: {error}"
+        raise OptionError(message) from error
 
 
 def global_window() -> Global:

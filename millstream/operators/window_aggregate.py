@@ -36,7 +36,8 @@ from millstream.operators.window_assigner import (
 )
 from millstream.operators.window_panes import closing_windows
 from millstream.operators.window_restored import Restored
-from millstream.windows.assignment import Assignment, TimeWindow
+from millstream.windows.assignment import AnyWindow, Assignment, RowWindow
+from millstream.windows.by_rows import Sliding
 from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
 from millstream.windows.session import Session
@@ -89,7 +90,7 @@ class WindowAggregateConfig:
     input_schema: pa.Schema
     key_columns: tuple[str, ...]
     time_column: str
-    window: TimeWindow | Session
+    window: AnyWindow
     aggregates: tuple[Aggregate, ...]
     allowed_lateness_us: int = 0
     partial: bool = False
@@ -126,9 +127,15 @@ class WindowAggregateConfig:
 
     @property
     def output_schemas(self) -> tuple[pa.Schema, ...]:
-        """Results (keys, bounds of the window, aggregates), and late rows as they came."""
+        """Results, and late rows as they came.
+
+        A result has keys, the bounds of its window, and aggregates; that of a row's own window the
+        columns of the row, and aggregates.
+        """
         fields = [self.input_schema.field(name) for name in self.key_columns]
-        if not isinstance(self.window, Global):
+        if isinstance(self.window, Sliding):
+            fields = list(self.input_schema)
+        elif not isinstance(self.window, Global):
             fields += [pa.field(WINDOW_START, TIME_TYPE), pa.field(WINDOW_END, TIME_TYPE)]
         fields += [
             pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
@@ -152,6 +159,10 @@ class WindowAggregateConfig:
 
     def build(self) -> Operator:
         """Return the operator with no window open."""
+        if isinstance(self.window, RowWindow):
+            from millstream.operators.row_windows import RowWindows
+
+            return RowWindows(self)
         if self.interval_us is not None:
             from millstream.operators.window_intervals import WindowIntervals
 
@@ -232,8 +243,9 @@ class WindowAggregate:
         if watermark_us in {WATERMARK_MIN, WATERMARK_MAX}:
             return watermark_us
         over_us, window = watermark_us - self.config.allowed_lateness_us, self.config.window
-        # The time of a session is its end.
-        open_us = over_us if isinstance(window, Session) else window.first_open(over_us)
+        if isinstance(window, Session | RowWindow):
+            return max(over_us, WATERMARK_MIN)  # their time is their end
+        open_us = window.first_open(over_us)
         return max(open_us, WATERMARK_MIN)
 
     def on_end(self) -> Iterator[Emit]:

@@ -13,9 +13,8 @@ from millstream.errors import JobError
 from millstream.operators.arrow_buffers import values_of
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import HIDDEN_COLUMNS, STAMP_COLUMN
-from millstream.windows.assignment import Assignment, TimeWindow, place_rows
+from millstream.windows.assignment import AnyWindow, Assignment, place_rows
 from millstream.windows.global_window import Global
-from millstream.windows.session import Session
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def late_batch(
 
 
 def bounds_of(
-    window: TimeWindow | Session, starts_us: npt.NDArray[np.int64], ends_us: npt.NDArray[np.int64]
+    window: AnyWindow, starts_us: npt.NDArray[np.int64], ends_us: npt.NDArray[np.int64]
 ) -> list[pa.Array]:
     """Return the columns of results that say from when to when windows are."""
     if isinstance(window, Global):

@@ -13,6 +13,7 @@ from millstream.operators.session_state import SessionState
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.operators.window_change import Changes
 from millstream.operators.window_state import WindowState
+from millstream.windows.assignment import RowWindow
 from millstream.windows.session import Session
 
 Int64Array = npt.NDArray[np.int64]
@@ -79,6 +80,7 @@ class State(Protocol):
 def new_state(config: WindowAggregateConfig) -> State:
     """Return the empty state of an aggregate."""
     schema, keys, aggregates = config.input_schema, config.key_columns, config.aggregates
+    assert not isinstance(config.window, RowWindow), "of these the rows are kept"
     if isinstance(config.window, Session):
         return SessionState(schema, keys, aggregates, config.window.gap_us, config.time_column)
     return WindowState(schema, keys, aggregates, config.window, config.time_column)

@@ -43,11 +43,12 @@ from millstream.plan.keyed_nodes import (
 )
 from millstream.plan.positions import require_positions
 from millstream.plan.sources import PlanNode, StreamSource, TableSource
+from millstream.windows.by_rows import Counting, Sliding
 from millstream.windows.global_window import Global
 from millstream.windows.session import Session
 
 if TYPE_CHECKING:
-    from millstream.windows.assignment import TimeWindow
+    from millstream.windows.assignment import AnyWindow
 
 __all__ = [
     "AsTable",
@@ -267,7 +268,7 @@ class WindowAggregate(PlanNode):
 
     input: Node
     columns: tuple[str, ...]
-    window: TimeWindow | Session
+    window: AnyWindow
     aggregates: tuple[AggregateColumn, ...]
     allowed_lateness_us: int = 0
     emits_changes: bool = False
@@ -281,9 +282,13 @@ class WindowAggregate(PlanNode):
         bounds = [pa.field(each, EVENT_TIME) for each in names]
         results = [pa.field(each.name, each.type) for each in self.aggregates]
         schema = pa.schema([*keys, *bounds, *results])
+        time = "window_start"
+        if isinstance(self.window, Sliding):
+            schema, time = pa.schema([*self.input.schema, *results]), self.event_time
+        elif isinstance(self.window, Session | Counting):
+            # It is told of when it is over, and may have begun long before.
+            time = "window_end"
         check_names(schema.names, self.location)
-        # A session is told of when it is over, and may have begun long before.
-        time = "window_end" if isinstance(self.window, Session) else "window_start"
         if self.emits_changes:
             unique = (*self.columns, *names[:1])
             self._settle(schema, unique, None, ChangeMode.CHANGELOG, unique)

@@ -29,6 +29,8 @@ from millstream.plan.nodes import (
     is_timed,
 )
 from millstream.plan.walk import in_order
+from millstream.windows.assignment import RowWindow
+from millstream.windows.by_rows import Counting
 
 Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows | Top | Dedup | Limit
 """What needs all rows of a key on one worker."""
@@ -102,6 +104,8 @@ def is_combined(node: Keyed, parallelism: int) -> bool:
         return False
     if isinstance(node, GroupAggregate):
         return node.merges and node.ttl_us is None
+    if isinstance(node.window, RowWindow):
+        return False
     sources = [each for each in in_order([node]) if isinstance(each, StreamSource)]
     return all(each.idle_timeout_us is None for each in sources)
 
@@ -147,12 +151,18 @@ def positioned_sources(nodes: Sequence[Node]) -> dict[int, int]:
     ends = [
         each.input
         for each in nodes
-        if isinstance(each, WindowAggregate | GroupAggregate)
-        and any(column.is_in_order for column in each.aggregates)
+        if isinstance(each, WindowAggregate | GroupAggregate) and _is_in_order(each)
     ]
     found = _sources_before(ends)
     every = [id(each) for each in nodes if isinstance(each, StreamSource)]
     return {each: number for number, each in enumerate(every) if each in found}
+
+
+def _is_in_order(node: WindowAggregate | GroupAggregate) -> bool:
+    """Return `True` iff results depend on the order of rows that have the same time."""
+    if isinstance(node, WindowAggregate) and isinstance(node.window, Counting):
+        return True
+    return any(each.is_in_order for each in node.aggregates)
 
 
 def _sources_before(ends: Iterable[Node]) -> set[int]:

@@ -36,6 +36,7 @@ from millstream.plan.nodes import (
     WindowAggregate,
 )
 from millstream.plan.walk import in_order, with_inputs
+from millstream.windows.by_rows import Sliding
 
 Needs = dict[int, set[str]]
 
@@ -77,7 +78,10 @@ def _add_needs(node: Node, needs: Needs) -> None:
             needs[id(node.table)].update(node.table_keys)
             needs[id(node.table)].update(node.table.keys)  # its latest rows are told by them
         case WindowAggregate() | GroupAggregate():
-            _add_needs_of_aggregate(node, needs[id(node.input)])
+            wanted = needs[id(node.input)]
+            _add_needs_of_aggregate(node, wanted)
+            if isinstance(node, WindowAggregate) and isinstance(node.window, Sliding):
+                wanted.update(needed.intersection(node.input.schema.names))
         case LatestRows():
             order = () if node.order is None else (node.order,)
             needs[id(node.input)].update(needed, node.columns, order)

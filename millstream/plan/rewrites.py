@@ -32,6 +32,7 @@ from millstream.plan.nodes import (
 from millstream.plan.pushdown import columns_to_needed
 from millstream.plan.skipping import filters_to_sources
 from millstream.plan.walk import in_order, with_inputs
+from millstream.windows.by_rows import Sliding
 
 AggregateNode = TypeVar("AggregateNode", WindowAggregate, GroupAggregate)
 
@@ -79,6 +80,8 @@ def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
             case WindowAggregate():
                 window = _with_columns(node, rebuilt[id(node.input)])
                 rebuilt[id(node)] = prepared[id(node)] = window
+                if isinstance(node.window, Sliding):
+                    rebuilt[id(node)] = _trimmed(window, node.schema)
             case GroupAggregate():
                 group = _with_columns(node, rebuilt[id(node.input)])
                 rebuilt[id(node)] = prepared[id(node)] = group
@@ -94,7 +97,7 @@ def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     return tuple(cast("Sink", rebuilt[id(each)]) for each in sinks)
 
 
-def _trimmed(node: LateRows, schema: pa.Schema) -> Node:
+def _trimmed(node: Node, schema: pa.Schema) -> Node:
     if node.schema.names == schema.names:
         return node
     return Project(node, identity_outputs(schema), location=node.location)

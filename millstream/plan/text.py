@@ -19,7 +19,8 @@ from millstream.log.predicate import (
     Unknown,
 )
 from millstream.operators.expression import Call, Column, Constant, TypedExpression
-from millstream.windows.assignment import TimeWindow
+from millstream.windows.assignment import AnyWindow
+from millstream.windows.by_rows import Counting, Sliding
 from millstream.windows.calendar import Calendar
 from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
@@ -138,7 +139,7 @@ def _constant_text(value: object, type_: pa.DataType) -> str:
     return repr(value)
 
 
-def window_text(window: TimeWindow | Session) -> str:
+def window_text(window: AnyWindow) -> str:
     """Return how windows cut time.
 
     Examples
@@ -148,7 +149,9 @@ def window_text(window: TimeWindow | Session) -> str:
     """
     if isinstance(window, Session):
         return f"sessions with gaps of {duration_text(window.gap_us)}"
-    if isinstance(window, Global):
+    if isinstance(window, Sliding):
+        return f"the {duration_text(window.size_us)} before each row"
+    if isinstance(window, Global | Counting):
         return window.describe()
     shift = f" from {duration_text(window.offset_us)}" if window.offset_us else ""
     match window:

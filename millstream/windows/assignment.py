@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millstream.windows.by_rows import Counting, Sliding
 from millstream.windows.calendar import Calendar
 from millstream.windows.global_window import Global
 from millstream.windows.hopping import Hopping
@@ -19,6 +20,11 @@ from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 TimeWindow: TypeAlias = Tumbling | Hopping | Calendar | Global
 """Windows that are cut by time alone, whatever the rows are."""
+
+RowWindow: TypeAlias = Sliding | Counting
+"""Windows that the rows of a key make."""
+
+AnyWindow: TypeAlias = TimeWindow | Session | RowWindow
 
 _COMPILED_ROWS_MIN = 4096
 """From here on a compiled loop is worth its loading; it takes a fifth of NumPy's time."""
@@ -50,7 +56,7 @@ class Assignment:
 
 
 def place_rows(
-    window: TimeWindow | Session,
+    window: AnyWindow,
     times_us: npt.NDArray[np.int64],
     stamps_us: npt.NDArray[np.int64] | None,
     allowed_us: int,
@@ -72,7 +78,7 @@ def place_rows(
             return assign_panes(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
         case Calendar():
             return assign_dates(window, times_us, stamps_us, allowed_us, given_out_us, ended_us)
-        case Session():
+        case Session() | Sliding() | Counting():
             return assign_sessions(times_us, stamps_us, allowed_us, given_out_us, ended_us)
         case Global():
             count, ended = len(times_us), ended_us == WATERMARK_MAX

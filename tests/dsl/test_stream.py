@@ -245,6 +245,26 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], object], type[UserError], str]] =
         PlanError,
         "no row is late here, as no key is forgotten; with within= those are",
     ),
+    "windows of no rows": (
+        lambda *_: ms.counting(10, 0),
+        OptionError,
+        "at least 1 and at most as many as are in one; got 10 rows, and one every 0",
+    ),
+    "windows of a time of rows": (
+        lambda flights, _: ms.counting(flights.schema.names[0]),
+        OptionError,
+        "size= is a number of rows; got '",
+    ),
+    "changes of windows that rows make": (
+        lambda flights, _: flights.window(ms.sliding("1h"), emit="changes"),
+        PlanError,
+        "are given out once, when the watermark is beyond their last row",
+    ),
+    "result of a row called like its column": (
+        lambda flights, _: flights.window(ms.sliding("1h")).agg(origin=ms.count()),
+        PlanError,
+        "two columns would be called 'origin'",
+    ),
     "interval of nothing": (
         lambda *_: ms.every("0s"),
         OptionError,

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from millstream.operators.aggregate import Aggregate, AggregateFunction, UserAggregate
 from millstream.operators.window_aggregate import WindowAggregateConfig
-from millstream.windows.assignment import TimeWindow
+from millstream.windows.assignment import RowWindow, TimeWindow
 from millstream.windows.hopping import Hopping
 from millstream.windows.session import Session
 from millstream.windows.tumbling import Tumbling
@@ -177,6 +177,7 @@ class WindowModel:
             if isinstance(window, Session):
                 late += self._session_row(row)
                 continue
+            assert not isinstance(window, RowWindow)
             stamp_us = WATERMARK_MIN if row["_stamp"] is None else row["_stamp"]
             open_ = [
                 start

@@ -96,3 +96,44 @@ def test_rows_that_come_when_their_key_may_be_forgotten_are_to_be_had(parallelis
     assert found == [("agg", 3), ("agg", 4), ("dedup", 3), ("dedup", 4)]
     assert sum(each["n"] for each in harness.rows("recounted")) == 2
     assert harness.late_rows == 4
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_each_row_has_a_window_of_the_rows_before_it(parallelism: int) -> None:
+    def build(rows: ms.Stream) -> list[ms.Sink]:
+        sums = rows.window(ms.sliding("10s")).agg(total=ms.sum(ms.col("value") + 0), n=ms.count())
+        return [sums.select("value", "total", "n").to("sums"), sums.late().to("late")]
+
+    harness = started(build, parallelism=parallelism)
+    harness.send("rows", [at(1, 1), at(2, 20, "b"), at(11, 3), at(11, 4)], partition=0)
+    assert harness.rows("sums") == []
+    harness.advance("2026-01-01 00:00:11")
+    assert [each["total"] for each in harness.new_rows("sums")] in ([1, 20], [20, 1])
+    harness.restart(parallelism=3 - parallelism)
+    harness.send("rows", [at(10, 7)], partition=0)
+    harness.advance("2026-01-01 00:00:12")
+    assert sorted(tuple(each.values()) for each in harness.new_rows("sums")) == [
+        (3, 8, 3),
+        (4, 8, 3),
+    ]
+    assert [each["value"] for each in harness.rows("late")] == [7]
+    harness.advance("2026-01-01 00:00:22")
+    assert harness.state("window-key")["row.value"].to_pylist() == []
+    harness.end()
+    assert harness.late_rows == 1
+
+
+def test_windows_of_rows_wait_until_they_are_full_also_over_the_end() -> None:
+    def build(rows: ms.Stream) -> ms.Sink:
+        return rows.window(ms.counting(3)).agg(values=ms.collect_list("value")).to("threes")
+
+    harness = started(build)
+    for first in (0, 4, 8):
+        rows = [at(first, first), at(first, first + 1), at(first + 2, first + 2)]
+        harness.send("rows", [*rows, at(first + 2, first + 3, "b")], partition=0)
+        harness.end()
+        harness.start(lambda: build(ms.stream("rows").key_by("key")), parallelism=2)
+    found = sorted((each["key"], each["values"]) for each in harness.rows("threes"))
+    of_a = [("a", [0, 1, 2]), ("a", [4, 5, 6]), ("a", [8, 9, 10])]
+    assert found == [*of_a, ("b", [3, 7, 11])]
+    assert harness.state("window-key").num_rows == 0
