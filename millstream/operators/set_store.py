@@ -107,7 +107,9 @@ class SetStore:
             self._table = np.full((2 * len(old), 2), kernels.NONE, dtype=np.int64)
             kernels.enter_pairs(old, self._table)
         else:
-            self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
+            larger = np.empty(2 * len(self._arena), dtype=np.int64)
+            larger[: len(self._arena)] = self._arena
+            self._arena = larger
 
     def _values(self, slots: Int64Array) -> tuple[Int64Array, pa.Array]:
         """Return offsets (n + 1) and values of `slots`."""

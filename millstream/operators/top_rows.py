@@ -230,8 +230,8 @@ class TopRows:
         words = self._all_words(rows, by_words)
         base = len(self._rows)
         self._rows.append(rows)
-        touched = np.empty((len(slots), 2), dtype=np.int64)
-        before = np.empty(2 * len(slots), dtype=np.int64)
+        touched = new_values(2 * len(slots), np.int64).reshape(-1, 2)
+        before = new_values(2 * len(slots), np.int64)
         self._meta[kernels.META_TOUCHED] = self._meta[kernels.META_BEFORE] = 0
         done = 0
         while done < len(slots):
@@ -243,7 +243,9 @@ class TopRows:
                 done = -2 - done
                 before = np.concatenate([before, np.empty_like(before)])
             elif done < len(slots):
-                self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
+                larger = np.empty((2 * len(self._arena), self._arena.shape[1]), dtype=np.int64)
+                larger[: len(self._arena)] = self._arena
+                self._arena = larger
         touched = touched[: self._meta[kernels.META_TOUCHED]]
         self._marks[touched[:, 0]] = 0
         return touched[:, 0].copy(), touched[:, 1], before[: self._meta[kernels.META_BEFORE]]
@@ -288,7 +290,9 @@ class TopRows:
         if len(self._rows) < max(_SUPERSEDED_MIN, 2 * self._live):
             return
         slots = self._index.live_slots()
-        numbers = np.sort(self._numbers(slots, _EVERY)[0])
+        is_live = np.zeros(len(self._rows), dtype=np.bool_)
+        is_live[self._numbers(slots, _EVERY)[0]] = True
+        numbers = np.flatnonzero(is_live)
         self._live = len(numbers)
         if len(self._rows) < 2 * self._live:
             return
