@@ -11,6 +11,7 @@ is imported by the actors, all at the same time.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from millstream.runtime.result import WorkerResult
     from millstream.runtime.worker import WorkerPlan
 
+SWITCH_S = 0.000_5
+"""A thread that needs the interpreter waits no longer for another one: a tenth of Python's own."""
 LINGER_S = 10.0
 """For how long a coordinator whose job is over answers those who still ask."""
 
@@ -40,6 +43,8 @@ class WorkerActor:
 
         self._host = WorkerHost(ray.util.get_node_ip_address())
         jit.prepare_to_load()
+        # At a checkpoint the thread that steps the worker takes turns with those that persist.
+        sys.setswitchinterval(SWITCH_S)
 
     def prepare(self, attempt: int, plan: WorkerPlan, log_path: str, token: str) -> str:
         """Become the worker of a plan, and return where the other workers send to."""
