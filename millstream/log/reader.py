@@ -16,6 +16,7 @@ from millstream.log.condition import Condition, bind
 from millstream.log.frame import Frame
 from millstream.log.partition import Partition
 from millstream.log.projection import READABLE_FIELDS, Projection, readable_schema
+from millstream.log.row_time import TIME_MIN
 from millstream.log.skipping import Skipping
 from millstream.log.topic_config import APPEND, TopicConfig, check_columns
 from millstream.log.transactions import Transactions
@@ -234,6 +235,8 @@ class PartitionReader:
         self._unread: Frame | None = None
         self._start_of_rest = offset
         self._frame_rows = self._frame_end = 0
+        self._frame_time_us = self.read_time_us = TIME_MIN
+        """The greatest time in the topic's time column of the frames that were read whole."""
         self._offsets: npt.NDArray[np.int64] | None = None
         self.position = offset
         """Offset of the next row."""
@@ -374,6 +377,8 @@ class PartitionReader:
             piece = rest.slice(0, wanted)
             self._rest = rest.slice(wanted) if piece.num_rows < rest.num_rows else None
             self._move_behind(piece.num_rows, until)
+            if self._rest is None:
+                self.read_time_us = max(self.read_time_us, self._frame_time_us)
             rows += piece.num_rows
             size += piece.num_rows * row_bytes
             yield piece
@@ -409,6 +414,7 @@ class PartitionReader:
     def _rest_of(self, frame: Frame, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows of `frame` from `position` on; takes note of their offsets."""
         self._frame_rows, self._frame_end = rows.num_rows, frame.end_offset
+        self._frame_time_us = frame.header.max_timestamp_us
         first = max(frame.header.base_offset, self.position)
         before = first - frame.header.base_offset
         self._offsets = frame.offsets(self._verify)

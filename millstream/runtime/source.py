@@ -130,6 +130,8 @@ class Source:
         Tells how long a partition has been silent.
     batch_rows, batch_bytes
         The most that is read at once.
+    wants_time
+        Whether somebody wants the time column; else the watermark follows what frames say of it.
     """
 
     def __init__(
@@ -142,8 +144,10 @@ class Source:
         *,
         batch_rows: int,
         batch_bytes: int,
+        wants_time: bool = True,
     ) -> None:
         self.node = node
+        self._wants_time = wants_time or topic.config.time != node.event_time
         self.rows_read = 0
         self.reading = ""
         """Topic, partition and offsets of the rows that were read last, for messages."""
@@ -343,6 +347,8 @@ class Source:
 
     def _columns(self) -> list[str] | None:
         names = list(self.node.schema.names)
+        if not self._wants_time:
+            names.remove(self.node.event_time)
         if self.node.position is not None:
             names.append("_offset")
         return names or None
@@ -436,6 +442,9 @@ class Source:
         """Return the rows with event time as the plan has it and stamps; advance the watermark."""
         name = self.node.time_column
         if name is None:
+            return rows
+        if not self._wants_time:
+            partition.watermark.advance(partition.reader.read_time_us)
             return rows
         if self.node.processing_time:
             self._advance_processing_time(0)

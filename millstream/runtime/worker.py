@@ -30,6 +30,7 @@ from millstream.runtime.graph import (
     JobGraph,
     OperatorNode,
     SourceNode,
+    Stage,
     key_groups_of_worker,
     partitions_of_worker,
 )
@@ -50,6 +51,7 @@ from millstream.runtime.sink import LogSink, MemorySink, Sink
 from millstream.runtime.snapshots import read_snapshots
 from millstream.runtime.source import NEVER_US, Source, SourceStart
 from millstream.runtime.stage import StagePart, StageRunner
+from millstream.runtime.wanted_time import wants_time
 from millstream.windows.watermark import WATERMARK_MIN
 
 
@@ -117,7 +119,7 @@ class Worker:
         self._sinks: dict[str, Sink] = {}
         for stage in graph.stages:
             for source in stage.sources:
-                self._sources[source.name] = self._open_source(source)
+                self._sources[source.name] = self._open_source(stage, source)
             for operator in stage.operators:
                 self._operators[operator.name] = operator.config.build()
             for sink in stage.sinks:
@@ -382,7 +384,7 @@ class Worker:
             self._finished = True
             self._reports.append(Finished(self.index))
 
-    def _open_source(self, node: SourceNode) -> Source:
+    def _open_source(self, stage: Stage, node: SourceNode) -> Source:
         plan, topic = self.plan, self._log.topic(node.topic)
         state = plan.sources[node.name]
         count = topic.config.partitions_of(state.generation)
@@ -408,6 +410,7 @@ class Worker:
             self._log.clock,
             batch_rows=plan.options.batch_rows,
             batch_bytes=plan.options.batch_bytes,
+            wants_time=wants_time(stage, node),
         )
 
     def _restore(self) -> None:

@@ -29,6 +29,7 @@ def source(
     *,
     indices: tuple[int, ...] = (0,),
     batch_rows: int = 100,
+    wants_time: bool = True,
     **node: Any,
 ) -> Source:
     fields: dict[str, Any] = {
@@ -48,6 +49,7 @@ def source(
         log.clock,
         batch_rows=batch_rows,
         batch_bytes=1_000_000,
+        wants_time=wants_time,
     )
 
 
@@ -157,6 +159,17 @@ class TestTime:
         assert watermark_s(reading) == (None, False)
         values(reading)
         assert watermark_s(reading) == (7, False)
+
+    def test_the_watermark_follows_whole_frames_where_nobody_wants_the_time(self) -> None:
+        log = event_log(Bench())
+        put(log, "events", events(10, 4))
+        put(log, "events", events(7, first=2))
+        reading = source(log, batch_rows=1, wants_time=False)
+        seen = []
+        while (rows := reading.try_read()) is not None:
+            assert rows.schema.names == [each for each in EVENTS.names if each != "time"]
+            seen.append(watermark_s(reading)[0])
+        assert seen == [None, 10, 10]
 
     def test_the_slowest_partition_holds_the_watermark_until_it_is_done(self) -> None:
         log = event_log(Bench(), partitions=2)
