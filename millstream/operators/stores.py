@@ -4,7 +4,8 @@ A slot is a row of fixed fields, which most aggregates need no more than. What d
 fields lies in stores beside them, by the same slots::
 
     slot ─┬▶ fields       count │ sum │ max            one cache line, folded in one loop
-          ├▶ value store  {a: 3, b: 1}                 count_distinct, collect_set, sketches, top_k
+          ├▶ set store    {7, 9}                       count_distinct, collect_set of numbers, times
+          ├▶ value store  {a: 3, b: 1}                 the same of other types, sketches, top_k
           ├▶ best row     (rank, time, position) + row first, last, arg_min, min of a text
           └▶ all rows     [(time, position, value) …]  collect_list
 

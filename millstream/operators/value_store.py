@@ -1,8 +1,8 @@
 """Distinct values by slot, each with how often it is there (or with the greatest of some number).
 
 An index of (slot, value) numbers the entries, whatever the type of the values; a chain a slot says
-which are a slot's. Sets are this, and sketches are too: those of DDSketch count the numbers of
-buckets, and those of HyperLogLog keep the greatest rank of each register.
+which are a slot's. Sets of texts are this, and sketches are too: those of DDSketch count the
+numbers of buckets, and those of HyperLogLog keep the greatest rank of each register.
 """
 
 from __future__ import annotations
