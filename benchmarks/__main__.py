@@ -15,7 +15,16 @@ from typing import Any
 
 from benchmarks.harness import ROOT, Figure, table_rows
 
-BENCHMARKS = ("filter_map", "window_aggregate", "nexmark", "exchange", "on_ray", "log", "startup")
+BENCHMARKS = (
+    "filter_map",
+    "window_aggregate",
+    "nexmark",
+    "state",
+    "exchange",
+    "on_ray",
+    "log",
+    "startup",
+)
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 Result = dict[str, dict[str, dict[str, Any]]]
 """What a benchmark prints: its figures by name, each with the fields of `Figure`."""

@@ -189,6 +189,10 @@ class ResourcesError(JobError, UserError):
     """Raised when a cluster found no room for a job's workers in time."""
 
 
+class SpillError(JobError, UserError):
+    """Raised when state beyond the memory budget cannot be kept on disk, e.g. a full one."""
+
+
 class CheckpointError(JobError):
     """Raised when a checkpoint cannot be taken, or a file of it is missing or damaged."""
 

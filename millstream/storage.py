@@ -251,3 +251,26 @@ class Objects(Protocol):
     def remove(self, name: str) -> None:
         """Remove an object; does nothing where it is gone."""
         ...
+
+
+class Scratch(Protocol):
+    """Files of one process that mean nothing once it is gone: what has no room in its memory.
+
+    Nothing is durable. A file is written once, under a name that is not used again.
+    """
+
+    def create(self, name: str) -> AbstractContextManager[pa.NativeFile]:
+        """Return what takes the bytes of a new file, whole when the `with` block is left."""
+        ...
+
+    def map(self, name: str) -> pa.Buffer:
+        """Return a file's content without copying; it stays as it is when the file is removed."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        ...
+
+    def close(self) -> None:
+        """Remove all files; idempotent."""
+        ...

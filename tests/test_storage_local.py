@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +22,7 @@ from millstream.storage_local import (
     read_boot_id,
     write_back,
 )
+from millstream.storage_local.scratch import LocalScratch
 
 
 @pytest.fixture
@@ -397,3 +401,34 @@ def test_an_empty_folder_that_is_there_is_made_durable(
     (tmp_path / "log" / "file").touch()
     LocalStorage().make_directory(str(tmp_path / "log"))
     assert synced == [str(tmp_path)]
+
+
+class TestScratch:
+    def test_files_are_the_users_alone_and_go_with_the_process(self, tmp_path: Path) -> None:
+        scratch = LocalScratch(f"{tmp_path}/new/scratch")
+        with scratch.create("a") as file:
+            file.write(b"content")
+        assert stat.S_IMODE(os.stat(scratch.path).st_mode) == 0o700
+        assert stat.S_IMODE(os.stat(f"{scratch.path}/a").st_mode) == 0o600
+        mapped = scratch.map("a")
+        scratch.remove("a")
+        scratch.remove("a")
+        assert mapped.to_pybytes() == b"content"
+        with pytest.raises(FileNotFoundError):
+            scratch.map("a")
+        scratch.close()
+        scratch.close()
+        assert os.listdir(f"{tmp_path}/new/scratch") == []
+
+    def test_what_a_dead_process_left_is_removed(self, tmp_path: Path) -> None:
+        made = f"scratch = LocalScratch({str(tmp_path)!r}); scratch.create('a').close()"
+        text = f"import os; from {LocalScratch.__module__} import LocalScratch; {made}; os._exit(1)"
+        subprocess.run([sys.executable, "-c", text], check=False)
+        (left,) = os.listdir(tmp_path)
+        assert sorted(os.listdir(tmp_path / left)) == ["a", "lock"]
+        living = LocalScratch(str(tmp_path))
+        assert os.listdir(tmp_path) == [os.path.basename(living.path)]
+        other = LocalScratch(str(tmp_path))
+        assert len(os.listdir(tmp_path)) == 2, "what a living process has stays"
+        living.close()
+        other.close()

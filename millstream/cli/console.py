@@ -130,3 +130,15 @@ def bytes_text(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def state_text(memory_bytes: int, disk_bytes: int) -> str:
+    """Return what state takes for a person.
+
+    Examples
+    --------
+    >>> state_text(2048, 0), state_text(2048, 3072)
+    ('2.0 KiB', '2.0 KiB + 3.0 KiB on disk')
+    """
+    memory = bytes_text(memory_bytes)
+    return f"{memory} + {bytes_text(disk_bytes)} on disk" if disk_bytes else memory

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from millstream.cli.console import bytes_text, notes, out, time_text
+from millstream.cli.console import bytes_text, notes, out, state_text, time_text
 from millstream.cli.options import LogOption, open_log
 from millstream.clock import SystemClock
 
@@ -210,6 +210,9 @@ def _operators_table(workers: tuple[WorkerStatus, ...]) -> Table:
             bytes_text(sum(each.bytes_in for each in of_all)),
             f"{sum(each.busy_us for each in of_all) / 1e6:.2f} s",
             f"{sum(each.state_keys for each in of_all):,}",
-            bytes_text(sum(each.state_bytes for each in of_all)),
+            state_text(
+                sum(each.state_bytes for each in of_all),
+                sum(each.state_disk_bytes for each in of_all),
+            ),
         )
     return table

@@ -18,6 +18,7 @@ from millstream.cli.console import (
     duration_text,
     notes,
     plain_table,
+    state_text,
     table_width,
     time_text,
 )
@@ -231,7 +232,10 @@ def _cells(name: str, statuses: Sequence[WorkerStatus], paces: Sequence[_Done]) 
         f"{sum(each.lag_rows for each in statuses):,}",
         _shares_text(paces),
         f"{sum(each.state_keys for each in operators):,}",
-        bytes_text(sum(each.state_bytes for each in operators)),
+        state_text(
+            sum(each.state_bytes for each in operators),
+            sum(each.state_disk_bytes for each in operators),
+        ),
         _watermark_text(statuses),
     )
 

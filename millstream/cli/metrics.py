@@ -32,7 +32,8 @@ OPERATOR_METRICS = {
     "bytes_out": "Bytes that went out.",
     "busy_us": "Microseconds spent computing.",
     "state_keys": "Keys held in state.",
-    "state_bytes": "Bytes held in state.",
+    "state_bytes": "Bytes held in state, in memory.",
+    "state_disk_bytes": "Bytes of state beyond the memory budget, on disk.",
 }
 JOB_METRICS = {
     "attempt": "The present attempt, counted from 1.",

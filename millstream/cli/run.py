@@ -38,6 +38,8 @@ class RunSettings:
     start_timeout: str | None = None
     batch_rows: int | None = None
     on_error: Literal["fail", "skip", "dlq"] | None = None
+    memory_budget: str | None = None
+    spill_directory: str | None = None
 
 
 WorkerCpusOption = Annotated[
@@ -51,6 +53,21 @@ StartTimeoutOption = Annotated[
 OnErrorOption = Annotated[
     Literal["fail", "skip", "dlq"] | None,
     typer.Option(help="Of a row that cannot be computed: skip counts it, dlq keeps it."),
+]
+
+CheckpointIntervalOption = Annotated[
+    str | None, typer.Option(help="How often results become visible and progress durable, e.g. 5s.")
+]
+OnOption = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(help="local: in this process; ray: one actor a worker."),
+]
+MemoryBudgetOption = Annotated[
+    str | None,
+    typer.Option(help="What a worker's state may take of memory before it goes to disk: 512MiB."),
+]
+SpillDirectoryOption = Annotated[
+    str | None, typer.Option(help="Where it goes then; by default TMPDIR, or /var/tmp.")
 ]
 
 
@@ -75,17 +92,13 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="The job's name; by default the script's.")
     ] = None,
-    checkpoint_interval: Annotated[
-        str | None,
-        typer.Option(help="How often results become visible and progress durable, e.g. 5s."),
-    ] = None,
-    on: Annotated[
-        Literal["local", "ray"] | None,
-        typer.Option(help="local: in this process; ray: one actor a worker."),
-    ] = None,
+    checkpoint_interval: CheckpointIntervalOption = None,
+    on: OnOption = None,
     worker_cpus: WorkerCpusOption = None,
     start_timeout: StartTimeoutOption = None,
     on_error: OnErrorOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    spill_directory: SpillDirectoryOption = None,
     log: LogOption = None,
 ) -> None:
     """Run a job script and show how it gets on."""
@@ -100,6 +113,8 @@ def run(
         worker_cpus=worker_cpus,
         start_timeout=start_timeout,
         on_error=on_error,
+        memory_budget=memory_budget,
+        spill_directory=spill_directory,
     )
     results = run_script(script, script_arguments or [], settings)
     if not results:
@@ -143,12 +158,14 @@ def run_script(script: Path, arguments: list[str], settings: RunSettings) -> lis
 
 def _overrides(settings: RunSettings) -> RunOverrides:
     """Return the settings, checked, as a script's `ms.run` asks for them."""
+    from millstream.dsl.memory import memory_budget_bytes
     from millstream.dsl.placement import checked_worker_cpus, start_timeout_us
     from millstream.dsl.run_context import RunOverrides
     from millstream.dsl.windows import duration_option
 
     where = "the command line"
     interval, timeout = settings.checkpoint_interval, settings.start_timeout
+    budget = settings.memory_budget
     return RunOverrides(
         name=settings.name,
         parallelism=settings.parallelism,
@@ -163,6 +180,8 @@ def _overrides(settings: RunSettings) -> RunOverrides:
         start_timeout_us=None if timeout is None else start_timeout_us(timeout, where),
         batch_rows=settings.batch_rows,
         on_error=settings.on_error,
+        memory_budget_bytes=None if budget is None else memory_budget_bytes(budget, where),
+        spill_directory=settings.spill_directory,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from millstream.dsl.memory import Memory
 from millstream.dsl.placement import Placement
 from millstream.errors import MissingExtraError, OptionError
 from millstream.operators.poison import OnError
@@ -45,6 +46,8 @@ class PreparedRun:
         The most rows that a source reads at once; `None`: as many as is best.
     on_error
         As for `ms.run`.
+    memory
+        What state may take of it.
     """
 
     roots: tuple[nodes.Sink, ...]
@@ -58,6 +61,7 @@ class PreparedRun:
     batch_rows: int | None = None
     follows_partitions: bool = False
     on_error: OnError = "fail"
+    memory: Memory = field(default_factory=Memory)
 
 
 def checked_host(on: str | None, location: str) -> Host:
@@ -143,6 +147,8 @@ def _options(prepared: PreparedRun) -> RunOptions:
         run=uuid.uuid4().hex,
         checkpoint_interval_us=prepared.checkpoint_interval_us,
         follows_partitions=prepared.follows_partitions,
+        memory_budget_bytes=prepared.memory.budget_bytes,
+        spill_directory=prepared.memory.spill_directory,
     )
 
 

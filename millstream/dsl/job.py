@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from millstream.dsl.execution import (
     submit_prepared,
 )
 from millstream.dsl.location import user_location
+from millstream.dsl.memory import Memory, checked_memory
 from millstream.dsl.placement import Placement, checked_placement
 from millstream.dsl.run_context import RunOverrides, current_overrides
 from millstream.dsl.sink import Sink, checked_name
@@ -68,6 +70,8 @@ def run(
     worker_cpus: float | None = None,
     start_timeout: str | timedelta = "60s",
     on_error: OnError = "fail",
+    memory_budget: str | int | None = None,
+    spill_directory: str | os.PathLike[str] | None = None,
 ) -> RunResult:
     """Run a job of one or more sinks, and return when it has ended.
 
@@ -105,6 +109,12 @@ def run(
         function of the user's own). `"fail"`: the job fails, and names and shows it. `"skip"`: it
         is left out, and counted. `"dlq"`: it goes to the topic `<name>.dlq` with where it came
         from and the error; see `millstream dlq`.
+    memory_budget
+        What the state of each worker may take of memory, e.g. `"512MiB"`. Beyond it, state kept by
+        key goes to disk, and is worked on part by part: results then come in larger batches, at
+        the latest with each checkpoint. By default state takes what it needs.
+    spill_directory
+        A folder on the workers' own disks for that; by default `TMPDIR`, or `/var/tmp`.
 
     Raises
     ------
@@ -116,6 +126,7 @@ def run(
     location, overrides = user_location(), current_overrides()
     host = checked_host(overrides.on or on, location)
     placement = checked_placement(worker_cpus, start_timeout, overrides, host, location)
+    memory = checked_memory(memory_budget, spill_directory, overrides, location)
     prepared = _prepared(
         sinks,
         location,
@@ -127,6 +138,7 @@ def run(
         log,
         checkpoint_interval,
         placement,
+        memory,
         on_error,
     )
     return _run(prepared, host, overrides)
@@ -144,6 +156,8 @@ def submit(
     worker_cpus: float | None = None,
     start_timeout: str | timedelta = "60s",
     on_error: OnError = "fail",
+    memory_budget: str | int | None = None,
+    spill_directory: str | os.PathLike[str] | None = None,
     detach: bool = False,
 ) -> JobHandle:
     """Start a job and return a handle on it at once: to look at it, stop it, wait for it.
@@ -153,7 +167,7 @@ def submit(
     detach
         Whether the job outlives this process; on Ray only.
     *sinks, name, parallelism, until, fresh, log, checkpoint_interval, on, worker_cpus,
-    start_timeout, on_error
+    start_timeout, on_error, memory_budget, spill_directory
         As for `run`.
     """
     location, overrides = user_location(), current_overrides()
@@ -165,6 +179,7 @@ def submit(
         )
         raise OptionError(message)
     placement = checked_placement(worker_cpus, start_timeout, overrides, host, location)
+    memory = checked_memory(memory_budget, spill_directory, overrides, location)
     prepared = _prepared(
         sinks,
         location,
@@ -176,6 +191,7 @@ def submit(
         log,
         checkpoint_interval,
         placement,
+        memory,
         on_error,
     )
     return submit_prepared(prepared, host, detach=detach)
@@ -231,6 +247,7 @@ def _prepared(
     log: Log | None,
     checkpoint_interval: str | timedelta,
     placement: Placement,
+    memory: Memory,
     on_error: OnError,
 ) -> PreparedRun:
     """Return the run with all options checked, those from outside before the script's own."""
@@ -259,6 +276,7 @@ def _prepared(
         fresh=overrides.fresh or fresh,
         checkpoint_interval_us=interval_us,
         placement=placement,
+        memory=memory,
         batch_rows=overrides.batch_rows,
         follows_partitions=parallelism is None,
     )

@@ -36,7 +36,7 @@ class RunOverrides:
         As for `ms.run`; for a job on Ray only.
     batch_rows
         The most rows that a source reads at once.
-    on_error
+    on_error, memory_budget_bytes, spill_directory
         As for `ms.run`.
     on_status
         Called with the run's record a few times a second while a job runs.
@@ -55,6 +55,8 @@ class RunOverrides:
     start_timeout_us: int | None = None
     batch_rows: int | None = None
     on_error: Literal["fail", "skip", "dlq"] | None = None
+    memory_budget_bytes: int | None = None
+    spill_directory: str | None = None
     on_status: Callable[[JobRecord], None] | None = None
     results: list[RunResult] = field(default_factory=list)
 

@@ -163,9 +163,17 @@ class Dedup(Stateless):
         gone = [] if full else self._index.removed_keys()
         parts = [self._state_rows(keys, None) for keys in gone]
         parts.append(self._state_rows(self._index.keys(slots), self._kept[slots]))
+        self.mark_saved(checkpoint)
+        return StateSnapshot(full, pa.concat_tables(parts), version=STATE_VERSION)
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
-        return StateSnapshot(full, pa.concat_tables(parts), version=STATE_VERSION)
+
+    def due_us(self) -> int | None:
+        """Return `None`: keys are forgotten without a row."""
+        return None
 
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the keys of `snapshots` that are in `key_groups`."""
@@ -238,7 +246,8 @@ class Dedup(Stateless):
 
     def _count_state(self) -> None:
         self.counters.state_keys = len(self._index)
-        self.counters.state_bytes = self._index.size_bytes + self._kept.nbytes
+        kept = self._kept.nbytes + self._times.size_bytes
+        self.counters.state_bytes = self._index.size_bytes + kept
 
 
 def _late(batch: pa.RecordBatch, times: Int64Array, within_us: int) -> npt.NDArray[np.bool_]:

@@ -39,8 +39,15 @@ class Expiry:
 
     @property
     def size_bytes(self) -> int:
-        """Memory held, but for the queue."""
-        return self._last.nbytes + self._expired.nbytes + self._waiting.nbytes
+        """Memory held."""
+        arrays = (self._last, self._expired, self._waiting)
+        return sum(each.nbytes for each in arrays) + self._queue.size_bytes
+
+    @property
+    def due_us(self) -> int | None:
+        """The watermark at which a slot may have expired; `None`: there is none."""
+        earliest_us = self._queue.earliest_us
+        return None if earliest_us is None else earliest_us + self._ttl_us
 
     def late(self, times: Int64Array, stamps: Int64Array) -> npt.NDArray[np.bool_]:
         """Return which rows came when their key may have been forgotten."""

@@ -238,6 +238,14 @@ class GroupAggregate(Stateless):
         full, rows = self._state.snapshot(since, checkpoint)
         return StateSnapshot(full, rows, version=STATE_VERSION)
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        self._state.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return the watermark at which the next key may expire."""
+        return None if self._expiry is None else self._expiry.due_us
+
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the keys of `snapshots` that are in `key_groups`."""
         for each in snapshots:

@@ -199,9 +199,13 @@ class GroupState:
         # In pieces: the strings of an Arrow array have less than 2 GiB.
         for begin in range(0, max(len(slots), 1), _SNAPSHOT_PIECE_ROWS):
             parts.append(self._rows(slots[begin : begin + _SNAPSHOT_PIECE_ROWS]))
+        self.mark_saved(checkpoint)
+        return full, pa.concat_tables(parts)
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
-        return full, pa.concat_tables(parts)
 
     def restore(self, parts: Sequence[pa.Table], groups: range) -> None:
         """Apply the rows of snapshots, oldest first, whose key group is in `groups`."""

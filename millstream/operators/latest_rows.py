@@ -132,6 +132,14 @@ class LatestRows(Stateless):
         """Return the latest rows, or what changed of them since checkpoint `since`."""
         return self._rows.snapshot(since, checkpoint)
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        self._rows.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return `None`: nothing waits for a time."""
+        return None
+
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the rows of `snapshots` whose keys are in `key_groups`."""
         for rows, removed in self._rows.restored(snapshots, key_groups):

@@ -23,6 +23,11 @@ class OpenWindows:
         self._runs: list[tuple[Int64Array, Int64Array]] = []
 
     @property
+    def size_bytes(self) -> int:
+        """Memory held."""
+        return sum(starts.nbytes + slots.nbytes for starts, slots in self._runs)
+
+    @property
     def earliest_us(self) -> int | None:
         """The least start, `None` where no window is open."""
         return min((int(starts[0]) for starts, _ in self._runs), default=None)

@@ -87,12 +87,15 @@ class StateSnapshot:
         What is not kept by key (e.g. closed-until times): small, JSON-representable values.
     version
         Version of the state's layout, checked by `restore`.
+    further
+        Changes to be applied to `rows`, one after another, with the same columns.
     """
 
     full: bool
     rows: pa.Table | None
     values: dict[str, int | str | None] = field(default_factory=dict)
     version: int = 1
+    further: tuple[pa.Table, ...] = ()
 
 
 @dataclass(slots=True)
@@ -113,6 +116,8 @@ class OperatorCounters:
     state_bytes: int = 0
     rows_failed: int = 0
     """Rows that could not be computed, and were skipped or made dead letters."""
+    state_disk_bytes: int = 0
+    """State, and rows that wait for it, beyond the memory budget."""
 
 
 class Operator(Protocol):

@@ -73,7 +73,12 @@ class SessionState:
     def size_bytes(self) -> int:
         """Memory held."""
         own = self._head.nbytes + self._sessions.nbytes
-        return self._index.size_bytes + own + self._kept.size_bytes
+        return self._index.size_bytes + own + self._kept.size_bytes + self._queue.size_bytes
+
+    @property
+    def due_us(self) -> int | None:
+        """The least end of a session, or less; `None` where none is open."""
+        return self._queue.earliest_us
 
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows, each at first a session of its own, into the sessions of their keys."""
@@ -158,9 +163,13 @@ class SessionState:
         # In pieces: the strings of an Arrow array have less than 2 GiB.
         begins = range(0, max(len(sessions), 1), _SNAPSHOT_PIECE_ROWS)
         parts += [self._rows(sessions[begin : begin + _SNAPSHOT_PIECE_ROWS]) for begin in begins]
+        self.mark_saved(checkpoint)
+        return full, pa.concat_tables(parts)
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
-        return full, pa.concat_tables(parts)
 
     def restore(self, parts: Sequence[pa.Table], groups: range) -> None:
         """Apply the rows of snapshots, oldest first, whose key group is in `groups`."""

@@ -126,6 +126,14 @@ class StoredGroups(Stateless):
         full, rows = self._state.snapshot(since, checkpoint)
         return StateSnapshot(full, rows)
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        self._state.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return `None`: nothing waits for a time."""
+        return None
+
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the keys of `snapshots` that are in `key_groups`."""
         parts = [each.rows for each in snapshots if each.rows is not None]

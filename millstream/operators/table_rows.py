@@ -182,9 +182,13 @@ class TableRows:
             piece = numbers[begin : begin + _SNAPSHOT_PIECE_ROWS]
             arrays = self._rows.take(self._schema.names, piece)
             parts.append(self._state_rows(arrays, removed=False))
+        self.mark_saved(checkpoint)
+        return StateSnapshot(full, pa.concat_tables(parts))
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
-        return StateSnapshot(full, pa.concat_tables(parts))
 
     def restored(
         self, snapshots: Sequence[StateSnapshot], groups: range

@@ -134,6 +134,14 @@ class Top(Stateless):
         full, rows = self._rows.snapshot(since, checkpoint)
         return StateSnapshot(full, rows, version=STATE_VERSION)
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        self._rows.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return `None`: nothing waits for a time."""
+        return None
+
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Take the rows of `snapshots` whose keys are in `key_groups`."""
         for each in snapshots:

@@ -170,9 +170,13 @@ class TopRows:
         numbers, _ = self._numbers(slots, _EVERY)
         parts = [] if full else [self._gone(keys) for keys in self._index.removed_keys()]
         parts.append(self._state_rows(self._rows.take(self._schema.names, numbers), removed=False))
+        self.mark_saved(checkpoint)
+        return full, pa.concat_tables(parts)
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
-        return full, pa.concat_tables(parts)
 
     def restore(self, parts: Sequence[pa.Table], groups: range) -> None:
         """Apply the rows of snapshots, oldest first, whose key group is in `groups`."""

@@ -263,6 +263,15 @@ class WindowAggregate:
         )
         return StateSnapshot(full, rows, before.values(self.config.window_text))
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        self._state.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return a watermark before which no window is given out; `None`: none is open."""
+        due_us = self._state.due_us
+        return None if due_us is None else due_us + self.config.allowed_lateness_us
+
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
         """Open the windows of `snapshots` whose keys are in `key_groups`."""
         before = Restored.of(snapshots, self.config.window_text)

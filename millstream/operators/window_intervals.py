@@ -50,6 +50,15 @@ class WindowIntervals(WindowChanges):
         yield from self._tell()
         yield from super().on_end()
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        super().mark_saved(checkpoint)
+        self._pending.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return the watermark at which what is pending is told, else when a window is over."""
+        return self._told_us + self._interval_us if len(self._pending) else super().due_us()
+
     def _take_in(self, batch: pa.RecordBatch, starts: Int64Array) -> Iterator[Emit]:
         """Fold rows that are not late into what is pending."""
         if self.config.partial:

@@ -66,7 +66,15 @@ class WindowState:
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        return self._index.size_bytes + self._kept.size_bytes
+        return self._index.size_bytes + self._kept.size_bytes + self.windows.size_bytes
+
+    @property
+    def due_us(self) -> int | None:
+        """The end of the earliest window, or less; `None` where none is open."""
+        earliest_us = self.windows.earliest_us
+        if earliest_us is None or isinstance(self._window, Hopping):
+            return earliest_us  # a pane is part of windows that end sooner than the last of them
+        return int(self._window.ends_of(np.array([earliest_us]))[0])
 
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows, whose windows start at `starts`, into their slots."""
@@ -156,9 +164,13 @@ class WindowState:
         for begin in range(0, max(len(slots), 1), _SNAPSHOT_PIECE_ROWS):
             piece = slots[begin : begin + _SNAPSHOT_PIECE_ROWS]
             parts.append(self._rows(self._index.keys(piece), piece))
+        self.mark_saved(checkpoint)
+        return full, pa.concat_tables(parts)
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         self._index.mark_snapshot()
         self._last_checkpoint = checkpoint
-        return full, pa.concat_tables(parts)
 
     def restore(self, parts: Sequence[pa.Table], groups: range) -> None:
         """Apply the rows of snapshots, oldest first, whose key group is in `groups`."""

@@ -34,6 +34,11 @@ class State(Protocol):
         """Memory held."""
         ...
 
+    @property
+    def due_us(self) -> int | None:
+        """The end of the earliest window, or less; `None` where none is open."""
+        ...
+
     def fold(self, batch: pa.RecordBatch, starts: Int64Array) -> None:
         """Fold rows into slots, `starts` being what `WindowAssigner` said of them."""
         ...
@@ -70,6 +75,10 @@ class State(Protocol):
 
     def snapshot(self, since: int | None, checkpoint: int) -> tuple[bool, pa.Table]:
         """Return whether it is the full state, and the rows; see `StateSnapshot`."""
+        ...
+
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
         ...
 
     def restore(self, parts: Sequence[pa.Table], groups: range) -> None:

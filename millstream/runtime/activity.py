@@ -59,6 +59,7 @@ class OperatorStatus:
     state_keys: int
     state_bytes: int
     rows_failed: int = 0
+    state_disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +118,5 @@ def operator_status(counters: OperatorCounters, activity: OperatorActivity) -> O
         counters.state_keys,
         counters.state_bytes,
         counters.rows_failed,
+        counters.state_disk_bytes,
     )

@@ -13,9 +13,10 @@ from typing import Protocol
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import JobError, MillstreamError, RowError
+from millstream.errors import JobError, MillstreamError, RowError, SpillError
 from millstream.operators.exchange import split_by_worker
 from millstream.operators.operator import Emit, Holding, Operator
+from millstream.operators.spilling import Spilling
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.channels import Outlet
 from millstream.runtime.gathering import Consumer
@@ -83,11 +84,17 @@ class OperatorInputs:
     @property
     def holds(self) -> bool:
         """`True` iff the operator holds rows back."""
+        if isinstance(self._operator, Spilling):
+            return self._operator.holds_back
         return self._holding is not None and self._holding.held_rows > 0
 
     def pass_on(self) -> Iterator[None]:
-        """Pass on what the operator holds back."""
-        if self._holding is not None:
+        """Pass on what the operator holds back, and the watermark that waited for it."""
+        if isinstance(self._operator, Spilling):
+            if self._operator.holds_back:
+                yield from self._emitted(self._operator.catch_up())
+                yield from self._pass_watermark()
+        elif self._holding is not None:
             yield from self._emitted(self._holding.pass_on())
 
     def rows(self, index: int, rows: pa.RecordBatch) -> Iterator[None]:
@@ -102,11 +109,14 @@ class OperatorInputs:
         self._watermarks[index] = watermark_us
         if not self._merge.update(index, watermark_us, idle):
             return
-        least = self._merge.value_us
-        yield from self._emitted(self._operator.on_watermark(least))
-        if self._merge.idle:
+        yield from self._emitted(self._operator.on_watermark(self._merge.value_us))
+        if self._merge.idle and self._holding is not None:
             yield from self.pass_on()  # from now on nobody waits for this worker
-        passed = self._operator.output_watermark(least)
+        yield from self._pass_watermark()
+
+    def _pass_watermark(self) -> Iterator[None]:
+        """Tell who takes the output how far time is."""
+        passed = self._operator.output_watermark(self._merge.value_us)
         idle = self._merge.idle and not self._has_results_to_come()
         for edge in self._edges:
             for consumer in self._consumers.get(edge, ()):
@@ -129,6 +139,8 @@ class OperatorInputs:
         Inputs that are read to their ends hold back nobody, but what is open then comes later
         than the watermark of a worker or stream that got further.
         """
+        if isinstance(self._operator, Spilling) and self._operator.holds_back:
+            return True
         open_count = self._operator.counters.state_keys if self._node.config.timed else 0
         return self._surroundings.bounded and open_count > 0
 
@@ -155,7 +167,8 @@ class OperatorInputs:
         except MillstreamError as error:
             if not isinstance(error, JobError):
                 raise
-            raise JobError(self._failure(str(error)), operator=self._node.name) from error
+            kind = SpillError if isinstance(error, SpillError) else JobError
+            raise kind(self._failure(str(error)), operator=self._node.name) from error
         except Exception as error:
             reason = self._failure(f"{type(error).__name__}: {error}")
             raise JobError(reason, operator=self._node.name) from error

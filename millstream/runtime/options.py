@@ -50,6 +50,10 @@ class RunOptions:
     held_rows
         The most rows of accumulators that wait for more to combine with before they cross to other
         workers; 0: each batch's cross at once.
+    memory_budget_bytes
+        What the state of a worker's operators may take of memory, before it goes to disk.
+    spill_directory
+        Where it goes then; `None`: where the machine has temporary files.
     """
 
     parallelism: int = 1
@@ -64,3 +68,5 @@ class RunOptions:
     gather_rows: int = GATHER_ROWS
     held_rows: int = HELD_ROWS
     follows_partitions: bool = False
+    memory_budget_bytes: int | None = None
+    spill_directory: str | None = None

@@ -10,18 +10,18 @@ steps it, carries what it sends, and wakes it when there may be something to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import CheckpointError, MillstreamError
+from millstream.errors import CheckpointError, MillstreamError, SpillError
 from millstream.log import Log
 from millstream.log.bells import Bells
 from millstream.log.transactions import Writer
-from millstream.operators.operator import Operator, OperatorCounters
+from millstream.operators.operator import Operator, OperatorConfig, OperatorCounters
 from millstream.runtime.activity import OperatorActivity, WorkerStatus, operator_status
 from millstream.runtime.background import AtOnce, Background
 from millstream.runtime.channels import Channels
@@ -50,8 +50,10 @@ from millstream.runtime.options import RunOptions
 from millstream.runtime.sink import LogSink, MemorySink, Sink
 from millstream.runtime.snapshots import read_snapshots
 from millstream.runtime.source import NEVER_US, Source, SourceStart
+from millstream.runtime.spill import Spill
 from millstream.runtime.stage import StagePart, StageRunner
 from millstream.runtime.wanted_time import wants_time
+from millstream.storage import Scratch
 from millstream.windows.watermark import WATERMARK_MIN
 
 
@@ -97,6 +99,8 @@ class Worker:
         To and from the other workers.
     background
         Appends to topics beside the worker; by default the worker does it itself.
+    scratch
+        Takes state beyond the memory budget; by default there is none.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Worker:
         log: Log,
         channels: Channels,
         background: Background | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         self.plan = plan
         self.index = plan.worker
@@ -117,11 +122,12 @@ class Worker:
         self._operators: dict[str, Operator] = {}
         self._sources: dict[str, Source] = {}
         self._sinks: dict[str, Sink] = {}
+        build = self._builder(scratch)
         for stage in graph.stages:
             for source in stage.sources:
                 self._sources[source.name] = self._open_source(stage, source)
             for operator in stage.operators:
-                self._operators[operator.name] = operator.config.build()
+                self._operators[operator.name] = build(operator.config)
             for sink in stage.sinks:
                 memory = sink.kind == "memory"
                 producer = None if memory else log.producer(sink.topic, writer=plan.writer)
@@ -384,6 +390,14 @@ class Worker:
             self._finished = True
             self._reports.append(Finished(self.index))
 
+    def _builder(self, scratch: Scratch | None) -> Callable[[OperatorConfig], Operator]:
+        """Return what builds operators, within the memory budget where there is one."""
+        limit_bytes = self.plan.options.memory_budget_bytes
+        if limit_bytes is None or scratch is None:
+            return lambda config: config.build()
+        groups = key_groups_of_worker(self.index, self.plan.graph.parallelism)
+        return Spill(limit_bytes, scratch, groups).build
+
     def _open_source(self, stage: Stage, node: SourceNode) -> Source:
         plan, topic = self.plan, self._log.topic(node.topic)
         state = plan.sources[node.name]
@@ -429,6 +443,8 @@ class Worker:
         snapshots = read_snapshots(self._log.storage, self._log.path, node.name, files)
         try:
             self._operators[node.name].restore(snapshots, groups)
+        except SpillError:
+            raise
         except Exception as error:
             ours = isinstance(error, MillstreamError)
             reason = str(error) if ours else f"{type(error).__name__}: {error}"

@@ -31,7 +31,7 @@ WORKERS = tuple(
         idle_us=300_000,
         pid=4_000 + index,
         node="10.0.0.1",
-        operators={"window": OperatorStatus(1_000, 5, 2, 8_000, 80, 500_000, 4, 2_048)},
+        operators={"window": OperatorStatus(1_000, 5, 2, 8_000, 80, 500_000, 4, 2_048, 0, 4_096)},
     )
     for index in range(2)
 )
@@ -207,6 +207,7 @@ def test_metrics_are_served_over_http(log: Log) -> None:
         where = '{job="hours",operator="window",worker="0"}'
         assert found[f"millstream_operator_rows_late{where}"] == 2
         assert found[f"millstream_operator_state_bytes{where}"] == 2_048
+        assert found[f"millstream_operator_state_disk_bytes{where}"] == 4_096
         assert found[f"millstream_operator_state_keys{where}"] == 4
         # Each scrape looks anew.
         publish(log, "hours", JobState.FINISHED, workers=WORKERS, checkpoint=13)

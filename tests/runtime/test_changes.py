@@ -166,6 +166,7 @@ class Case:
             channel_bytes=self.random.choice((1, 10_000)),
             send_rows=self.random.choice((1, 20)),
             held_rows=self.random.choice((0, 3, 100)),
+            memory_budget_bytes=self.random.choice((None, None, 1)),
         )
         seed = self.random.randrange(2**32)
         run_simulated(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from millstream.errors import CheckpointError
 from millstream.operators.operator import StateSnapshot
+from millstream.runtime import snapshots
 from millstream.runtime.manifest import StateFile
 from millstream.runtime.snapshots import (
     epoch_of,
@@ -69,6 +70,23 @@ def test_without_rows_there_is_no_file(rows: pa.Table | None) -> None:
     verify_file(disk, ROOT, "hours", file)
     (found,) = read_snapshots(disk, ROOT, "hours", [file])
     assert (found.rows, found.values) == (None, {"closed": 7})
+
+
+def test_a_large_snapshot_and_its_further_changes_are_one_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshots, "_WHOLE_BYTES_MAX", 0)
+    disk = storage()
+    further = (ROWS.slice(0, 0), ROWS.slice(1))
+    file = written(disk, StateSnapshot(True, ROWS, {"closed": 7}, 3, further))
+    verify_file(disk, ROOT, "hours", file)
+    found = read_snapshots(disk, ROOT, "hours", [file])
+    assert [each.full for each in found] == [True, False, False]
+    for each, rows in zip(found, (ROWS, *further), strict=True):
+        assert each.rows is not None
+        assert (each.rows.to_pylist(), each.values, each.version) == (
+            rows.to_pylist(), {"closed": 7}, 3,
+        )  # fmt: skip
 
 
 def flipped(content: bytes, bit: int) -> bytes:

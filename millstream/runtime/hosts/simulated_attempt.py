@@ -19,6 +19,7 @@ from millstream.runtime.messages import Batch, CheckpointTaken, Command, Message
 from millstream.runtime.options import RunOptions
 from millstream.runtime.worker import Worker
 from millstream.storage_memory import MemoryDisk, MemoryStorage, SimulatedCrash
+from millstream.storage_memory.scratch import MemoryScratch
 
 Event = tuple[str, Callable[[], object]]
 T = TypeVar("T")
@@ -165,7 +166,7 @@ class SimulatedAttempt:
             log = self._open_log(f"worker {plan.worker}")
             background = _Background()
             channels = _WorkerChannels(self, plan.worker)
-            self._workers.append(Worker(plan, log, channels, background))
+            self._workers.append(Worker(plan, log, channels, background, MemoryScratch()))
             self._backgrounds.append(background)
             self._commands.append(deque())
             self._reports.append(deque())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from millstream.errors import SpillError
 from millstream.log import Log
 from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.channels import Channels
@@ -15,8 +17,11 @@ from millstream.runtime.checkpoint import persist
 from millstream.runtime.hosts.background_thread import BackgroundThread
 from millstream.runtime.hosts.wake import Rest, Wake
 from millstream.runtime.messages import CheckpointTaken, Command, Report
+from millstream.runtime.options import RunOptions
 from millstream.runtime.result import WorkerResult
 from millstream.runtime.worker import Worker, WorkerPlan
+from millstream.storage import Scratch
+from millstream.storage_local.scratch import LocalScratch, default_scratch_directory
 
 STATUS_INTERVAL_US = 200_000
 REST_LEAST_US = 200
@@ -98,10 +103,13 @@ class WorkerThread:
 
     def _run(self) -> None:
         try:
-            worker = Worker(self._plan, self._open_log(), self._channels, self._appends)
-            self._loop(worker)
-            self.status = worker.status()
-            self.result = WorkerResult(self.status, worker.counters(), worker.tables())
+            with closing_scratch(self._plan.options) as scratch:
+                worker = Worker(
+                    self._plan, self._open_log(), self._channels, self._appends, scratch
+                )
+                self._loop(worker)
+                self.status = worker.status()
+                self.result = WorkerResult(self.status, worker.counters(), worker.tables())
         except BaseException as error:
             self._post(WorkerFailed(self.index, error))
 
@@ -147,3 +155,30 @@ class WorkerThread:
             self._post(future.result())
         else:
             self._post(WorkerFailed(self.index, error))
+
+
+@contextmanager
+def closing_scratch(options: RunOptions) -> Iterator[Scratch | None]:
+    """Give a worker scratch files, if its memory is limited, and remove them afterwards.
+
+    Raises
+    ------
+    SpillError
+        Where there can be none.
+    """
+    if options.memory_budget_bytes is None:
+        yield None
+        return
+    directory = options.spill_directory or default_scratch_directory()
+    try:
+        scratch = LocalScratch(directory)
+    except OSError as error:
+        message = (
+            f"there can be no scratch files for state beyond the memory budget in {directory!r}: "
+            f"{error}; name another folder with spill_directory="
+        )
+        raise SpillError(message) from error
+    try:
+        yield scratch
+    finally:
+        scratch.close()

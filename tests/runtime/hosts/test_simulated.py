@@ -108,6 +108,7 @@ def simulate(
         send_rows=send_rows or random_.choice((1, 1, 4, 1000)),
         gather_rows=gather_rows or (1, 3, 1, 1000)[seed % 4],
         held_rows=(0, 0, 4, 1000)[seed // 4 % 4] if held_rows is None else held_rows,
+        memory_budget_bytes=(None, None, 1)[seed % 3],
     )
     ends = log.topic("flights").stable_ends()
     watcher = Watcher(disk, clock, more=[make_flights(random_, 5) for _ in range(4)])
