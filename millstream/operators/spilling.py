@@ -53,9 +53,10 @@ class Spilling:
     Parameters
     ----------
     config
-        Of the operator, which is kept by `key_columns`, has one input and is `Spillable`.
+        Of the operator, which is `Spillable`.
     key_columns
-        Of its input.
+        Of each input, by which its rows are kept together. What waits of a later input comes first:
+        the changes of a table before the rows that are joined with it.
     groups
         The key groups that can come.
     budget
@@ -67,7 +68,7 @@ class Spilling:
     def __init__(
         self,
         config: OperatorConfig,
-        key_columns: Sequence[str],
+        key_columns: Sequence[Sequence[str]],
         groups: range,
         budget: MemoryBudget,
         tables: ScratchTables,
@@ -76,7 +77,7 @@ class Spilling:
         self._config = config
         self._share = budget.share()
         self._tables = tables
-        self._waiting = WaitingRows(key_columns, tables)
+        self._waiting = [WaitingRows(each, tables) for each in key_columns]
         self._model = config.build()
         """Asked for what depends on no key."""
         self._partitions = [StatePartition(config, groups, tables, self.counters)]
@@ -100,7 +101,7 @@ class Spilling:
     @property
     def holds_back(self) -> bool:
         """`True` iff `catch_up` has something to do."""
-        if self._waiting.num_rows:
+        if any(each.num_rows for each in self._waiting):
             return True
         watermark_us = self._watermark_us
         return watermark_us > self._told_us and any(
@@ -123,9 +124,9 @@ class Spilling:
                 self._cut(whole, _PARTITIONS_FIRST, whole.snapshots())
             return
         if batch.num_rows:
-            self._waiting.add(batch, self._share.allowed_bytes // 8)
+            self._waiting[input_index].add(batch, self._waiting_max_bytes())
             self._count()
-        waiting_bytes = self._waiting.memory_bytes + self._waiting.disk_bytes
+        waiting_bytes = sum(each.memory_bytes + each.disk_bytes for each in self._waiting)
         # Reading and writing all state once is then worth while.
         if waiting_bytes > max(self._stored_bytes // 2, self._share.allowed_bytes):
             yield from self.catch_up()
@@ -146,13 +147,15 @@ class Spilling:
 
     def catch_up(self) -> Iterator[Emit]:
         """Work on all rows that wait, and give out what is due."""
-        self._waiting.sort(self._share.allowed_bytes // 8)
+        for each in self._waiting:
+            each.sort(self._waiting_max_bytes())
         # There and back again: what was worked on last is in memory still.
         partitions = self._partitions[::-1] if self._is_backward else list(self._partitions)
-        for each in partitions:
-            yield from self._work_on(each)
+        for partition in partitions:
+            yield from self._work_on(partition)
         self._is_backward = not self._is_backward
-        self._waiting.clear()
+        for each in self._waiting:
+            each.clear()
         self._told_us = self._watermark_us
         self._note_stored()
 
@@ -175,7 +178,7 @@ class Spilling:
 
         What waits must have been worked on.
         """
-        assert not self._waiting.num_rows, "rows of before the barrier wait"
+        assert not any(each.num_rows for each in self._waiting), "they belong before the barrier"
         full = since is None or since != self._last_checkpoint
         self._last_checkpoint = checkpoint
         if not self._is_split:
@@ -222,12 +225,13 @@ class Spilling:
         """Give a partition its rows, and tell it the time, where there is something to do."""
         watermark_us = self._watermark_us
         is_due = partition.due_us is not None and partition.due_us <= watermark_us
-        if not is_due and not self._waiting.count_of(partition.groups):
+        if not is_due and not any(each.count_of(partition.groups) for each in self._waiting):
             return
         yield from self._took_up(partition)
         operator = partition.load()
-        for rows in self._waiting.rows_of(partition.groups):
-            yield from self._run(partition, operator.on_batch(0, rows))
+        for index, waiting in reversed(list(enumerate(self._waiting))):
+            for rows in waiting.rows_of(partition.groups):
+                yield from self._run(partition, operator.on_batch(index, rows))
         partition.watermark_us = watermark_us
         yield from self._run(partition, operator.on_watermark(watermark_us))
         partition.due_us = operator.due_us()
@@ -284,6 +288,10 @@ class Spilling:
             oldest.operator = None
             self._count(oldest)
 
+    def _waiting_max_bytes(self) -> int:
+        """So much of the rows that wait on each input stays in memory."""
+        return self._share.allowed_bytes // (8 * len(self._waiting))
+
     def _note_stored(self) -> None:
         self._stored_bytes = sum(each.disk_bytes for each in self._partitions)
         self._count()
@@ -312,8 +320,11 @@ class Spilling:
                     value = partition.memory_bytes
                 setattr(totals, name, getattr(totals, name) + value - getattr(counted, name))
                 setattr(counted, name, value)
-        totals.state_disk_bytes = self._stored_bytes + self._waiting.disk_bytes
-        self._share.used_bytes = totals.state_bytes + self._waiting.memory_bytes
+        waiting_bytes = sum(each.memory_bytes for each in self._waiting)
+        totals.state_disk_bytes = self._stored_bytes + sum(
+            each.disk_bytes for each in self._waiting
+        )
+        self._share.used_bytes = totals.state_bytes + waiting_bytes
 
 
 class _Clustered:

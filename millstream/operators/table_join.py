@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from millstream.log.key_hash import KEY_GROUPS
 from millstream.operators.arrow_buffers import valid_bytes_of, values_of
 from millstream.operators.operator import (
     HIDDEN_COLUMNS,
@@ -74,6 +73,14 @@ class TableJoinConfig:
     def by_unique_key(self) -> bool:
         """`True` iff just the table's key is joined: what is looked up is one row or none."""
         return set(self.table_keys) == set(self.unique_key)
+
+    @property
+    def spill_keys(self) -> tuple[tuple[str, ...], ...]:
+        """By which columns of each input state may be cut: what matches is kept together.
+
+        The rows of a table that is joined by other columns than its key are not kept by those.
+        """
+        return (self.stream_keys, self.table_keys) if self.by_unique_key else ()
 
     @property
     def many_matches(self) -> bool:
@@ -167,9 +174,17 @@ class TableJoin(Stateless):
         """Return the table's latest rows, or what changed of them since checkpoint `since`."""
         return self._table.snapshot(since, checkpoint)
 
+    def mark_saved(self, checkpoint: int) -> None:
+        """Note that all there is was saved as `checkpoint`: what changes counts from here."""
+        self._table.mark_saved(checkpoint)
+
+    def due_us(self) -> int | None:
+        """Return `None`: nothing waits for a time."""
+        return None
+
     def restore(self, snapshots: Sequence[StateSnapshot], key_groups: range) -> None:
-        """Take the rows of `snapshots`; all of them, since every worker has the whole table."""
-        for rows, removed in self._table.restored(snapshots, range(KEY_GROUPS)):
+        """Take the rows of `snapshots` in `key_groups`: of all, where it has the whole table."""
+        for rows, removed in self._table.restored(snapshots, key_groups):
             self._change(rows, removed)
 
     def _change(self, rows: pa.RecordBatch, removed: BooleanArray) -> None:

@@ -16,6 +16,7 @@ from millstream.operators.fused import FusedConfig
 from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import POSITION_COLUMN, Operator, OperatorConfig
 from millstream.operators.peek import PeekConfig
+from millstream.operators.spilling import Spilling
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.runtime.graph import Edge, Stage
@@ -67,7 +68,7 @@ def _again(config: OperatorConfig, running: Operator) -> Operator | None:
             return config.build()
         case PeekConfig():
             return UnionConfig(config.schema).build()  # nobody is shown the rows again
-        case TableJoinConfig():
+        case TableJoinConfig() if not isinstance(running, Spilling):
             return running
         case _:
             return None

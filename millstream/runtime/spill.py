@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from millstream.log.key_hash import KEY_GROUPS
 from millstream.operators.memory_budget import MemoryBudget
 from millstream.operators.operator import Operator, OperatorConfig
 from millstream.operators.scratch_tables import ScratchTables
@@ -30,8 +31,10 @@ class Spill:
 
     def build(self, config: OperatorConfig) -> Operator:
         """Build an operator: one that is kept by key spills, others are as they are."""
-        key_columns: tuple[str, ...] = getattr(config, "key_columns", ())
+        by_key: tuple[str, ...] = getattr(config, "key_columns", ())
+        keys: tuple[tuple[str, ...], ...] = getattr(config, "spill_keys", (by_key,))
         operator = config.build()
-        if not key_columns or not isinstance(operator, Spillable):
+        if not keys or not keys[0] or not isinstance(operator, Spillable):
             return operator
-        return Spilling(config, key_columns, self._groups, self._budget, self._tables)
+        groups = range(KEY_GROUPS) if config.broadcast_state else self._groups
+        return Spilling(config, keys, groups, self._budget, self._tables)

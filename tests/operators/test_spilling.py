@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import pyarrow as pa
 import pytest
@@ -15,10 +16,16 @@ from millstream.operators.dedup import DedupConfig
 from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.memory_budget import MemoryBudget
-from millstream.operators.operator import STAMP_COLUMN, OperatorConfig, StateSnapshot
+from millstream.operators.operator import (
+    OPERATION_COLUMN,
+    STAMP_COLUMN,
+    OperatorConfig,
+    StateSnapshot,
+)
 from millstream.operators.scratch_tables import ScratchTables
 from millstream.operators.spilling import Spilling
 from millstream.operators.stored_groups import StoredGroupsConfig
+from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.top import TopConfig
 from millstream.operators.window_aggregate import WindowAggregateConfig
 from millstream.storage_memory.scratch import MemoryScratch
@@ -77,6 +84,7 @@ class Pair:
 
     def __init__(self, config: OperatorConfig, limit_bytes: int) -> None:
         self.config, self.limit_bytes = config, limit_bytes
+        self.keys = getattr(config, "spill_keys", (KEYS,))
         self.plain = Driven(config.build())
         self.scratch = MemoryScratch()
         self.spilling = Driven(self.spill())
@@ -84,7 +92,7 @@ class Pair:
 
     def spill(self) -> Spilling:
         tables = ScratchTables(self.scratch, self.limit_bytes)
-        return Spilling(self.config, KEYS, ALL_GROUPS, MemoryBudget(self.limit_bytes), tables)
+        return Spilling(self.config, self.keys, ALL_GROUPS, MemoryBudget(self.limit_bytes), tables)
 
     def take(self, act: Callable[[Driven], object]) -> None:
         act(self.plain)
@@ -154,4 +162,28 @@ def test_results_are_those_of_state_in_memory(name: str, limit_bytes: int) -> No
         assert counters.state_bytes == 0
         assert counters.state_disk_bytes > 0
     pair.take(Driven.end)
+    pair.check()
+
+
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_a_table_larger_than_memory_is_joined(how: Literal["inner", "left"]) -> None:
+    chosen = random.Random(how)
+    table = pa.schema([("name", pa.string()), ("number", pa.int64())])
+    pair = Pair(TableJoinConfig(SCHEMA, table, KEYS, ("name",), ("name",), how), 1)
+    since = None
+    for step in range(10):
+        names = pa.array([chosen.choice((None, "", *map(str, range(60)))) for _ in range(20)])
+        columns = [names, pa.array([step] * 20), pa.array(chosen.choices((0, 1), k=20), pa.int8())]
+        changes = pa.RecordBatch.from_arrays(columns, names=[*table.names, OPERATION_COLUMN])
+        pair.take(partial(Driven.batch, batch=changes, input_index=1))
+        pair.take(partial(Driven.batch, batch=rows_at(chosen, 30, 0)))
+        if chosen.random() < 0.5:
+            pair.catch_up()
+        else:
+            pair.checkpoint(step, since)
+            since = step
+            if chosen.random() < 0.5:
+                pair.restart(0)
+                since = None
+    assert pair.spilling.operator.counters.state_bytes == 0
     pair.check()
