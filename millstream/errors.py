@@ -103,6 +103,10 @@ class SequenceError(LogError):
     """Raised when a named producer's append does not follow on what the log has of it."""
 
 
+class LostRowsError(LogError):
+    """Raised when rows that were appended, but not synced yet, were lost with a failed sync."""
+
+
 class LockTimeoutError(LogError):
     """Raised when a lock was not free in time; names the process that holds it."""
 

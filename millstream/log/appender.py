@@ -101,9 +101,6 @@ class Appender:
         self._before_head = before_head
         self._lock_path = f"{segments.directory}/{LOCK_NAME}"
         self._write_back = WriteBack(segments.control)
-        self._appends = 0
-        self._appends_told = 0
-        self._cuts = 0
         self._open: tuple[int, AppendFile] | None = None
         self._size_bytes = 0  # of the file of the active segment, if it has rows
         self._index: SegmentIndex | None = None
@@ -119,7 +116,7 @@ class Appender:
         fence: Callable[[], None] | None,
         header_at: HeaderAt,
         sequenced: Sequenced | None = None,
-    ) -> FrameHeader | StoredAppend:
+    ) -> tuple[FrameHeader | StoredAppend, int]:
         """Write one frame and publish the written end.
 
         Parameters
@@ -137,6 +134,8 @@ class Appender:
         -------
         FrameHeader or StoredAppend
             Of the frame; or, where this append was stored before, what is known of that.
+        int
+            The partition's losses up to then.
         """
         # Before the lock is taken, and as good as always for the segment that they will get.
         active = self._active
@@ -149,7 +148,7 @@ class Appender:
                 if sequenced is not None:
                     stored = self._stored(end, sequenced)
                     if stored is not None:
-                        return stored
+                        return stored, self._control.losses
                 if self._control.closed:
                     message = f"partition {self._segments.name} is closed; open the topic anew"
                     raise PartitionClosedError(message)
@@ -158,6 +157,7 @@ class Appender:
                 if sequenced is not None and not self._control.sequenced:
                     self._control.sequenced = True  # a roll just now saw none
                 header = self._write_frame(encoded, header_at, end, now_us)
+                losses = self._control.losses
         except OSError as error:
             self._segments.refuse_removed()
             message = f"partition {self._segments.name}: the disk refused an append: {error}"
@@ -168,7 +168,7 @@ class Appender:
             store_statistics(self._segments, *sealed)
             if self._on_sealed is not None:
                 self._on_sealed()
-        return header
+        return header, losses
 
     def _write_frame(
         self, encoded: EncodedBatch, header_at: HeaderAt, end: LogEnd, now_us: int
@@ -206,9 +206,6 @@ class Appender:
             self._write_back.go_on(file, end, durable)
             if end.position >= self._size_bytes:
                 lay_zeros(file, end, durable, self._settings.known.segment_bytes)
-        if self._appends == self._appends_told:
-            self._cuts = self._control.cuts
-        self._appends += 1
         index = self._index
         if index is not None and (index.base_offset, index.size_bytes) == (base, start):
             index.add(header)
@@ -271,30 +268,6 @@ class Appender:
             with self._segments.storage.lock(self._lock_path):
                 if self._needs_recovery():
                     self._recover()
-
-    @property
-    def appends(self) -> int:
-        """How many frames this object has written."""
-        return self._appends
-
-    def tell_durable(self, appends: int) -> None:
-        """Take note that the first `appends` frames of this object are durable.
-
-        Raises
-        ------
-        LogError
-            Where that is not so: the disk lost rows that it had taken but not synced.
-        """
-        if appends <= self._appends_told:
-            return
-        self._appends_told = appends
-        if self._control.cuts != self._cuts:
-            self._cuts = self._control.cuts
-            message = (
-                f"partition {self._segments.name}: a sync failed, and the disk has lost rows that "
-                "were appended but not synced, perhaps of this process: append them again"
-            )
-            raise LogError(message)
 
     def recover_dead_sync(self) -> None:
         """Recover after a process died in a sync, unless somebody else did already."""
@@ -424,7 +397,7 @@ class Appender:
         index = segments.extend_index(index, segment)
         segments.write_index(index)
         self._sealed = segment, index
-        sequences = Sequences(end.segment_base, end.position, end.offset, self._control.cuts)
+        sequences = Sequences(end.segment_base, end.position, end.offset, self._control.losses)
         if self._control.sequenced:
             sequences = advanced(self._sequences, segments, end)
             self._control.sequenced = bool(sequences.stored)

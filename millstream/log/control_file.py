@@ -28,12 +28,13 @@ _DURABLE = (192, 256)
 _SLOTS_SIZE = 64 + _SLOT_SIZE  # from the first slot of an end to behind its second
 _SYNC_FAILED = 320
 _SYNC_UNDER_WAY = 328
-_CUTS = 336
+_LOSSES = 336
 _SETTLED = 344
 _SEQUENCED = 352
 _APPEND_UNDER_WAY = 360
 _SETTLED_CHECK = 368
 _CLOSED = 384
+_BOOT_LOSSES_BITS = 24
 _SET = -1  # all bits of a word: one that flips does not unset it
 _READS_MAX = 1000  # a reader that is overtaken twice within one read tries again
 
@@ -116,13 +117,20 @@ class ControlFile:
         self._cells.write_word(_SYNC_UNDER_WAY, 0)
 
     @property
-    def cuts(self) -> int:
-        """How often rows that had been written, but not synced, were found damaged and cut."""
-        return self._cells.read_word(_CUTS)
+    def losses(self) -> int:
+        """A number that is another one whenever rows were lost that were written but not synced."""
+        return self._cells.read_word(_LOSSES)
 
-    def count_cut(self) -> None:
-        """Count a cut; before the ends say so."""
-        self._cells.write_word(_CUTS, self.cuts + 1)
+    def count_loss(self) -> None:
+        """Tell of a loss; before the ends say so.
+
+        In a boot that is new to the file, whatever was not synced is lost, and how many losses it
+        tells of may be old: it begins with a number of the boot's own.
+        """
+        is_known = self.is_of_this_boot()
+        boot = int.from_bytes(self._boot[-_CRC.size :], "little")
+        losses = self.losses + 1 if is_known else boot << _BOOT_LOSSES_BITS
+        self._cells.write_word(_LOSSES, losses)
 
     @property
     def settled(self) -> int:

@@ -214,8 +214,9 @@ class ControlTopic:
     def append(self, record: Record) -> None:
         """Append `record`, durably; only inside `exclusive`."""
         content = msgspec.json.encode(record)
-        self.partition.append(pa.record_batch([pa.array([content], pa.binary())], schema=SCHEMA))
-        self.partition.sync()
+        rows = pa.record_batch([pa.array([content], pa.binary())], schema=SCHEMA)
+        appended = self.partition.append(rows)
+        self.partition.sync(losses=appended.losses)
 
     def shorten(self, snapshot: Callable[[], SnapshotRecord]) -> None:
         """Remove what a snapshot says as well, and make a new one where it is worth its while.

@@ -552,14 +552,14 @@ class Log:
             )
             raise MirrorError(message)
 
-    def sync_participant(self, participant: Participant) -> None:
-        """Make durable what a partition has, or what a group has committed."""
+    def sync_participant(self, participant: Participant, losses: int | None = None) -> None:
+        """Make durable what a partition, or a group's offsets, have; see `Partition.sync`."""
         topic, partition = participant
         if topic.startswith(GROUP_PARTICIPANT):
             self._groups.sync(topic)
         # The topic as it is now: it is no older than the participant.
         elif (found := self.topic(topic).participant(partition)) is not None:
-            found.sync()
+            found.sync(losses=losses)
 
     def _names(self) -> dict[str, TopicConfig]:
         """Return the configurations of all topics by name, as they are on disk now."""

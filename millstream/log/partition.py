@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 
 from millstream.clock import Clock
-from millstream.errors import SchemaMismatchError
+from millstream.errors import LostRowsError, SchemaMismatchError
 from millstream.log.appender import LOCK_NAME as APPEND_LOCK_NAME
 from millstream.log.appender import Appender, Sequenced
 from millstream.log.columns import TIMESTAMP_COLUMN, SegmentLayouts, columns_of_rows
@@ -37,10 +37,15 @@ Found = TypeVar("Found")
 
 
 class AppendResult(NamedTuple):
-    """Where rows were put: the offsets from `base_offset` up to, not including, `end_offset`."""
+    """Where rows were put: the offsets from `base_offset` up to, not including, `end_offset`.
+
+    `losses` is for `Partition.sync`, which tells whether they were lost meanwhile; `None`: there
+    was nothing to append.
+    """
 
     base_offset: int
     end_offset: int
+    losses: int | None = None
 
 
 class Partition:
@@ -199,34 +204,51 @@ class Partition:
         if follows is not None:
             flags |= FLAG_SEQUENCED
             sequenced = Sequenced(owner_id, sequence, follows)
-        header = self._appender.append(draft, fence, header_at, sequenced)
+        header, losses = self._appender.append(draft, fence, header_at, sequenced)
         if isinstance(header, StoredAppend):
-            return AppendResult(header.end_offset, header.end_offset)
+            return AppendResult(header.end_offset, header.end_offset, losses)
         if self._ring is not None:
             self._ring()
-        return AppendResult(header.base_offset, header.end_offset)
+        return AppendResult(header.base_offset, header.end_offset, losses)
 
     def last_sequence(self, owner_id: int) -> int:
         """Return the sequence of a named producer's last append that is stored; 0: none is."""
         return self._appender.last_sequence(owner_id)
 
-    def sync(self, until_offset: int | None = None) -> None:
+    def sync(self, until_offset: int | None = None, losses: int | None = None) -> None:
         """Return when the rows before `until_offset` (`None`: all written so far) are durable.
 
         One fsync serves all who wait; where it was done already, this costs nothing. In a
         partition of durability `"os"` it does nothing.
 
+        Parameters
+        ----------
+        losses
+            That of the first `AppendResult` whose rows this is to make durable: whoever else
+            appends and syncs, this raises where they were lost. `None`: the caller has no rows.
+
         Raises
         ------
         LogError
-            Where the disk refused: nothing is written until the partition was verified. Or where
-            it has lost rows that were appended before.
+            Where the disk refused: nothing is written until the partition was verified.
+        LostRowsError
+            Where it has lost rows since the append that `losses` is of; what is there is durable.
         """
-        if self.durability == "fsync":
-            appends = self._appender.appends
-            while not self._commit.try_sync(until_offset):
-                self._appender.recover_dead_sync()
-            self._appender.tell_durable(appends if until_offset is None else 0)
+        if self.durability != "fsync":
+            return
+        while not self._commit.try_sync(until_offset):
+            self._appender.recover_dead_sync()
+        if losses not in {None, self._control.losses}:
+            message = (
+                f"partition {self.name}: a sync failed, and the disk has lost rows that were "
+                "appended but not synced, perhaps of this producer: append them again"
+            )
+            raise LostRowsError(message)
+
+    @property
+    def losses(self) -> int:
+        """A number that is another one whenever rows were lost that had not been synced."""
+        return self._control.losses
 
     def begin_sync(self) -> None:
         """Let the disk begin with what `sync` is going to wait for; see `sync_together`."""
@@ -391,19 +413,27 @@ class Partition:
         return max(first_row_at(frame.batch([column]), column, timestamp_us, default_us), 0)
 
 
-def sync_together(partitions: Sequence[Partition]) -> None:
-    """Return when all that was written to `partitions` is durable; the disk works on all at once.
+def sync_together(partitions: Sequence[tuple[Partition, int | None]]) -> None:
+    """Sync partitions, each with its `losses`; the disk works on all of them at once.
 
     Raises
     ------
     LogError
-        As `Partition.sync` does, of the first partition that it concerns.
+        Where the disk refused one of them; others may not be durable then.
+    LostRowsError
+        Where it has lost rows of some of them; what is there, of all of them, is durable.
     """
     if len(partitions) > 1:
-        for each in partitions:
-            each.begin_sync()
-    for each in partitions:
-        each.sync()
+        for partition, _ in partitions:
+            partition.begin_sync()
+    lost = []
+    for partition, losses in partitions:
+        try:
+            partition.sync(losses=losses)
+        except LostRowsError as error:
+            lost.append(error)
+    if lost:
+        raise LostRowsError("; ".join(map(str, lost))) from lost[0]
 
 
 def mismatch(name: str, expected: pa.Schema, found: pa.Schema) -> str:

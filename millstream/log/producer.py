@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import (
+    LostRowsError,
     MillstreamError,
     OptionError,
     PartitionClosedError,
@@ -82,7 +83,7 @@ class Producer:
         self._sequence = 0
         self._turn = 0
         self._splitter = Splitter()
-        self._touched: set[int] = set()
+        self._touched: dict[int, int | None] = {}
         self._numbering: Numbering | None = None
         if is_named:
             assert writer is not None, "a named producer has a writer"
@@ -288,6 +289,10 @@ class Producer:
         """Return the partitions that have rows which were not flushed."""
         return sorted(self._touched)
 
+    def unsynced(self) -> dict[int, int | None]:
+        """Return what `touched` does, each with its `losses`; see `Partition.sync`."""
+        return dict(self._touched)
+
     def close(self) -> None:
         """Flush."""
         try:
@@ -319,9 +324,12 @@ class Producer:
         return self._numbering
 
     def _sync_touched(self) -> None:
+        touched = sorted(self._touched.items())
         try:
-            sync_together([self._partitions[index] for index in sorted(self._touched)])
-        except MillstreamError:
+            sync_together([(self._partitions[index], losses) for index, losses in touched])
+        except MillstreamError as error:
+            if isinstance(error, LostRowsError):
+                self._touched.clear()  # it is told; and what is there is durable
             if self._numbering is not None:
                 self._numbering.lost()
             raise
@@ -442,7 +450,7 @@ class Producer:
         self._sequence += 1
         if self._numbering is not None:
             self._sequence, follows = self._numbering.next_frame((self._generation, index))
-        self._partitions[index].append(
+        appended = self._partitions[index].append(
             batch,
             owner_id=0 if writer is None else writer.owner_id,
             epoch=0 if writer is None else writer.epoch,
@@ -453,7 +461,7 @@ class Producer:
         )
         if self._numbering is not None:
             self._numbering.stored_frame((self._generation, index), self._sequence)
-        self._touched.add(index)
+        self._touched.setdefault(index, appended.losses)
         self.rows_appended += batch.num_rows
 
     def _with_operation(self, batch: pa.RecordBatch, operation: int) -> pa.RecordBatch:

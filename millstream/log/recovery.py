@@ -55,8 +55,8 @@ class Recovery:
         """
         end = self._find_and_mend(self._floor() or LogEnd(0, 0, 0))
         written = self.control.written() if self.control.is_of_this_boot() else None
-        if written is not None and end.offset < written.offset:
-            self.control.count_cut()
+        if written is None or end.offset < written.offset:
+            self.control.count_loss()
         self.control.publish_written(end)
         self.control.publish_durable(end)
         self.control.sequenced = end.offset > 0  # the next roll finds out

@@ -44,7 +44,7 @@ class Sequences:
     ----------
     segment_base, position, offset
         The place: everything before it is known.
-    cuts
+    losses
         The control file's count when this was begun: a cut may take back what is in here.
     stored
         By owner id.
@@ -53,7 +53,7 @@ class Sequences:
     segment_base: int
     position: int
     offset: int
-    cuts: int = 0
+    losses: int = 0
     stored: dict[int, StoredAppend] = field(default_factory=dict)
 
     def add(self, header: FrameHeader) -> None:
@@ -107,10 +107,10 @@ def advanced(known: Sequences | None, segments: Segments, end: LogEnd) -> Sequen
     CorruptSegmentError
         Where a frame's header on the way is damaged.
     """
-    cuts = segments.control.cuts
-    if known is None or known.cuts != cuts or known.segment_base != end.segment_base:
+    losses = segments.control.losses
+    if known is None or known.losses != losses or known.segment_base != end.segment_base:
         known = _begun(segments, end)
-        known.cuts = cuts
+        known.losses = losses
     if end.position > known.position:
         _walk(known, segments, end.segment_base, end)
     return known

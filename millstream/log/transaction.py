@@ -115,6 +115,8 @@ class Transaction:
             for index in producer.touched()
         ]
         participants += [(f"{GROUP_PARTICIPANT}{name}", 0) for name in sorted(self._groups)]
+        for producer in self._producers.values():
+            producer.flush()  # it knows of rows that were lost
         transactions = self._log.transactions
         transactions.prepare(self._writer, NUMBER, participants)
         transactions.decide(self._writer, NUMBER, "commit")

@@ -6,9 +6,10 @@ open ── prepare: all frames durable ──▶ prepared ── one append to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -35,10 +36,13 @@ from millstream.storage import Storage
 
 Decision = Literal["committed", "aborted", "undecided"]
 Participant = tuple[str, int]
+"""A topic's name and a partition."""
+
+Unsynced = Mapping[Participant, int | None]
+"""Who was appended to, each with the `losses` of its first append: see `Partition.sync`."""
 
 GROUP_PARTICIPANT = "group:"
 """What the offsets of a group are called as a participant begins so; no topic's name does."""
-"""A topic's name and a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Transactions:
         path: str,
         storage: Storage,
         clock: Clock,
-        sync: Callable[[Participant], None],
+        sync: Callable[[Participant, int | None], None],
         admit: Callable[[], None],
     ) -> None:
         self._path = path
@@ -149,10 +153,18 @@ class Transactions:
         if current > writer.epoch:
             raise FencedError(fenced(writer, current))
 
-    def sync(self, participants: Sequence[Participant]) -> None:
-        """Return when all frames of `participants` that were written are durable."""
+    def sync(
+        self,
+        participants: Iterable[Participant],
+        losses: Unsynced = MappingProxyType({}),
+    ) -> None:
+        """Return when all frames of `participants` that were written are durable.
+
+        `losses` says of whoever appended to which what `Partition.sync` has to know of it; raises
+        `LostRowsError` where their rows were lost.
+        """
         for participant in participants:
-            self._sync(participant)
+            self._sync(participant, losses.get(participant))
 
     def prepare(self, writer: Writer, number: int, participants: Sequence[Participant]) -> None:
         """Make a transaction's frames durable and say so: it survives its process from now on.

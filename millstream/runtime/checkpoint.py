@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from millstream.log import Log
+from millstream.log.transactions import Participant
 from millstream.runtime.manifest import Manifest, PartitionState, SourceState, StateFile
 from millstream.runtime.messages import CheckpointDone, CheckpointTaken
 from millstream.runtime.snapshots import state_path, write_snapshot
@@ -34,8 +35,13 @@ def persist(taken: CheckpointTaken, job: str, epoch: int, log: Log) -> Checkpoin
         )
         for operator, snapshot in taken.snapshots.items()
     }
-    participants = {each for pending in taken.participants for each in pending.result()}
-    log.transactions.sync(sorted(participants))
+    unsynced: dict[Participant, int | None] = {}
+    for pending in taken.participants:
+        for participant, losses in pending.result().items():
+            known = unsynced.get(participant)
+            if known is None or (losses is not None and losses < known):
+                unsynced[participant] = losses  # of several sinks of a topic: the first append's
+    log.transactions.sync(sorted(unsynced), unsynced)
     return CheckpointDone(taken.worker, taken.checkpoint, taken.positions, files)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from millstream.log.transactions import Participant
+from millstream.log.transactions import Unsynced
 from millstream.operators.operator import StateSnapshot
 from millstream.runtime.background import Pending
 from millstream.runtime.manifest import PartitionState, StateFile
@@ -114,7 +114,7 @@ class CheckpointTaken:
     checkpoint: int
     positions: dict[str, dict[int, PartitionState]]
     snapshots: dict[str, StateSnapshot]
-    participants: tuple[Pending[tuple[Participant, ...]], ...]
+    participants: tuple[Pending[Unsynced], ...]
 
 
 @dataclass(frozen=True, slots=True)

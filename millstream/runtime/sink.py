@@ -15,7 +15,7 @@ import pyarrow as pa
 from millstream.log.fitting import FRAME_ROWS_MAX
 from millstream.log.producer import Producer
 from millstream.log.topic_config import TOMBSTONE
-from millstream.log.transactions import Participant
+from millstream.log.transactions import Unsynced
 from millstream.operators.arrow_buffers import values_of
 from millstream.operators.consolidate import can_consolidate, consolidated
 from millstream.operators.operator import OPERATION_COLUMN, WEIGHT_COLUMN
@@ -43,7 +43,7 @@ class Sink(Protocol):
         """Take rows as part of a transaction."""
         ...
 
-    def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
+    def flush(self, transaction: int) -> Pending[Unsynced]:
         """Hand on what was gathered; the result is the partitions to be made durable."""
         ...
 
@@ -97,16 +97,16 @@ class LogSink:
         if self._rows >= FRAME_ROWS_MAX or self._bytes >= FRAME_BYTES:
             self._append(transaction)
 
-    def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
+    def flush(self, transaction: int) -> Pending[Unsynced]:
         """Append what was gathered; the result is the partitions that were written to."""
         self._append(transaction)
         topic, producer = self.node.topic, self._producer
         appends = tuple(self._appends)
 
-        def touched() -> tuple[Participant, ...]:
+        def touched() -> Unsynced:
             for each in appends:
                 each.result()  # a checkpoint must not be complete without the rows of one
-            return tuple((topic, index) for index in producer.touched())
+            return {(topic, index): losses for index, losses in producer.unsynced().items()}
 
         return self._background.submit(touched)
 
@@ -150,9 +150,9 @@ class MemorySink:
         self._batches.append(rows.select([*self.node.schema.names, *weight]))
         self.rows_written += rows.num_rows
 
-    def flush(self, transaction: int) -> Pending[tuple[Participant, ...]]:
+    def flush(self, transaction: int) -> Pending[Unsynced]:
         """Do nothing: there is nothing to make durable."""
-        return Done(())
+        return Done({})
 
     def table(self) -> pa.Table:
         """Return the rows, in the order in which they came."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from millstream.clock import Clock
 from millstream.errors import MillstreamError
-from millstream.log.transactions import Participant
+from millstream.log.transactions import Unsynced
 from millstream.operators.fused import FusedConfig
 from millstream.operators.operator import Holding, Operator, StateSnapshot
 from millstream.runtime.activity import OperatorActivity
@@ -47,7 +47,7 @@ class StagePart:
 
     positions: dict[str, dict[int, PartitionState]]
     snapshots: dict[str, StateSnapshot]
-    participants: tuple[Pending[tuple[Participant, ...]], ...]
+    participants: tuple[Pending[Unsynced], ...]
 
 
 class _Exchange:

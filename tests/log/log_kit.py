@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from unittest import mock
 
 import pyarrow as pa
+import pytest
 
 from millstream.clock import ManualClock
+from millstream.errors import LogError
 from millstream.log import Log, Topic, laid_zeros, write_back
+from millstream.log.partition import Partition
+from millstream.log.segment import segment_file_name
 from millstream.storage import Storage
 from millstream.storage_memory import MemoryDisk, MemoryStorage
 
@@ -26,6 +32,18 @@ def zeros_laid_in(segment_bytes: int) -> AbstractContextManager[int]:
 def syncs_begun_at(size_bytes: int) -> AbstractContextManager[object]:
     """Let the disk begin with frames once there are so many bytes of them."""
     return mock.patch.multiple(write_back, BEGIN_BYTES=size_bytes, PAGE_BYTES=1)
+
+
+def lose_unsynced_rows(partition: Partition, storage: MemoryStorage) -> None:
+    """Let a sync fail, and the kernel read anew what the disk did not take; verify what is left."""
+    path = f"{partition.directory}/{segment_file_name(0)}"
+    size = sum(size for _, size in partition.segments())
+    storage.fail("sync", OSError(errno.EIO, os.strerror(errno.EIO)))
+    with pytest.raises(LogError, match="a sync failed"):
+        partition.sync()
+    whole = storage.file_size(path)
+    storage.shared_cells(path, whole).write(size, bytes(whole - size))
+    partition.verify()
 
 
 def memory_log(seed: int = 0) -> Log:

@@ -43,8 +43,8 @@ def timed(times_ms: list[int | None]) -> pa.RecordBatch:
 class TestAppending:
     def test_offsets_follow_one_another(self, tmp_path: Path) -> None:
         partition = open_partition(tmp_path / "0")
-        assert partition.append(rows(0, 3)) == (0, 3)
-        assert partition.append(rows(3, 2)) == (3, 5)
+        assert partition.append(rows(0, 3))[:2] == (0, 3)
+        assert partition.append(rows(3, 2))[:2] == (3, 5)
         assert (partition.first_offset, partition.written_end) == (0, 5)
 
     def test_rows_are_seen_when_they_are_durable(self, tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ class TestAppending:
         partition = open_partition(tmp_path / "0")
         partition.append(rows(0, 2))
         size = (tmp_path / "0" / "00000000000000000000.arrows").stat().st_size
-        assert partition.append(rows(2, 0)) == (2, 2)
+        assert partition.append(rows(2, 0))[:2] == (2, 2)
         assert (tmp_path / "0" / "00000000000000000000.arrows").stat().st_size == size
 
     def test_a_control_marker_uses_no_offset(self, tmp_path: Path) -> None:
         partition = open_partition(tmp_path / "0")
         partition.append(rows(0, 2), transaction=9)
-        assert partition.append(rows(0, 0), transaction=9, flags=FLAG_CONTROL) == (2, 2)
+        assert partition.append(rows(0, 0), transaction=9, flags=FLAG_CONTROL)[:2] == (2, 2)
         partition.append(rows(2, 2))
         partition.sync()
         assert read_ids(partition) == [0, 1, 2, 3]
@@ -113,7 +113,7 @@ class TestAppending:
         with pytest.raises(FencedError):
             partition.append(rows(2, 2), fence=refuse)
         assert partition.written_end == 2
-        assert partition.append(rows(2, 1), fence=lambda: None) == (2, 3)
+        assert partition.append(rows(2, 1), fence=lambda: None)[:2] == (2, 3)
 
     @pytest.mark.parametrize(
         ("schema", "message"),
@@ -394,7 +394,7 @@ class TestTimes:
 def test_a_reboot_without_any_rows(tmp_path: Path) -> None:
     open_partition(tmp_path / "0")
     partition = open_partition(tmp_path / "0", storage=RebootedStorage())
-    assert partition.append(rows(0, 1)) == (0, 1)
+    assert partition.append(rows(0, 1))[:2] == (0, 1)
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

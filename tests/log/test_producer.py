@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from millstream.errors import (
     LogError,
+    LostRowsError,
     OptionError,
     SchemaMismatchError,
     UnknownColumnError,
@@ -20,7 +21,17 @@ from millstream.errors import (
 from millstream.log import Log
 from millstream.log.fitting import FRAME_ROWS_MAX
 from millstream.storage_memory import MemoryStorage
-from tests.log.log_kit import SCHEMA, ids_of, log_on, memory_log, read, rows
+from tests.log.log_kit import (
+    SCHEMA,
+    another,
+    ids_of,
+    log_on,
+    lose_unsynced_rows,
+    memory,
+    memory_log,
+    read,
+    rows,
+)
 from tests.log.processes import WriterProcess
 
 STRICT = pa.schema(
@@ -285,6 +296,40 @@ class TestDurability:
         assert "00000000000000000000.index" in log.storage.list_directory(
             topic.partition(0).directory
         )
+
+
+def test_each_producer_is_told_once_that_rows_were_lost() -> None:
+    log = memory_log()
+    log.create_topic("a", SCHEMA, partitions=2)
+    first, second = log.producer("a"), log.producer("a")
+    for index in range(2):
+        first.append(rows(index), partition=index)
+    second.append(rows(2), partition=1)
+    other = another(log)
+    for index in range(2):
+        lose_unsynced_rows(other.topic("a").partition(index), memory(other))
+    with pytest.raises(LostRowsError, match=r"partition a/0: .*; partition a/1: "):
+        first.flush()
+    first.flush()
+    with pytest.raises(LostRowsError, match="partition a/1: "):
+        second.flush()
+    for producer in (first, second):
+        producer.append(rows(3), partition=1)
+        producer.flush()
+    assert ids_of(log.topic("a").to_arrow()) == [3, 3]
+
+
+def test_a_transaction_whose_rows_were_lost_is_not_committed() -> None:
+    log = memory_log()
+    log.create_topic("a", SCHEMA)
+    transaction = log.transaction("x")
+    other = another(log)
+    with pytest.raises(LostRowsError, match="append them again"), transaction as open_one:
+        open_one.append("a", rows(1))
+        lose_unsynced_rows(other.topic("a").partition(0), memory(other))
+        log.producer("a").flush()
+        log.topic("a").partition(0).sync()  # who has no rows there is told nothing
+    assert ids_of(log.topic("a").to_arrow()) == []
 
 
 def test_processes_append_to_one_partition_while_it_is_read(tmp_path: Path) -> None:

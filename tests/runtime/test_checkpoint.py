@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from millstream.errors import LogError
+from millstream.errors import LogError, LostRowsError
 from millstream.log import Log
+from millstream.log.producer import Producer
+from millstream.log.transactions import Unsynced
 from millstream.operators.operator import StateSnapshot
 from millstream.runtime.background import Done
 from millstream.runtime.checkpoint import CheckpointProgress, persist
@@ -17,6 +19,7 @@ from millstream.runtime.manifest import Manifest, PartitionState, SourceState, S
 from millstream.runtime.messages import CheckpointDone, CheckpointTaken
 from millstream.runtime.snapshots import verify_file
 from millstream.storage_memory import MemoryStorage
+from tests.log.log_kit import lose_unsynced_rows, memory
 from tests.runtime.kit import Bench, event_log, events
 
 ROWS = pa.table({"_key_group": pa.array([1], pa.int32())})
@@ -32,10 +35,14 @@ def taken(log: Log, **changes: Any) -> CheckpointTaken:
         "checkpoint": 5,
         "positions": {"source": {0: PartitionState(3, 4)}},
         "snapshots": {"hours": StateSnapshot(True, ROWS, {"closed": 7})},
-        "participants": (Done((("events", 0),)), Done(())),
+        "participants": (Done(_places(producer)), Done({})),
         **changes,
     }
     return CheckpointTaken(**content)
+
+
+def _places(producer: Producer) -> Unsynced:
+    return {("events", index): losses for index, losses in producer.unsynced().items()}
 
 
 class TestPersist:
@@ -50,6 +57,15 @@ class TestPersist:
         after = bench.log()
         assert after.topic("events").durable_ends() == [1]
         verify_file(after.storage, after.path, "hours", done.files["hours"])
+
+    def test_rows_that_the_disk_lost_meanwhile_are_missed(self) -> None:
+        bench = Bench()
+        log = event_log(bench)
+        part = taken(log)
+        other = bench.log()
+        lose_unsynced_rows(other.topic("events").partition(0), memory(other))
+        with pytest.raises(LostRowsError, match="append them again"):
+            persist(part, "job", 2, bench.log())
 
     def test_without_state_and_rows_nothing_is_written(self) -> None:
         bench = Bench()

@@ -114,6 +114,7 @@ class CommittedOffsets:
         return self._partition
 
     def _open(self) -> None:
+        self._losses: int | None = None
         self._partition = Partition(
             self.directory, SCHEMA, storage=self._storage, clock=self._clock,
             settings=LiveSettings(TopicSettings(segment_bytes=SEGMENT_BYTES)), name=self._name,
@@ -152,7 +153,9 @@ class CommittedOffsets:
             fence=fence,
         )
         if writer is None:
-            self._partition.sync(appended.end_offset)
+            self._partition.sync(appended.end_offset, appended.losses)
+        elif self._losses is None:
+            self._losses = appended.losses
         self._commits += 1
         if self._commits % LOOK_EVERY == 0:
             # The commit is done, whatever comes of this: another one tries again.
@@ -161,7 +164,8 @@ class CommittedOffsets:
 
     def sync(self) -> None:
         """Return when all that was committed so far is durable."""
-        self._partition.sync()
+        losses, self._losses = self._losses, None
+        self._partition.sync(losses=losses)
 
     def settle(self, fence: Callable[[], None]) -> None:
         """Return when every commit that passed its fence before is seen by `refresh`.

@@ -164,16 +164,18 @@ class Append(msgspec.Struct, tag=True, frozen=True):
 
 
 class Sync(msgspec.Struct, tag=True, frozen=True):
-    """Asks for `Done`."""
+    """Asks for `Done`; or for a `LostRowsError`, where the partition's losses are others by now."""
 
     place: Place
     until_offset: Integer | None
+    losses: Integer | None = None
 
 
 class SyncAll(msgspec.Struct, tag=True, frozen=True):
-    """Asks for `Done`; topics by their names."""
+    """Asks for `Done`; topics by their names. `losses` are those of each, as in `Sync`."""
 
     participants: tuple[tuple[str, int], ...]
+    losses: tuple[Integer | None, ...]
 
 
 class Verify(msgspec.Struct, tag=True, frozen=True):
@@ -287,10 +289,11 @@ class Offsets(msgspec.Struct, tag=True, frozen=True):
 
 
 class Appended(msgspec.Struct, tag=True, frozen=True):
-    """Where rows were put."""
+    """Where rows were put, and the partition's losses up to then: for their `Sync`."""
 
     base_offset: Integer
     end_offset: Integer
+    losses: Integer | None
 
 
 class Frames(msgspec.Struct, tag=True, frozen=True):

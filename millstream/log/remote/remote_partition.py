@@ -143,7 +143,7 @@ class RemotePartition:
         answer = self._asker.append(request, rows)
         # Later appends lie behind this one. Where threads race this may go back; no matter.
         self._since = answer.end_offset
-        return AppendResult(answer.base_offset, answer.end_offset)
+        return AppendResult(answer.base_offset, answer.end_offset, answer.losses)
 
     def last_sequence(self, owner_id: int) -> int:
         """Return the sequence of an owner's last append to it; see `Partition.last_sequence`."""
@@ -152,9 +152,12 @@ class RemotePartition:
     def begin_sync(self) -> None:
         """Do nothing: it is the server that syncs."""
 
-    def sync(self, until_offset: int | None = None) -> None:
-        """Return when the rows before `until_offset` (`None`: all) are durable."""
-        self._asker.ask(m.Sync(self.place, until_offset), m.Done)
+    def sync(self, until_offset: int | None = None, losses: int | None = None) -> None:
+        """Return when the rows before `until_offset` (`None`: all) are durable.
+
+        Raises `LostRowsError` where they were lost; see `Partition.sync`.
+        """
+        self._asker.ask(m.Sync(self.place, until_offset, losses), m.Done)
 
     @property
     def sealed(self) -> NoReturn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import Literal, cast
 
 from millstream.clock import Clock
@@ -12,7 +13,7 @@ from millstream.log.frame_header import FrameHeader
 from millstream.log.partition import Partition
 from millstream.log.remote import messages as m
 from millstream.log.remote.remote_partition import Asker, RemotePartition
-from millstream.log.transactions import Participant, Transactions, Writer, fenced
+from millstream.log.transactions import Participant, Transactions, Unsynced, Writer, fenced
 from millstream.storage import Storage
 
 
@@ -55,9 +56,12 @@ class RemoteTransactions(Transactions):
         if current > writer.epoch:
             raise FencedError(fenced(writer, current))
 
-    def sync(self, participants: Sequence[Participant]) -> None:
-        """Return when all frames of `participants` that were written are durable."""
-        self._asker.ask(m.SyncAll(tuple(participants)), m.Done)
+    def sync(
+        self, participants: Iterable[Participant], losses: Unsynced = MappingProxyType({})
+    ) -> None:
+        """Return when all frames of `participants` are durable; see `Transactions.sync`."""
+        wanted = tuple(participants)
+        self._asker.ask(m.SyncAll(wanted, tuple(losses.get(each) for each in wanted)), m.Done)
 
     def prepare(self, writer: Writer, number: int, participants: Sequence[Participant]) -> None:
         """Make a transaction's frames durable and say so; see `Transactions.prepare`."""
@@ -81,8 +85,8 @@ class RemoteTransactions(Transactions):
         self._asker.ask(m.Decide(_name(writer), number, outcome, content), m.Done)
         self.refresh()
 
-    def _sync_participant(self, participant: Participant) -> None:
-        self.sync([participant])
+    def _sync_participant(self, participant: Participant, losses: int | None) -> None:
+        self.sync([participant], {participant: losses})
 
 
 def _name(writer: Writer) -> m.WriterName:

@@ -91,11 +91,14 @@ class LogService:
                 return feeds.read(place, self._partition(place), offset, bytes_max)
             case m.AwaitEnds():
                 return self._await_ends(request), None
-            case m.SyncAll(participants=participants):
-                self._sync_all(participants)
+            case m.SyncAll(participants=participants, losses=losses):
+                if len(participants) != len(losses):
+                    message = f"{len(participants)} participants with {len(losses)} losses"
+                    raise ProtocolError(message)
+                self._sync_all(participants, losses)
                 return m.Done(), None
-            case m.Sync(place=place, until_offset=until_offset):
-                self._partition(place).sync(until_offset)
+            case m.Sync(place=place, until_offset=until_offset, losses=losses_before):
+                self._partition(place).sync(until_offset, losses_before)
                 return m.Done(), None
             case m.Verify(place=place):
                 self._partition(place).verify()
@@ -249,7 +252,7 @@ class LogService:
                     writer = transactions.writer(owner)
                 return m.Epoch(m.WriterName(writer.owner, writer.owner_id, writer.epoch))
             case m.Prepare(number=number, participants=participants):
-                self._sync_all(participants)
+                self._sync_all(participants, [None] * len(participants))
                 with self._lock:
                     transactions.prepare(_writer(request.writer), number, participants)
             case m.Decide(number=number, outcome=outcome, manifest=manifest):
@@ -258,16 +261,18 @@ class LogService:
                     transactions.decide(_writer(request.writer), number, outcome, content)
         return m.Done()
 
-    def _sync_all(self, participants: Sequence[tuple[str, int]]) -> None:
+    def _sync_all(
+        self, participants: Sequence[tuple[str, int]], losses: Sequence[int | None]
+    ) -> None:
         """Make partitions durable outside of the lock: a disk may take its time."""
-        for topic, partition in participants:
+        for (topic, partition), losses_before in zip(participants, losses, strict=True):
             with self._lock:
                 if topic.startswith(GROUP_PARTICIPANT):
                     self._log.sync_participant((topic, partition))
                     continue
                 found = self._log.topic(topic).participant(partition)
             if found is not None:
-                found.sync()
+                found.sync(losses=losses_before)
 
     def _await_ends(self, request: m.AwaitEnds) -> m.Offsets:
         if len(request.places) != len(request.ends) or not request.places:
@@ -357,7 +362,7 @@ def _stored(partition: Partition, request: m.Append) -> AppendResult | None:
     while (frame := cursor.next()) is not None:
         header = frame.header
         if (header.sequence, header.owner_id) == (request.sequence, request.owner_id):
-            return AppendResult(header.base_offset, header.end_offset)
+            return AppendResult(header.base_offset, header.end_offset, partition.losses)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from millstream.errors import RemoteLogError
+from millstream.errors import LostRowsError, RemoteLogError
 from millstream.log import Log
 from millstream.log.remote import connection as connections
 from millstream.log.remote import messages as m
@@ -19,7 +19,7 @@ from millstream.log.remote.remote_log import RemoteLog
 from millstream.log.remote.service import LogService, _LastAppend
 from millstream.log.remote.stream import Stream, StreamBrokenError
 from millstream.log.topic_config import Durability
-from tests.log.log_kit import SCHEMA, log_on, put, read, rows
+from tests.log.log_kit import SCHEMA, log_on, lose_unsynced_rows, memory, put, read, rows
 from tests.log.remote.remote_kit import memory_disk, remote_log, served
 
 
@@ -57,6 +57,37 @@ def test_readers_and_producers_survive_another_server() -> None:
             batch = reader.read()
             assert batch is not None
             assert batch.column("id").to_pylist() == [1, 2]
+
+
+def test_every_client_is_told_that_its_rows_were_lost() -> None:
+    disk = memory_disk()
+    with (
+        served(disk) as server,
+        remote_log(server.address) as one,
+        remote_log(server.address) as two,
+    ):
+        one.create_topic("a", SCHEMA)
+        producers = [each.producer("a") for each in (one, one, two)]
+        for number, producer in enumerate(producers):
+            producer.append(rows(number))
+        other = log_on(disk.storage("other"))
+        lose_unsynced_rows(other.topic("a").partition(0), memory(other))
+        two.producer("a").flush()  # has lost nothing
+        for producer in producers:
+            with pytest.raises(LostRowsError, match="append them again"):
+                producer.flush()
+            producer.append(rows(7))
+            producer.flush()
+        assert read(one.topic("a")) == [7, 7, 7]
+        with pytest.raises(LostRowsError), one.transaction("x") as transaction:
+            transaction.append("a", rows(8))
+            lose_unsynced_rows(other.topic("a").partition(0), memory(other))
+        participants = [("a", 0)]
+        losses = one.topic("a").partition(0).append(rows(9)).losses
+        lose_unsynced_rows(other.topic("a").partition(0), memory(other))
+        with pytest.raises(LostRowsError):
+            one.transactions.sync(participants, {("a", 0): losses})
+        one.transactions.sync(participants)
 
 
 def test_a_request_waits_for_a_server_that_comes() -> None:

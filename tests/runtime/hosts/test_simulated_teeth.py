@@ -126,7 +126,8 @@ def an_append_that_failed_forgotten(plant: Plant) -> None:
     def flush(self: Any, transaction: int) -> Any:
         self._append(transaction)
         topic, producer = self.node.topic, self._producer
-        return self._background.submit(lambda: tuple((topic, p) for p in producer.touched()))
+        places = dict.fromkeys((topic, each) for each in producer.touched())
+        return self._background.submit(lambda: places)
 
     plant.setattr(LogSink, "flush", flush)
 
