@@ -16,6 +16,7 @@ from millstream.log.condition import Condition
 from millstream.log.control_file import FILE_NAME as CONTROL_NAME
 from millstream.log.control_file import ControlFile, LogEnd
 from millstream.log.cursor import FrameCursor
+from millstream.log.disk_refusal import told
 from millstream.log.draft import Draft
 from millstream.log.encoding import EncodedBatch
 from millstream.log.frame import Frame
@@ -111,17 +112,30 @@ class Partition:
         self.durability = durability
         self.time_column = time_column
         self.settings = settings or LiveSettings(TopicSettings())
+        self._ring = ring if durability == "os" else None
+        with told(f"opening partition {self.name} in {directory}", "then open it again"):
+            self._open(storage, clock, cache, on_sealed, ring, before_head)
+
+    def _open(
+        self,
+        storage: Storage,
+        clock: Clock,
+        cache: SegmentCache | None,
+        on_sealed: Callable[[], None] | None,
+        ring: Callable[[], None] | None,
+        before_head: Callable[[], None] | None,
+    ) -> None:
+        directory = self.directory
         storage.make_directory(directory)
         for path in ("", f"/{CONTROL_NAME}", f"/{APPEND_LOCK_NAME}", f"/{SYNC_LOCK_NAME}"):
             refuse_link(storage, f"{directory}{path}")
         self._control = ControlFile(storage, directory)
         self._segments = Segments(
-            storage, directory, self.name, self._layouts, self._control, durability, cache
+            storage, directory, self.name, self._layouts, self._control, self.durability, cache
         )
         self.sealed = SealedSegments(self._segments)
         """Its sealed segments, for a cleaner."""
         self._commit = GroupCommit(self._segments, ring)
-        self._ring = ring if durability == "os" else None
         self._appender = Appender(
             self._segments, self._commit, clock, self.settings, on_sealed, before_head
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,15 +13,24 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import LogError, OptionError
 from millstream.log.cleaner import Cleaner, Cleaning, Committed
+from millstream.log.disk_refusal import told
 from millstream.log.erasure import BegunErasure, EraseJournal, Eraser, Erasure, fitted_keys
 from millstream.log.frame_header import FrameHeader
 from millstream.log.generations import ClosedGeneration
+from millstream.log.partition import Partition
 from millstream.log.tier.mover import remove_all_moved
 from millstream.log.transactions import Transactions
 from millstream.storage import Storage
 
 if TYPE_CHECKING:
     from millstream.log.topic import Topic
+
+_GOES_ON = "and clean it again: that ends what was begun"
+
+
+def _told(partition: Partition) -> AbstractContextManager[None]:
+    """Say which partition it was, where the disk refuses something inside."""
+    return told(f"cleaning partition {partition.name} in {partition.directory}", _GOES_ON)
 
 
 class TopicCleaning:
@@ -49,16 +58,17 @@ class TopicCleaning:
         Readers and writers go on beside it. Raises `LockTimeoutError` where another cleaner is
         at work for longer than `timeout_us`.
         """
-        self._topic.refresh()
-        if EraseJournal(self._storage, self._topic.directory).read():
-            self.erase(None, timeout_us)
-        cleaned = [self._clean(*place, timeout_us) for place in self._topic.places()]
-        self._remove_expired_generations(timeout_us)
+        with told(f"cleaning topic {self._topic.name!r}", _GOES_ON):
+            self._topic.refresh()
+            if EraseJournal(self._storage, self._topic.directory).read():
+                self.erase(None, timeout_us)
+            cleaned = [self._clean(*place, timeout_us) for place in self._topic.places()]
+            self._remove_expired_generations(timeout_us)
         return cleaned
 
     def _clean(self, generation: int, index: int, timeout_us: int) -> Cleaning:
         partition = self._topic.partition(index, generation)
-        with partition.sealed.exclusive(timeout_us):
+        with _told(partition), partition.sealed.exclusive(timeout_us):
             cleaner = self._cleaner(generation, index)
             partition.sealed.tidy()
             cleaner.roll_if_old()
@@ -76,7 +86,10 @@ class TopicCleaning:
             raise OptionError(message)
         schema = pa.schema([self._topic.schema.field(name) for name in self._topic.config.key])
         journal = EraseJournal(self._storage, self._topic.directory)
-        with self._storage.lock(f"{self._topic.directory}/erase.lock", timeout_us):
+        with (
+            told(f"erasing keys of topic {self._topic.name!r}", _GOES_ON),
+            self._storage.lock(f"{self._topic.directory}/erase.lock", timeout_us),
+        ):
             self._topic.refresh()
             begun = journal.read()
             wanted = schema.empty_table() if keys is None else keys
@@ -110,7 +123,7 @@ class TopicCleaning:
         self, generation: int, index: int, keys: pa.Table, end_offset: int, timeout_us: int
     ) -> tuple[int, int]:
         partition = self._topic.partition(index, generation)
-        with partition.sealed.exclusive(timeout_us):
+        with _told(partition), partition.sealed.exclusive(timeout_us):
             partition.sealed.tidy()
             compression = self._topic.settings.refresh().compression_type
             return Eraser(partition, keys, end_offset, compression, self._clock).run()
@@ -133,7 +146,7 @@ class TopicCleaning:
         older = [each for each in self._topic.places() if each[0] != present]
         for place in dict.fromkeys([(generation, index), *older]):
             partition = self._topic.partition(place[1], place[0])
-            with partition.sealed.exclusive(0):
+            with _told(partition), partition.sealed.exclusive(0):
                 cleaner = self._cleaner(*place, stopping)
                 partition.sealed.tidy()
                 partition.sync_all()

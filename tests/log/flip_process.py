@@ -23,7 +23,7 @@ import pyarrow as pa
 from millstream.clock import ManualClock
 from millstream.errors import MillstreamError
 from millstream.log import Log
-from millstream.log.backup import back_up
+from millstream.log.backup import Mirror, back_up
 from millstream.log.backup.vault import Vault
 from millstream.log.columns import SegmentLayouts
 from millstream.log.erasure import BegunErasure, EraseJournal
@@ -67,6 +67,8 @@ class Flips:
         self.clock = ManualClock()
         self.log = Log("/log", storage=self.storage, clock=self.clock)
         back_up(self.log, "/spare")
+        with Mirror(self.log, "/mirror", self.storage):
+            pass  # it is one from now on
         begun = BegunErasure(pa.table({"id": [2, 3]}), {(1, 0): 7})
         EraseJournal(self.storage, TOPIC).write([begun])
         self.paths = dict(files(self.disk.root))
@@ -118,6 +120,7 @@ class Flips:
         yield "/log/log.json", lambda _: read_log_file(storage, "/log")
         yield f"{TOPIC}/topic.json", lambda content: TopicConfig.from_file(content, "topic.json")
         yield f"{TOPIC}/erasing.json", lambda _: EraseJournal(storage, TOPIC).read()
+        yield "/mirror/mirror.json", lambda _: bool(Mirror(self.log, "/mirror", storage))
         group = GroupFolder("/log", "g", storage, self.clock)
         yield f"{group.directory}/state.json", lambda _: group.read()
         moved = self.first(".moved")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KINDS = {
-    "log.json": 1, "topic.json": 1, "erasing.json": 1, "state.json": 1, ".moved": 1,
-    "00000001.json": 1, ".index": 1, ".producers": 1, ".arrows": 5,
+    "log.json": 1, "topic.json": 1, "erasing.json": 1, "state.json": 1, "mirror.json": 1,
+    ".moved": 1, "00000001.json": 1, ".index": 1, ".producers": 1, ".arrows": 5,
 }  # fmt: skip
 """How many files of each there are: segments of rows, compacted, moved, of decisions, of offsets;
 and the manifest of a backup."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,12 +16,14 @@ from millstream.log.backup.picture import (
     with_picture,
 )
 from millstream.log.backup.vault import Manifest, SavedFile, Vault, starts_with
+from millstream.log.disk_refusal import told
 from millstream.log.log import Log
 from millstream.storage import Storage
 from millstream.storage_objects import open_objects
 
 _RESTORING = ".restoring"
 _LOG_FILE = "log.json"
+_AGAIN = "and back it up again: earlier backups are as they were"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ def back_up(log: Log, place: str, *, full: bool = False, keep: int | None = None
 
     Raises
     ------
+    LogError
+        Where a disk refuses; earlier backups are as they were.
     CorruptSegmentError
         Where the log is damaged; no backup was made then, and earlier ones are as they were.
     OptionError
@@ -81,7 +84,12 @@ def back_up(log: Log, place: str, *, full: bool = False, keep: int | None = None
     if not log.storage.exists(f"{log.path}/{_LOG_FILE}"):
         message = f"there is no log in {log.path}; nothing was backed up"
         raise OptionError(message)
-    vault = Vault(open_objects(_absolute(place, log.path), log.storage))
+    with told(f"backing up the log {log.path} into {place}", _AGAIN):
+        return _back_up(log, _absolute(place, log.path), full, keep)
+
+
+def _back_up(log: Log, place: str, full: bool, keep: int | None) -> BackupReport:
+    vault = Vault(open_objects(place, log.storage))
     numbers = vault.numbers()
     known = {}
     if numbers:
@@ -143,7 +151,14 @@ def restore(
         Where there is no such backup, or it is damaged; `directory` is no log then.
     OptionError
         Where `directory` has something in it.
+    LogError
+        Where a disk refuses; `directory` is no log then.
     """
+    with told(f"restoring the backup in {place} into {directory}", "and restore it again"):
+        return _restore(place, directory, storage, number)
+
+
+def _restore(place: str, directory: str, storage: Storage, number: int | None) -> BackupReport:
     vault = Vault(open_objects(place, storage))
     manifest = vault.manifest(number)
     marker = f"{directory}/{_RESTORING}"
@@ -186,6 +201,11 @@ def _segments(picture: Picture) -> list[SegmentPicture]:
 
 def _store_segment(vault: Vault, picture: SegmentPicture, known: dict[str, SavedFile]) -> SavedFile:
     """Store what of a segment the last backup did not have, verified."""
+    with told(f"backing up {picture.path}, of {picture.segment.source[0]},", _AGAIN):
+        return _store_bytes(vault, picture, known)
+
+
+def _store_bytes(vault: Vault, picture: SegmentPicture, known: dict[str, SavedFile]) -> SavedFile:
     before = known.get(picture.path)
     size = picture.segment.limit
     if before is not None and (before.mark, before.size) == (picture.mark, size):
@@ -204,9 +224,11 @@ def _store_others(log: Log, vault: Vault) -> dict[str, SavedFile]:
     """Store the files that hold no rows, as they are now."""
     stored = {}
     for name in other_files(log.storage, log.path):
-        with suppress(FileNotFoundError):  # removed since it was listed
+        try:
             content = pa.py_buffer(log.storage.read_file(f"{log.path}/{name}"))
-            stored[name] = SavedFile(name, content.size, "", vault.store(content))
+        except FileNotFoundError:
+            continue  # removed since it was listed
+        stored[name] = SavedFile(name, content.size, "", vault.store(content))
     return stored
 
 

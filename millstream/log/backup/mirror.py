@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ from millstream.log.backup.picture import (
 )
 from millstream.log.checked_json import decode_checked, encode_checked
 from millstream.log.control_file import ControlFile
+from millstream.log.disk_refusal import told
 from millstream.log.group_commit import LOCK_NAME as SYNC_LOCK
 from millstream.log.index import index_file_name
 from millstream.log.log import MIRROR_FILE, Log
@@ -85,13 +86,16 @@ class Mirror:
         if self._known not in {None, source.path}:
             message = f"{directory} is a mirror of {self._known}, not of {source.path}"
             raise OptionError(message)
-        storage.make_directory(directory)
 
     def __enter__(self) -> Self:
-        self._held.enter_context(self._storage.lock(f"{self._directory}/{_LOCK}", _LOCK_TIMEOUT_US))
-        if self._known is None:
-            content = _MirrorFile(self._source.path, self._source.clock.now_us())
-            self._write(MIRROR_FILE, encode_checked(content))
+        with self._told(), ExitStack() as held:
+            self._storage.make_directory(self._directory)
+            lock = self._storage.lock(f"{self._directory}/{_LOCK}", _LOCK_TIMEOUT_US)
+            held.enter_context(lock)
+            if self._known is None:
+                content = _MirrorFile(self._source.path, self._source.clock.now_us())
+                self._write(MIRROR_FILE, encode_checked(content))
+            self._held = held.pop_all()
         return self
 
     def __exit__(
@@ -105,8 +109,13 @@ class Mirror:
     def step(self) -> MirrorStep:
         """Bring the mirror up to what the source is now."""
         done = MirrorStep()
-        with_picture(self._source, lambda picture: self._copy(picture, done))
+        with self._told():
+            with_picture(self._source, lambda picture: self._copy(picture, done))
         return done
+
+    def _told(self) -> AbstractContextManager[None]:
+        """Say what it was about, where a disk refuses something inside."""
+        return told(f"mirroring {self._source.path} into {self._directory}", "and mirror it again")
 
     def _copy(self, picture: Picture, done: MirrorStep) -> None:
         self._copy_others()

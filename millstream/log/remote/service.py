@@ -171,6 +171,12 @@ class LogService:
             message = f"a control marker has no rows; got {rows.num_rows}"
             raise ProtocolError(message)
         if request.follows is not None:
+            if request.transaction:
+                message = (
+                    f"append {request.sequence} follows another of its owner, and belongs to "
+                    f"transaction {request.transaction}; a named producer appends outside of them"
+                )
+                raise ProtocolError(message)
             if request.owner_id == 0:
                 message = f"append {request.sequence} follows another of its owner; it has none"
                 raise ProtocolError(message)

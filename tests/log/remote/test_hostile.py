@@ -245,6 +245,10 @@ class TestRows:
             ({"owner_id": -3}, "ProtocolError"),
             ({"transaction": 1}, "ProtocolError: a transaction has an owner"),
             ({"follows": 1}, "ProtocolError: append 1 follows another of its owner"),
+            (
+                {"follows": 0, "owner_id": 1, "epoch": 1, "transaction": 3},
+                "ProtocolError: append 1 follows another of its owner, and belongs to transaction",
+            ),
             ({"flags": 2}, "ProtocolError"),
             ({"flags": 1}, "ProtocolError: a control marker has no rows; got 2"),
         ],
