@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from millstream.log.decoding import (
     try_size,
 )
 from millstream.log.frame_header import Damage, FrameHeader
-from millstream.log.metadata import PREFIX_SIZE, ColumnLayout, try_metadata_size
+from millstream.log.metadata import PREFIX_SIZE, ColumnLayout, column_range, try_metadata_size
 
 
 class Frame:
@@ -96,6 +96,27 @@ class Frame:
             return None
         end = last._position + last.header.frame_size
         return self._buffer.slice(self._position, end - self._position)
+
+    def other_ranges(self, columns: Collection[str]) -> list[tuple[int, int]]:
+        """Return where the values of columns that are not among `columns` lie in the segment.
+
+        As start and end, rising. Dictionaries are left out of account, and all of a frame whose
+        metadata is damaged: whoever reads it finds out.
+        """
+        places = self._messages()
+        if isinstance(places, Damage):
+            return []
+        _, body, end, metadata, fields = places[-1]
+        ranges: list[tuple[int, int]] = []
+        for name, index in self._layout.positions.items():
+            if name in columns:
+                continue
+            at, until = column_range(metadata, fields.buffers, self._layout, index, end - body)
+            if ranges and ranges[-1][1] == body + at:
+                ranges[-1] = ranges[-1][0], body + until
+            elif at < until:
+                ranges.append((body + at, body + until))
+        return ranges
 
     def batch(self, columns: Sequence[str] | None = None, verify: bool = True) -> pa.RecordBatch:
         """Return the frame's rows; without copying them, where they are not compressed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -338,12 +338,16 @@ class Partition:
         """Remember, for all processes of this boot, that all before `offset` is decided."""
         self._control.settled = max(self._control.settled, offset)
 
-    def frames(self, offset: int) -> FrameCursor:
+    def frames(self, offset: int, columns: Collection[str] | None = None) -> FrameCursor:
         """Return a cursor over the frames from the one that holds the row of `offset` on.
+
+        Of the user's columns those beside `columns` (`None`: none) are not going to be read; here
+        that makes no difference.
 
         Raises `OffsetOutOfRangeError` where it is before `first_offset` or beyond
         `durable_end`.
         """
+        del columns
         return FrameCursor(self._segments, offset)
 
     def skipping(self, condition: Condition, time_column: str | None = None) -> Skipping | None:

@@ -59,11 +59,11 @@ class Projection:
         self._names = list(names)
         self._time_column = time_column
         self._partition = partition
-        # Those that are read as they are stored, wherever they are.
-        self._stored = {*names} - {TIMESTAMP_COLUMN, PARTITION_COLUMN}
-        self._is_plain = len(self._stored) == len(names)
+        self.stored = {*names} - {TIMESTAMP_COLUMN, PARTITION_COLUMN}
+        """Those that are read as they are stored, wherever they are."""
+        self._is_plain = len(self.stored) == len(names)
         if TIMESTAMP_COLUMN in names:
-            self._stored |= {TIMESTAMP_COLUMN if time_column is None else time_column}
+            self.stored |= {TIMESTAMP_COLUMN if time_column is None else time_column}
 
     def rows(self, frame: Frame, verify: bool) -> pa.RecordBatch:
         """Return the wanted columns of a frame's rows; stored ones are views of the file.
@@ -71,9 +71,9 @@ class Projection:
         Raises `CorruptSegmentError` where `verify` is set and a column that is read is damaged.
         """
         present = frame.columns
-        if self._is_plain and self._stored <= present.keys():
+        if self._is_plain and self.stored <= present.keys():
             return frame.batch(self._names, verify)
-        found = frame.batch([name for name in present if name in self._stored], verify)
+        found = frame.batch([name for name in present if name in self.stored], verify)
         columns = [self._column(frame, found, field) for field in self.schema]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 

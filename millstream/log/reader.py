@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,6 +49,8 @@ class StableFrames:
     stable_end
         Returns the last stable offset. One that is read from beyond it shows nothing until
         what lies before is decided.
+    columns
+        Those of the user's columns that are going to be read; `None`: all.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class StableFrames:
         offset: int,
         isolation: Isolation,
         stable_end: Callable[[], int],
+        columns: Collection[str] | None = None,
     ) -> None:
         self._partition = partition
         self._transactions = transactions
@@ -66,7 +69,7 @@ class StableFrames:
         # Decisions are final: once what lies before the start is decided, it stays so.
         self._is_settled = not self._committed_only or offset <= partition.settled_end
         self._noted = offset
-        self._cursor = partition.frames(offset)
+        self._cursor = partition.frames(offset, columns)
         self._held: Frame | None = None
         self.offset = offset
         """Everything before this was given out or left out."""
@@ -336,8 +339,13 @@ class PartitionReader:
                 return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
     def _frames_from(self, offset: int) -> StableFrames:
+        columns = {*self._projection.stored}
+        if self._time_column is not None:
+            columns.add(self._time_column)
+        if self._condition is not None:
+            columns |= self._tested.stored
         return StableFrames(
-            self._partition, self._transactions, offset, self._isolation, self._stable_end
+            self._partition, self._transactions, offset, self._isolation, self._stable_end, columns
         )
 
     def _pieces(self, rows_max: int, bytes_max: int, until: int | None) -> Iterator[pa.RecordBatch]:

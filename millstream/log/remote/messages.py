@@ -185,11 +185,15 @@ class Verify(msgspec.Struct, tag=True, frozen=True):
 
 
 class Read(msgspec.Struct, tag=True, frozen=True):
-    """Asks for `Frames` from the one that holds `offset` on."""
+    """Asks for `Frames` from the one that holds `offset` on.
+
+    Of the user's columns those beside `columns` (null: none) are not wanted.
+    """
 
     place: Place
     offset: Integer
     bytes_max: Integer
+    columns: tuple[str, ...] | None = None
 
 
 class AwaitEnds(msgspec.Struct, tag=True, frozen=True):
@@ -301,13 +305,15 @@ class Frames(msgspec.Struct, tag=True, frozen=True):
 
     `next_offset` is where to read on; in a compacted topic there may be offsets without rows
     before it, and before the first frame. `head` are the first bytes of the segment, `path` and
-    `position` say where on the server the frames are, for messages.
+    `position` say where on the server the frames are, for messages. `gaps` are the bytes that were
+    left out, for nobody wants them: where in the frames each begins, and how many they are.
     """
 
     next_offset: Integer
     head: bytes = b""
     path: str = ""
     position: Integer = 0
+    gaps: tuple[tuple[Integer, Integer], ...] = ()
 
 
 class Epoch(msgspec.Struct, tag=True, frozen=True):

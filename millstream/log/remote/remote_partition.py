@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -56,7 +56,7 @@ class Asker:
         """Return the segment's head and frames, as one buffer."""
         answer, batch = self.connection.ask(request)
         frames = _checked(answer, m.Frames)
-        return frames, bytes_of(batch, frames.head)
+        return frames, bytes_of(batch, frames.head, frames.gaps)
 
 
 class RemotePartition:
@@ -212,12 +212,14 @@ class RemotePartition:
         """Return `None`: the statistics are the server's, and every frame is looked at here."""
         del condition, time_column
 
-    def frames(self, offset: int) -> RemoteCursor:
+    def frames(self, offset: int, columns: Collection[str] | None = None) -> RemoteCursor:
         """Return a cursor over the frames from the one that holds the row of `offset` on.
 
-        Raises `OffsetOutOfRangeError` where it is out of range.
+        Of the user's columns those beside `columns` (`None`: none) have zeros for values, which
+        fail their checksums. Raises `OffsetOutOfRangeError` where `offset` is out of range.
         """
-        return RemoteCursor(self, self._asker, offset)
+        wanted = None if columns is None else tuple(sorted(columns))
+        return RemoteCursor(self, self._asker, offset, wanted)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
@@ -239,7 +241,14 @@ class RemoteCursor:
     out here.
     """
 
-    def __init__(self, partition: RemotePartition, asker: Asker, offset: int) -> None:
+    def __init__(
+        self,
+        partition: RemotePartition,
+        asker: Asker,
+        offset: int,
+        columns: tuple[str, ...] | None,
+    ) -> None:
+        self._columns = columns
         self._partition = partition
         self._asker = asker
         self._waiting: deque[Frame] = deque()
@@ -275,7 +284,7 @@ class RemoteCursor:
 
     def _fetch(self) -> None:
         """Ask for the frames that come next."""
-        request = m.Read(self._partition.place, self._next_offset, READ_BYTES)
+        request = m.Read(self._partition.place, self._next_offset, READ_BYTES, self._columns)
         answer, content = self._asker.read(request)
         if not answer.head:
             self._next_offset = max(self._next_offset, answer.next_offset)

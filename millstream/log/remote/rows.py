@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 from crc32c import crc32c
 
@@ -17,6 +19,9 @@ BYTES_SCHEMA = pa.schema([pa.field("bytes", pa.uint8(), nullable=False)])
 ROWS_MAX = 16 * 1024 * 1024
 """Of one append: a column of nulls has no bytes that would set a limit."""
 
+WHOLE_BYTES_MAX = 2 * 1024 * 1024 * 1024
+"""Of frames, with what was left out of them."""
+
 _END_SIZE = 8  # of what ends a stream of Arrow IPC
 
 
@@ -26,10 +31,25 @@ def bytes_batch(buffer: pa.Buffer) -> pa.RecordBatch:
     return pa.record_batch([column], schema=BYTES_SCHEMA)
 
 
-def bytes_of(batch: pa.RecordBatch | None, before: bytes = b"") -> pa.Buffer:
+def without(content: pa.Buffer, gaps: Sequence[tuple[int, int]]) -> pa.Buffer:
+    """Return `content` without `gaps`: where each begins, rising, and its size."""
+    kept = pa.allocate_buffer(content.size - sum(size for _, size in gaps))
+    source, target = (memoryview(each).cast("B") for each in (content, kept))
+    start = at = 0
+    for position, size in (*gaps, (content.size, 0)):
+        target[at : at + position - start] = source[start:position]
+        at += position - start
+        start = position + size
+    return kept
+
+
+def bytes_of(
+    batch: pa.RecordBatch | None, before: bytes = b"", gaps: Sequence[tuple[int, int]] = ()
+) -> pa.Buffer:
     """Return the bytes of a batch that came over the wire, behind `before`, in aligned memory.
 
     Where they lie in what gRPC received is chance; Arrow's columns must start at multiples of 8.
+    In place of the `gaps` that were left out are zeros, which take no memory.
     """
     content = memoryview(b"")
     if batch is not None:
@@ -42,11 +62,34 @@ def bytes_of(batch: pa.RecordBatch | None, before: bytes = b"") -> pa.Buffer:
             message = f"{len(column)} bytes should have come; the message holds less"
             raise ProtocolError(message)
         content = memoryview(buffer).cast("B")[column.offset : column.offset + len(column)]
+    if gaps:
+        return _spread(content, before, gaps)
     copy = pa.allocate_buffer(len(before) + len(content))
     view = memoryview(copy).cast("B")
     view[: len(before)] = before
     view[len(before) :] = content
     return copy
+
+
+def _spread(content: memoryview, before: bytes, gaps: Sequence[tuple[int, int]]) -> pa.Buffer:
+    missing = sum(size for _, size in gaps)
+    whole = len(content) + missing
+    end = 0
+    for position, size in gaps:
+        if not (end <= position and 0 <= size <= whole - position and whole <= WHOLE_BYTES_MAX):
+            message = f"{size} bytes are said to be left out at {position} of {whole}, behind {end}"
+            raise ProtocolError(message)
+        end = position + size
+    spread = pa.py_buffer(np.zeros(len(before) + whole, np.uint8))
+    view = memoryview(spread).cast("B")
+    view[: len(before)] = before
+    start = at = 0
+    for position, size in (*gaps, (whole, 0)):
+        piece = content[at : at + position - start]
+        view[len(before) + start : len(before) + position] = piece
+        at += len(piece)
+        start = position + size
+    return spread
 
 
 def encode_rows(batch: pa.RecordBatch, *, has_dictionaries: bool = True) -> tuple[pa.Buffer, int]:

@@ -87,8 +87,8 @@ class LogService:
                 return self._append(request, body), None
             case m.Read(place=place, offset=0) if self._is_missing(place):
                 return m.Frames(0), None
-            case m.Read(place=place, offset=offset, bytes_max=bytes_max):
-                return feeds.read(place, self._partition(place), offset, bytes_max)
+            case m.Read(place=place):
+                return feeds.read(request, self._partition(place))
             case m.AwaitEnds():
                 return self._await_ends(request), None
             case m.SyncAll(participants=participants, losses=losses):
