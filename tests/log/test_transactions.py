@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -377,9 +378,9 @@ class TestLastStableOffset:
         opened: list[int] = []
         frames = Partition.frames
 
-        def noted(self: Partition, offset: int) -> FrameCursor:
+        def noted(self: Partition, offset: int, columns: Any = None) -> FrameCursor:
             opened.append(offset)
-            return frames(self, offset)
+            return frames(self, offset, columns)
 
         monkeypatch.setattr(Partition, "frames", noted)
         assert read(late.topic("a"), offset=21) == []

@@ -137,3 +137,17 @@ def test_what_the_disk_refuses_then_is_told_by_the_flush(where: str) -> None:
     # The file had all rows still: whoever verified it has written them anew.
     memory(log).disk.power_cut()
     assert sorted(all_ids(log_on(memory(log).disk.storage("end")))) == [0, 1, 2, 3, 5, 6, 10]
+
+
+def test_who_syncs_with_a_file_opened_later_does_not_believe_it() -> None:
+    log = memory_log()
+    log.create_topic("a", SCHEMA)
+    producer = log.producer("a")
+    with syncs_begun_at(1):
+        memory(log).fail("begin_sync", error_of(errno.EIO))
+        producer.append(log_rows(1))
+    another(log).producer("a").flush()
+    other = another(log).topic("a").partition(0)
+    other.sync()
+    memory(log).disk.power_cut()
+    assert all_ids(log_on(memory(log).disk.storage("end"))) == [1]
