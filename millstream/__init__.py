@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     )
     from millstream.errors import MillstreamError, UserError
     from millstream.log import Log
+    from millstream.operators.process_function import ProcessContext, ProcessFunction
     from millstream.plan.explain import Explanation
     from millstream.runtime.handle import JobHandle
     from millstream.runtime.result import RunResult
@@ -86,6 +87,8 @@ __all__ = [
     "concat_str",
     "udf",
     "UserFunction",
+    "ProcessFunction",
+    "ProcessContext",
     "count",
     "sum",
     "mean",
@@ -146,6 +149,8 @@ _MODULES = {
     "concat_str": "millstream.dsl.conditions",
     "udf": "millstream.dsl.user_functions",
     "UserFunction": "millstream.dsl.user_functions",
+    "ProcessFunction": "millstream.operators.process_function",
+    "ProcessContext": "millstream.operators.process_function",
     "count": "millstream.dsl.functions",
     "sum": "millstream.dsl.functions",
     "mean": "millstream.dsl.functions",

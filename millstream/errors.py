@@ -174,11 +174,16 @@ class RowError(JobError):
         The message.
     position
         Where the row was read, as `operators.position` writes it, where that is known.
+    place
+        The same as a text, where it need not be looked for.
     """
 
-    def __init__(self, *args: object, position: int | None = None) -> None:
+    def __init__(
+        self, *args: object, position: int | None = None, place: str | None = None
+    ) -> None:
         super().__init__(*args)
         self.position = position
+        self.place = place
 
 
 class JobCancelledError(JobError):

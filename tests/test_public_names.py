@@ -14,8 +14,9 @@ import millstream as ms
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
-    "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError", "RunResult",
-    "Sink", "Stream", "Table", "UserError", "UserFunction", "TimedResult", "WindowedStream",
+    "Aggregate", "Explanation", "Expression", "JobHandle", "Log", "MillstreamError",
+    "ProcessContext", "ProcessFunction", "RunResult", "Sink", "Stream", "Table", "TimedResult",
+    "UserError", "UserFunction", "WindowedStream",
     "aggregate", "approx_count_distinct", "arg_max", "arg_min", "coalesce", "col", "collect_list",
     "collect_set", "concat_str", "count", "count_distinct", "counting", "errors", "every", "first",
     "global_window", "greatest", "hash", "hopping", "last", "least", "lit", "max", "mean", "min",

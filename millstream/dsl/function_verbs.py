@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 
@@ -15,14 +15,17 @@ from millstream.dsl.conditions import struct
 from millstream.dsl.expressions import TypeName, col
 from millstream.dsl.functions import Aggregate
 from millstream.dsl.location import user_location
-from millstream.dsl.shipping import changeable, unshippable
+from millstream.dsl.shipping import changeable, unshippable, unshippable_object
+from millstream.dsl.windows import duration_option
 from millstream.errors import PlanError
+from millstream.operators.process_function import ProcessFunction
 from millstream.operators.reducer import Reducer, Row
 from millstream.plan import nodes
 from millstream.plan.changes import require_facts
 
 if TYPE_CHECKING:
     from millstream.dsl.stream import Stream
+    from millstream.dsl.windowed import TimedResult
     from millstream.log import Log
 
 REDUCED = "__row"
@@ -136,6 +139,127 @@ class FunctionVerbs:
         reduced = reduced_rows(self.node, keys, function, location)
         node = keyed.running_aggregate(self.node, ttl, {REDUCED: reduced}, location)
         return with_columns_of_rows(_stream(node, self.log), self.node.schema, keys)
+
+    def process(
+        self,
+        function: ProcessFunction | type[ProcessFunction],
+        *,
+        ttl: str | timedelta | None = None,
+        order: Literal["time", "arrival"] | None = None,
+    ) -> TimedResult:
+        """Give the rows of each key, one by one, to a function that keeps state and sets timers.
+
+        With event time a key's rows come in the order of their times, once the watermark has
+        passed them, and a timer between the rows before and after its time: so the results depend
+        on neither parallelism nor on which row arrived first. A result then has the event time of
+        its row or timer, beside the key and the function's `output`. Rows behind the watermark are
+        late: left out, counted, and in `.late()`. When a run ends, what waits is given to the
+        function, and the timers that are set are called.
+
+        Parameters
+        ----------
+        function
+            Derived from `ms.ProcessFunction`; the class, or an instance of it.
+        ttl
+            How long after the last row or timer of a key, in event time, its state is forgotten;
+            timers stay. `"never"` keeps it; so does `None`, with a warning where there is state.
+        order
+            `"time"`, the default with event time, or `"arrival"`: rows come at once, as they
+            arrive, and the results have no event time; then timers come when the watermark has
+            passed them, before or after rows that are as old.
+
+        Raises
+        ------
+        PlanError
+            When the rows are not keyed or may be taken back, or the function is none, cannot be
+            sent to workers, or needs event time where there is none.
+        """
+        location = user_location()
+        made, name = checked_process(function, location)
+        node = self.node
+        if not node.keys:
+            message = (
+                f"{location}: process keeps state by key; name it before with "
+                f".key_by({node.schema.names[0]!r})"
+            )
+            raise PlanError(message)
+        if order not in {None, "time", "arrival"}:
+            message = f'{location}: order is "time" or "arrival"; got {order!r}'
+            raise PlanError(message)
+        if node.time_column is None:
+            require_no_time(made, name, ttl, order, node, location)
+        ttl_us = None
+        if ttl is not None and ttl != "never":
+            ttl_us = duration_option("ttl", ttl, location)
+        state = named_schema(made.state, location) if made.state else pa.schema([])
+        output = named_schema(made.output, location) if made.output else pa.schema([])
+        in_order = node.time_column is not None and order != "arrival"
+        processed = nodes.Process(
+            node, node.keys, made, name, state, output, in_order, ttl_us, location=location
+        )
+        if ttl is None and len(state):
+            keyed.warn_unbounded(
+                location,
+                f"{name} keeps state of every {', '.join(node.keys)} that ever comes",
+                'forget it with ttl="7d", or say ttl="never"',
+            )
+        from millstream.dsl.windowed import TimedResult
+
+        return TimedResult(processed, self.log)
+
+
+def checked_process(function: object, location: str) -> tuple[ProcessFunction, str]:
+    """Return the instance that a user gave, or gave the class of, and its name.
+
+    Raises
+    ------
+    PlanError
+        When it is none, has no `on_row`, or reads what cannot be sent to workers.
+    """
+    if isinstance(function, type) and issubclass(function, ProcessFunction):
+        try:
+            function = function()
+        except TypeError as error:
+            message = f"{location}: give process an instance of {name_of(function)}: {error}"
+            raise PlanError(message) from error
+    if not isinstance(function, ProcessFunction):
+        message = f"{location}: process takes a ms.ProcessFunction; got {function!r}"
+        raise PlanError(message)
+    kind = type(function)
+    if kind.on_row is ProcessFunction.on_row:
+        message = f"{location}: {kind.__name__} has no on_row(self, row, context)"
+        raise PlanError(message)
+    outside = unshippable_object(function, ProcessFunction)
+    if outside is not None:
+        message = (
+            f"{location}: {kind.__name__} reads {outside}, which cannot be sent to workers; make "
+            "it inside the method, or give it a value that can be pickled"
+        )
+        raise PlanError(message)
+    return function, kind.__name__
+
+
+def require_no_time(
+    function: ProcessFunction,
+    name: str,
+    ttl: str | timedelta | None,
+    order: str | None,
+    node: nodes.Node,
+    location: str,
+) -> None:
+    """Check that nothing needs event time where rows have none; raises `PlanError`."""
+    require_facts(node, location, "process")
+    needing = {
+        f"{name}.on_timer": type(function).on_timer is not ProcessFunction.on_timer,
+        "a TTL": ttl not in {None, "never"},
+        'order="time"': order == "time",
+    }
+    for what in (each for each, needs in needing.items() if needs):
+        message = (
+            f"{location}: {what} needs event time, and these rows have none; name the column "
+            'where the stream begins, ms.stream(…, time="…"), and keep it in select'
+        )
+        raise PlanError(message)
 
 
 def reduced_rows(

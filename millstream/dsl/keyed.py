@@ -71,7 +71,7 @@ def running_aggregate(
         ttl_us = duration_option("ttl", ttl, location)
     made = nodes.GroupAggregate(node, keys, columns, ttl_us, location=location)
     if ttl is None and keys and not made.takes_changes:
-        _warn_unbounded(
+        warn_unbounded(
             location,
             f"the aggregate keeps a row for every {', '.join(keys)} that ever comes",
             'forget keys with ttl="7d", use windows, or say ttl="never"',
@@ -123,7 +123,7 @@ def first_rows(
         within_us = duration_option("within", within, location)
     made = nodes.Dedup(node, columns, within_us, location=location)
     if within is None:
-        _warn_unbounded(
+        warn_unbounded(
             location,
             f"dedup remembers every {', '.join(columns)} that ever comes",
             'forget keys with within="1d", or say within="ever"',
@@ -170,7 +170,8 @@ def is_sampled(schema: pa.Schema, fraction: float, seed: int, location: str) -> 
     return hash_of(*columns, lit(seed)) % _SAMPLE_PARTS < round(fraction * _SAMPLE_PARTS)
 
 
-def _warn_unbounded(location: str, what: str, remedy: str) -> None:
+def warn_unbounded(location: str, what: str, remedy: str) -> None:
+    """Warn that an operator keeps something of every key."""
     message = f"{location}: {what}, so its state may grow without bound; {remedy}"
     # Python gives a warning of one text once.
     warnings.warn(message, UnboundedStateWarning, stacklevel=4)

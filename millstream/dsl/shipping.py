@@ -50,6 +50,21 @@ def unshippable(function: Callable[..., Any]) -> str | None:
     return None
 
 
+def unshippable_object(thing: object, base: type) -> str | None:
+    """Return what an object of a class derived from `base` has or reads that cannot be sent."""
+    for name, value in vars(thing).items():
+        if plain_function(value) is None and not _can_be_pickled(value):
+            return f"self.{name} ({type(value).__name__})"
+    for each in type(thing).__mro__:
+        if each is base:
+            break
+        for method in filter(None, map(plain_function, vars(each).values())):
+            outside = unshippable(method)
+            if outside is not None:
+                return outside
+    return None
+
+
 def _all_functions(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     """Give a function and those that it reads from outside, each once."""
     seen: set[int] = set()

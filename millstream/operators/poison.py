@@ -186,12 +186,40 @@ def row_text(row: dict[str, Any]) -> str:
     return json.dumps(shown, default=str, ensure_ascii=False)
 
 
+def shown_row(row: dict[str, Any]) -> str:
+    """Return a row for a message, cut where it is long."""
+    shown = row_text(row)
+    return f"{shown[:ROW_CHARS_SHOWN]}…" if len(shown) > ROW_CHARS_SHOWN else shown
+
+
+def letter(row: dict[str, Any], reason: str, policy: ErrorPolicy) -> dict[str, object]:
+    """Return a dead letter of a row; hidden columns say where it was read."""
+    made: dict[str, object] = {
+        "job": policy.job,
+        "operator": policy.operator,
+        "location": policy.location,
+        "error": reason,
+        "row": row_text(row),
+    }
+    place = place_of(row.get(POSITION_COLUMN))
+    if place is not None:
+        made |= {
+            "topic": policy.topics[place.source],
+            "generation": place.generation,
+            "partition": place.partition,
+            "offset": place.offset,
+        }
+    return made
+
+
+def dead_letters(letters: Sequence[dict[str, object]]) -> pa.RecordBatch:
+    """Return dead letters as rows of their topic."""
+    return pa.RecordBatch.from_pylist(list(letters), DEAD_LETTERS)
+
+
 def _row_error(rows: pa.RecordBatch, index: int, error: Exception) -> RowError:
     (row,) = rows.slice(index, 1).to_pylist()
-    shown = row_text(row)
-    if len(shown) > ROW_CHARS_SHOWN:
-        shown = f"{shown[:ROW_CHARS_SHOWN]}…"
-    message = f"{reason_of(error)}; the row: {shown}"
+    message = f"{reason_of(error)}; the row: {shown_row(row)}"
     return RowError(message, position=row.get(POSITION_COLUMN))
 
 
@@ -199,22 +227,9 @@ def _letters(
     rows: pa.RecordBatch, failures: list[tuple[int, Exception]], policy: ErrorPolicy
 ) -> pa.RecordBatch:
     failed = taken(rows, np.array([index for index, _ in failures])).to_pylist()
-    letters = []
-    for row, (_, error) in zip(failed, failures, strict=True):
-        place = place_of(row.get(POSITION_COLUMN))
-        letter: dict[str, object] = {
-            "job": policy.job,
-            "operator": policy.operator,
-            "location": policy.location,
-            "error": reason_of(error),
-            "row": row_text(row),
-        }
-        if place is not None:
-            letter |= {
-                "topic": policy.topics[place.source],
-                "generation": place.generation,
-                "partition": place.partition,
-                "offset": place.offset,
-            }
-        letters.append(letter)
-    return pa.RecordBatch.from_pylist(letters, DEAD_LETTERS)
+    return dead_letters(
+        [
+            letter(row, reason_of(error), policy)
+            for row, (_, error) in zip(failed, failures, strict=True)
+        ]
+    )

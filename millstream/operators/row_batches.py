@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millstream.operators.functions.function import take, taken
+
 Int64Array = npt.NDArray[np.int64]
 
 
@@ -55,7 +57,7 @@ class RowBatches:
             return [pa.nulls(len(numbers), self._schema.field(name).type) for name in columns]
         if len(self._batches) == 1:
             places = pa.array(numbers, mask=mask)
-            return [self._batches[0].column(name).take(places) for name in columns]
+            return [take(self._batches[0].column(name), places) for name in columns]
         # Arrow would put a chunked array together before it takes from it.
         starts = np.cumsum([0, *(each.num_rows for each in self._batches)])
         batch_of = np.searchsorted(starts, numbers, side="right") - 1
@@ -65,10 +67,10 @@ class RowBatches:
         back[order] = np.arange(len(order)) - ends[0]  # missing ones lie in front
         places = pa.array(back, mask=mask)
         pieces = [
-            batch.select(columns).take(pa.array(numbers[order[begin:end]] - start))
+            taken(batch.select(columns), numbers[order[begin:end]] - start)
             for batch, start, begin, end in zip(
                 self._batches, starts[:-1], ends[:-1], ends[1:], strict=True
             )
         ]
         together = pa.concat_batches(pieces)
-        return [together.column(name).take(places) for name in columns]
+        return [take(together.column(name), places) for name in columns]

@@ -21,6 +21,7 @@ from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.group_combine import GroupCombineConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
 from millstream.operators.poison import OnError
+from millstream.operators.process import LATE_PORT
 from millstream.operators.stored_groups import StoredGroupsConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
@@ -41,6 +42,7 @@ from millstream.plan.nodes import (
     MapBatches,
     Node,
     Peek,
+    Process,
     Sink,
     StreamSource,
     TableJoin,
@@ -54,6 +56,7 @@ from millstream.plan.operator_configs import (
     limit_of,
     operator_in_place,
     operator_of_keys,
+    order_notes,
 )
 from millstream.plan.placement import (
     Distribution,
@@ -219,8 +222,8 @@ class _Builder:
                 self._add_aggregate(node)
             case GroupAggregate():
                 self._add_group(node)
-            case LatestRows() | Top() | Dedup():
-                self._add_keyed(node, *operator_of_keys(node))
+            case LatestRows() | Top() | Dedup() | Process():
+                self._add_keyed(node, *operator_of_keys(node), order_notes(node))
             case Limit():
                 self._add_limit(node)
             case LateRows():
@@ -374,17 +377,27 @@ class _Builder:
         )
         self.late[id(node)] = Edge(name, 1), stage
 
-    def _add_keyed(self, node: OfKeys | GroupAggregate, kind: str, config: OperatorConfig) -> None:
+    def _add_keyed(
+        self,
+        node: OfKeys | GroupAggregate,
+        kind: str,
+        config: OperatorConfig,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         """Add an operator to which all rows of a key go as they are."""
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
-        notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
+        notes = (
+            *notes,
+            self._exchange_note(node, distribution_of(node.input, self.parallelism)),
+        )
         if needs_exchange(node, self.parallelism):
             stage, edge = self._exchange(node.input, node.columns, stage + 1)
         kind = "-".join((kind, *node.columns))
         name = self._add_operator(
             node, kind, config, [node.input], notes, edges=(edge,), stage=stage
         )
-        self.late[id(node)] = Edge(name, 1), stage
+        port = LATE_PORT if isinstance(node, Process) else 1
+        self.late[id(node)] = Edge(name, port), stage
 
     def _add_limit(self, node: Limit) -> None:
         """Add a limit of all rows, and before they cross to its worker one of each worker's."""

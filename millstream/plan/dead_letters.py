@@ -14,11 +14,12 @@ from millstream.operators.fused import FusedConfig
 from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import POSITION_COLUMN
 from millstream.operators.poison import DEAD_LETTER_PORT, DEAD_LETTERS, ErrorPolicy, OnError
+from millstream.operators.process import ProcessConfig
 from millstream.operators.union import UnionConfig
 from millstream.runtime.graph import Edge, JobGraph, OperatorNode, SinkNode, SourceNode, Stage
 from millstream.runtime.replay import SUFFIX
 
-Failing: TypeAlias = FusedConfig | MapBatchesConfig
+Failing: TypeAlias = FusedConfig | MapBatchesConfig | ProcessConfig
 """What can have rows that cannot be computed, and is told what becomes of them."""
 
 DEAD_LETTERS_NAME = "dead-letters"
@@ -34,7 +35,9 @@ def graph_to_policy(graph: JobGraph, on_error: OnError) -> JobGraph:
     topics = tuple(each.topic for stage in graph.stages for each in _streams(stage))
     with_letters = on_error == "dlq" and any(map(_may_fail, _operators(graph)))
     with_positions = with_letters or any(map(_reads_position, _operators(graph)))
-    if on_error == "fail" and not with_positions:
+    # A function that takes rows in order knows where each was read, and needs the topics' names.
+    in_order = any(isinstance(each.config, ProcessConfig) for each in _operators(graph))
+    if on_error == "fail" and not with_positions and not in_order:
         return graph
     stages = []
     for stage in graph.stages:

@@ -23,6 +23,7 @@ from millstream.plan.nodes import (
     MapBatches,
     Node,
     Peek,
+    Process,
     Project,
     Sink,
     StreamSource,
@@ -202,6 +203,13 @@ def _dedup_text(node: Dedup) -> str:
     return f"first row by {', '.join(node.columns)}{within}"
 
 
+def _process_text(node: Process) -> str:
+    order = "in the order of event time" if node.in_order else "as they arrive"
+    kept = "" if node.ttl_us is None else f" for {duration_text(node.ttl_us)}"
+    state = f"; keeps {', '.join(node.state.names)}{kept}" if node.state.names else ""
+    return f"rows by {', '.join(node.columns)} through {node.function_name}, {order}{state}"
+
+
 def _sink_text(node: Sink) -> str:
     if node.kind == "memory":
         return "collect"
@@ -232,6 +240,7 @@ _TEXTS: dict[type, Callable[..., str]] = {
         f"batches through {node.function_name}{', row for row' if node.same_rows else ''}: "
         f"{', '.join(node.result.names)}"
     ),
+    Process: _process_text,
     ChangeRows: lambda node: f"a row for each change, with {node.column}",
     LateRows: lambda _: "rows that came too late",
     Union: lambda node: f"union of {len(node.streams)} streams",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from millstream.operators.operator import ChangeMode
-from millstream.plan.changes import passed_mode
+from millstream.operators.process_function import ProcessFunction
+from millstream.plan.changes import passed_mode, require_facts
 from millstream.plan.columns import check_names
 from millstream.plan.sources import PlanNode
 
@@ -97,3 +98,46 @@ class MapBatches(PlanNode):
         return index >= 0 and self.result.field(index).type.equals(
             self.input.schema.field(name).type
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Process(PlanNode):
+    """What a function makes of the rows of each key, with state and timers.
+
+    Parameters
+    ----------
+    columns
+        The key.
+    state, output
+        What it keeps of a key, and what it gives beside the key.
+    in_order
+        Whether rows come in the order of their event times.
+    ttl_us
+        How long after its last call what is kept of a key is forgotten; `None`: never.
+    """
+
+    input: Node
+    columns: tuple[str, ...]
+    function: ProcessFunction
+    function_name: str
+    state: pa.Schema
+    output: pa.Schema
+    in_order: bool
+    ttl_us: int | None = None
+
+    def __post_init__(self) -> None:
+        source = self.input
+        require_facts(source, self.location, "process")
+        check_names(self.state.names, self.location)
+        time = source.time_column if self.in_order else None
+        names = [*self.columns]
+        if time is not None and time not in names:
+            names.append(time)
+        schema = pa.schema([*(source.schema.field(each) for each in names), *self.output])
+        check_names(schema.names, self.location)
+        self._settle(schema, self.columns, time)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The rows."""
+        return (self.input,)

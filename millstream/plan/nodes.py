@@ -29,7 +29,7 @@ from millstream.plan.columns import (
     require_column,
 )
 from millstream.plan.explode import Explode
-from millstream.plan.function_nodes import MapBatches, Peek
+from millstream.plan.function_nodes import MapBatches, Peek, Process
 from millstream.plan.keyed_nodes import (
     AsTable,
     ChangeRows,
@@ -68,6 +68,7 @@ __all__ = [
     "MapBatches",
     "Node",
     "Peek",
+    "Process",
     "Project",
     "Sink",
     "StreamSource",
@@ -306,7 +307,7 @@ class WindowAggregate(PlanNode):
         return require_event_time(self.input, self.location)
 
 
-Timed: TypeAlias = WindowAggregate | Dedup | GroupAggregate
+Timed: TypeAlias = WindowAggregate | Dedup | GroupAggregate | Process
 """What rows may be too late for."""
 
 
@@ -316,6 +317,8 @@ def is_timed(node: PlanNode) -> TypeGuard[Timed]:
         return node.within_us is not None
     if isinstance(node, GroupAggregate):
         return node.ttl_us is not None
+    if isinstance(node, Process):
+        return node.in_order
     return isinstance(node, WindowAggregate)
 
 
@@ -327,6 +330,9 @@ class LateRows(PlanNode):
 
     def __post_init__(self) -> None:
         if not is_timed(self.aggregate):
+            if isinstance(self.aggregate, Process):
+                message = f"{self.location}: no row is late here, as rows come as they arrive"
+                raise PlanError(message)
             option = "within" if isinstance(self.aggregate, Dedup) else "ttl"
             message = (
                 f"{self.location}: no row is late here, as no key is forgotten; with {option}= "
@@ -434,6 +440,7 @@ Node: TypeAlias = (
     | Limit
     | Peek
     | MapBatches
+    | Process
     | ChangeRows
     | Consolidate
     | Sink

@@ -13,6 +13,7 @@ from millstream.operators.limit import LimitConfig
 from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import OperatorConfig
 from millstream.operators.peek import PeekConfig
+from millstream.operators.process import ProcessConfig
 from millstream.operators.top import TopConfig
 from millstream.plan.nodes import (
     ChangeRows,
@@ -23,12 +24,13 @@ from millstream.plan.nodes import (
     Limit,
     MapBatches,
     Peek,
+    Process,
     Top,
 )
 
 InPlace: TypeAlias = Explode | Peek | MapBatches | ChangeRows | Consolidate
 """What is done to rows wherever they lie."""
-OfKeys: TypeAlias = LatestRows | Top | Dedup
+OfKeys: TypeAlias = LatestRows | Top | Dedup | Process
 """What is done to rows as they are, all of a key on one worker."""
 
 
@@ -63,6 +65,25 @@ def operator_of_keys(node: OfKeys) -> tuple[str, OperatorConfig]:
         case Dedup():
             time = None if node.within_us is None else node.time_column
             return "dedup", DedupConfig(node.schema, node.columns, time, node.within_us)
+        case Process():
+            processed = ProcessConfig(
+                node.input.schema,
+                node.columns,
+                node.function,
+                node.function_name,
+                node.state,
+                node.output,
+                node.input.time_column,
+                node.in_order,
+                node.ttl_us,
+            )
+            return "process", processed
+
+
+def order_notes(node: OfKeys) -> tuple[str, ...]:
+    """Return what `explain` says where what comes out depends on which row arrived first."""
+    arrives = isinstance(node, Process) and not node.in_order
+    return ("not deterministic: rows of a key come as they arrive",) if arrives else ()
 
 
 def limit_of(node: Limit, *, is_share: bool = False) -> LimitConfig:

@@ -20,6 +20,7 @@ from millstream.plan.nodes import (
     MapBatches,
     Node,
     Peek,
+    Process,
     StreamSource,
     TableJoin,
     TableSource,
@@ -32,7 +33,7 @@ from millstream.plan.walk import in_order
 from millstream.windows.assignment import RowWindow
 from millstream.windows.by_rows import Counting
 
-Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows | Top | Dedup | Limit
+Keyed: TypeAlias = WindowAggregate | GroupAggregate | LatestRows | Top | Dedup | Process | Limit
 """What needs all rows of a key on one worker."""
 
 
@@ -73,7 +74,15 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             return _renamed(distribution_of(node.input, parallelism), node)
         case TableJoin():
             return distribution_of(node.stream, parallelism)
-        case WindowAggregate() | GroupAggregate() | LatestRows() | Top() | Dedup() | Limit():
+        case (
+            WindowAggregate()
+            | GroupAggregate()
+            | LatestRows()
+            | Top()
+            | Dedup()
+            | Process()
+            | Limit()
+        ):
             return Distribution(node.columns, f"rows lie by {_listed(node.columns)} already")
         case LateRows():
             # Combined rows cross to the aggregate's worker; those that came late stay behind.
@@ -100,11 +109,11 @@ def is_combined(node: Keyed, parallelism: int) -> bool:
     Not where a partition may be declared idle: rows of one that comes back can be late by the
     aggregate's own watermark, and must reach it as they are.
     """
-    if isinstance(node, LatestRows | Top | Dedup | Limit) or not needs_exchange(node, parallelism):
+    if not needs_exchange(node, parallelism):
         return False
     if isinstance(node, GroupAggregate):
         return node.merges and node.ttl_us is None
-    if isinstance(node.window, RowWindow):
+    if not isinstance(node, WindowAggregate) or isinstance(node.window, RowWindow):
         return False
     sources = [each for each in in_order([node]) if isinstance(each, StreamSource)]
     return all(each.idle_timeout_us is None for each in sources)
@@ -147,19 +156,21 @@ def stamped_sources(nodes: Sequence[Node]) -> set[int]:
 
 
 def positioned_sources(nodes: Sequence[Node]) -> dict[int, int]:
-    """Return by id the numbers of the stream sources whose rows reach an aggregate in order."""
+    """Return by id the numbers of the stream sources whose rows are taken in order by someone."""
     ends = [
         each.input
         for each in nodes
-        if isinstance(each, WindowAggregate | GroupAggregate) and _is_in_order(each)
+        if isinstance(each, WindowAggregate | GroupAggregate | Process) and _is_in_order(each)
     ]
     found = _sources_before(ends)
     every = [id(each) for each in nodes if isinstance(each, StreamSource)]
     return {each: number for number, each in enumerate(every) if each in found}
 
 
-def _is_in_order(node: WindowAggregate | GroupAggregate) -> bool:
+def _is_in_order(node: WindowAggregate | GroupAggregate | Process) -> bool:
     """Return `True` iff results depend on the order of rows that have the same time."""
+    if isinstance(node, Process):
+        return node.in_order
     if isinstance(node, WindowAggregate) and isinstance(node.window, Counting):
         return True
     return any(each.is_in_order for each in node.aggregates)
@@ -185,6 +196,7 @@ def _sources_before(ends: Iterable[Node]) -> set[int]:
                 | LatestRows()
                 | ChangeRows()
                 | Top()
+                | Process()
             ):
                 pass
             case MapBatches() if not node.same_rows:

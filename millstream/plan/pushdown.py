@@ -26,6 +26,7 @@ from millstream.plan.nodes import (
     MapBatches,
     Node,
     Peek,
+    Process,
     Project,
     Sink,
     StreamSource,
@@ -88,7 +89,7 @@ def _add_needs(node: Node, needs: Needs) -> None:
         case Dedup():
             time = () if node.within_us is None else (node.time_column,)
             needs[id(node.input)].update(needed, node.columns, filter(None, time))
-        case ChangeRows() | Top() | Peek() | MapBatches():
+        case ChangeRows() | Top() | Peek() | MapBatches() | Process():
             # A change of a column that nobody needs is a change, too; and it may tell rows apart.
             # A function may read any column.
             needs[id(node.input)].update(node.input.schema.names)

@@ -22,6 +22,7 @@ from millstream.plan.nodes import (
     KeyBy,
     LateRows,
     Node,
+    Process,
     Project,
     Sink,
     StreamSource,
@@ -85,7 +86,7 @@ def aggregates_to_columns(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
             case GroupAggregate():
                 group = _with_columns(node, rebuilt[id(node.input)])
                 rebuilt[id(node)] = prepared[id(node)] = group
-            case Dedup():
+            case Dedup() | Process():
                 first = replace(node, input=rebuilt[id(node.input)])
                 rebuilt[id(node)] = prepared[id(node)] = first
             case LateRows():

@@ -162,7 +162,7 @@ class OperatorInputs:
         try:
             return next(output, None)
         except RowError as error:
-            at = self._surroundings.place_of_failure(self._node.name)
+            at = error.place or self._surroundings.place_of_failure(self._node.name)
             raise JobError(self._failure(str(error), at), operator=self._node.name) from error
         except MillstreamError as error:
             if not isinstance(error, JobError):
