@@ -6,6 +6,7 @@ import functools
 import typing
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from millstream.dsl import promotion
+from millstream.dsl.async_options import AsyncOptions, async_options
 from millstream.dsl.binding import Scope, coerce, failure, named_type
 from millstream.dsl.expressions import Expression, TypeName, option, to_expression
 from millstream.dsl.location import user_location
@@ -35,6 +37,8 @@ class UserFunction:
         As for `ms.udf`.
     location
         `file:line` where it was made.
+    asynchronous
+        How it is called, where it is an async function.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class UserFunction:
         batch: bool,
         skip_nulls: bool,
         location: str,
+        asynchronous: AsyncOptions | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -53,6 +58,7 @@ class UserFunction:
         self.location = location
         self.name = getattr(function, "__name__", type(function).__name__)
         self.has_warned = False
+        self.asynchronous = asynchronous
 
     def __call__(self, *arguments: object) -> Expression:
         """Return the function applied to expressions or constants."""
@@ -77,6 +83,11 @@ def udf(
     returns: TypeName | None = None,
     batch: bool = False,
     skip_nulls: bool = True,
+    concurrency: int | None = None,
+    timeout: str | timedelta | None = None,
+    attempts: int | None = None,
+    backoff: str | timedelta | None = None,
+    cache: int | None = None,
 ) -> UserFunction: ...
 @overload
 def udf(
@@ -85,6 +96,11 @@ def udf(
     returns: TypeName | None = None,
     batch: bool = False,
     skip_nulls: bool = True,
+    concurrency: int | None = None,
+    timeout: str | timedelta | None = None,
+    attempts: int | None = None,
+    backoff: str | timedelta | None = None,
+    cache: int | None = None,
 ) -> Callable[[Callable[..., Any]], UserFunction]: ...
 def udf(
     function: Callable[..., Any] | None = None,
@@ -92,6 +108,11 @@ def udf(
     returns: TypeName | None = None,
     batch: bool = False,
     skip_nulls: bool = True,
+    concurrency: int | None = None,
+    timeout: str | timedelta | None = None,
+    attempts: int | None = None,
+    backoff: str | timedelta | None = None,
+    cache: int | None = None,
 ) -> UserFunction | Callable[[Callable[..., Any]], UserFunction]:
     """Make a function of the user's own one of expressions.
 
@@ -112,8 +133,18 @@ def udf(
     skip_nulls
         A null argument gives null without a call. `False`: it gets `None`, in Python.
 
+    concurrency, timeout, attempts, backoff, cache
+        Of an `async def`, which asks another service for each row: how many calls are in flight at
+        most, of each worker (100); how long an attempt may take ("30s"); how often a call is made
+        that fails (1), and how long after the first time it is made again ("100ms", twice as long
+        after each further one); how many answers a worker keeps for the same arguments (0). Rows
+        stay in their order, and a checkpoint waits for the calls of the rows before it. A branch
+        of `when` does not keep it from being called. After a failure of the job it is called again.
+
     Raises
     ------
+    OptionError
+        When an option is out of its range, or one of async functions is given to another.
     PlanError
         Where it is used: when it reads something from outside that cannot be sent to workers, or
         its type is neither declared nor found.
@@ -134,7 +165,15 @@ def udf(
             message = f"{location}: udf takes a function; got {wanted!r}"
             raise PlanError(message)
         type_ = _annotated(wanted) if returns is None else named_type(returns, location)
-        return UserFunction(wanted, type_, batch, skip_nulls, location)
+        given = {
+            "concurrency": concurrency,
+            "timeout": timeout,
+            "attempts": attempts,
+            "backoff": backoff,
+            "cache": cache,
+        }
+        asynchronous = async_options(wanted, given, batch, location)
+        return UserFunction(wanted, type_, batch, skip_nulls, location, asynchronous)
 
     return made if function is None else made(function)
 
@@ -163,10 +202,17 @@ def bind_user_function(expression: Expression, scope: Scope) -> TypedExpression:
     assert isinstance(function, UserFunction)
     arguments = [scope.bind(each) for each in expression.arguments]
     arguments = [coerce(each, promotion.plain(each.type)) for each in arguments]
+    if function.asynchronous is not None:
+        type_ = _declared(function, expression, "it is called when the job runs")
+        _check_shippable(function, expression)
+        held: object = function.asynchronous.of(
+            function.name, function.function, function.skip_nulls
+        )
+        return Call("udf", tuple(arguments), type_, (("function", held),))
     if function.batch:
         type_ = _declared(function, expression, "it takes Arrow arrays")
         _check_shippable(function, expression)
-        held: object = BatchFunction(function.name, function.function)
+        held = BatchFunction(function.name, function.function)
         return Call("udf", tuple(arguments), type_, (("function", held),))
     compiled = _compiled(function, [each.type for each in arguments])
     if isinstance(compiled, str):

@@ -70,6 +70,10 @@ class Emit:
     batch: pa.RecordBatch
 
 
+WAIT = Emit(-1, pa.record_batch({}))
+"""Given in place of a piece by an operator whose next one is not there yet: it is asked later."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateSnapshot:
     """State at a barrier, or what changed of it since an earlier one.

@@ -111,13 +111,13 @@ def with_poison(
         if not failures:
             raise  # a function of whole batches may fail on rows none of which fails alone
         if policy.on_error == "fail":
-            raise _row_error(rows, *failures[0]) from failures[0][1]
+            raise row_error(rows, *failures[0]) from failures[0][1]
         _set(counters, before)
         kept = np.ones(rows.num_rows, dtype=bool)
         kept[[index for index, _ in failures]] = False
         counters.rows_failed += len(failures)
         if policy.on_error == "dlq":
-            yield Emit(DEAD_LETTER_PORT, _letters(rows, failures, policy))
+            yield Emit(DEAD_LETTER_PORT, letters_of(rows, failures, policy))
         counters.rows_in += len(failures)
         result = compute(taken(rows, np.flatnonzero(kept))) if kept.any() else None
     if result is not None:
@@ -217,15 +217,17 @@ def dead_letters(letters: Sequence[dict[str, object]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(list(letters), DEAD_LETTERS)
 
 
-def _row_error(rows: pa.RecordBatch, index: int, error: Exception) -> RowError:
+def row_error(rows: pa.RecordBatch, index: int, error: Exception) -> RowError:
+    """Return the error of row `index`, which shows it."""
     (row,) = rows.slice(index, 1).to_pylist()
     message = f"{reason_of(error)}; the row: {shown_row(row)}"
     return RowError(message, position=row.get(POSITION_COLUMN))
 
 
-def _letters(
-    rows: pa.RecordBatch, failures: list[tuple[int, Exception]], policy: ErrorPolicy
+def letters_of(
+    rows: pa.RecordBatch, failures: Sequence[tuple[int, Exception]], policy: ErrorPolicy
 ) -> pa.RecordBatch:
+    """Return the dead letters of rows, by their index."""
     failed = taken(rows, np.array([index for index, _ in failures])).to_pylist()
     return dead_letters(
         [

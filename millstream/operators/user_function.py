@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +59,36 @@ class BatchFunction:
 
     name: str
     function: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncFunction:
+    """An async function, called for each row by an event loop of the host.
+
+    Parameters
+    ----------
+    name
+        For messages.
+    function
+        Takes a Python object an argument, and returns one when awaited.
+    skips_nulls
+        Whether a null argument gives null, without a call.
+    concurrency
+        How many calls are in flight at most, of each worker.
+    timeout_us
+        How long an attempt may take.
+    attempts, backoff_us
+        How often a call is made that fails, and how long after the first time it is made again;
+        twice as long after each further one.
+    cache
+        How many answers a worker keeps.
+    """
+
+    name: str
+    function: Callable[..., Awaitable[Any]]
+    skips_nulls: bool
+    concurrency: int
+    timeout_us: int
+    attempts: int
+    backoff_us: int
+    cache: int

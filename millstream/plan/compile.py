@@ -39,6 +39,7 @@ from millstream.plan.nodes import (
     LateRows,
     LatestRows,
     Limit,
+    Lookup,
     MapBatches,
     Node,
     Peek,
@@ -215,7 +216,7 @@ class _Builder:
                 self.steps[name] = node.steps
             case TableJoin():
                 self._add_join(node)
-            case Explode() | Peek() | MapBatches() | ChangeRows() | Consolidate():
+            case Explode() | Peek() | MapBatches() | Lookup() | ChangeRows() | Consolidate():
                 kind, placed = operator_in_place(node)
                 self._add_operator(node, kind, placed, [node.input])
             case WindowAggregate():

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from millstream.operators.expression import columns_of
 from millstream.operators.fused import FusedConfig
+from millstream.operators.lookup import LookupConfig
 from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import POSITION_COLUMN
 from millstream.operators.poison import DEAD_LETTER_PORT, DEAD_LETTERS, ErrorPolicy, OnError
@@ -19,7 +20,7 @@ from millstream.operators.union import UnionConfig
 from millstream.runtime.graph import Edge, JobGraph, OperatorNode, SinkNode, SourceNode, Stage
 from millstream.runtime.replay import SUFFIX
 
-Failing: TypeAlias = FusedConfig | MapBatchesConfig | ProcessConfig
+Failing: TypeAlias = FusedConfig | MapBatchesConfig | ProcessConfig | LookupConfig
 """What can have rows that cannot be computed, and is told what becomes of them."""
 
 DEAD_LETTERS_NAME = "dead-letters"

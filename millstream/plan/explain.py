@@ -20,6 +20,7 @@ from millstream.plan.nodes import (
     KeyBy,
     LateRows,
     Limit,
+    Lookup,
     MapBatches,
     Node,
     Peek,
@@ -240,6 +241,7 @@ _TEXTS: dict[type, Callable[..., str]] = {
         f"batches through {node.function_name}{', row for row' if node.same_rows else ''}: "
         f"{', '.join(node.result.names)}"
     ),
+    Lookup: lambda node: "; ".join(each.describe() for each in node.calls),
     Process: _process_text,
     ChangeRows: lambda node: f"a row for each change, with {node.column}",
     LateRows: lambda _: "rows that came too late",

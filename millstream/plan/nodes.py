@@ -19,6 +19,7 @@ from millstream.errors import ExpressionTypeError, PlanError
 from millstream.operators.expression import TypedExpression
 from millstream.operators.operator import ChangeMode
 from millstream.plan.aggregates import AggregateColumn
+from millstream.plan.async_calls import Lookup, check_async_calls
 from millstream.plan.changes import passed_mode, require_facts
 from millstream.plan.columns import (
     EVENT_TIME,
@@ -65,6 +66,7 @@ __all__ = [
     "is_timed",
     "LatestRows",
     "Limit",
+    "Lookup",
     "MapBatches",
     "Node",
     "Peek",
@@ -95,6 +97,7 @@ class Filter(PlanNode):
             message = f"{self.location}: a filter needs a condition; got {self.predicate.type}"
             raise ExpressionTypeError(message)
         require_positions(self.input, [self.predicate], self.location)
+        check_async_calls(self.input, [self.predicate], self.location)
         source = self.input
         mode, unique = passed_mode(source), source.unique
         self._settle(source.schema, source.keys, source.time_column, mode, unique)
@@ -113,7 +116,9 @@ class Project(PlanNode):
     outputs: Outputs
 
     def __post_init__(self) -> None:
-        require_positions(self.input, [each for _, each in self.outputs], self.location)
+        parts = [each for _, each in self.outputs]
+        require_positions(self.input, parts, self.location)
+        check_async_calls(self.input, parts, self.location)
         self._settle(*_projection_of(self))
 
     @property
@@ -441,6 +446,7 @@ Node: TypeAlias = (
     | Peek
     | MapBatches
     | Process
+    | Lookup
     | ChangeRows
     | Consolidate
     | Sink

@@ -10,6 +10,7 @@ from millstream.operators.dedup import DedupConfig
 from millstream.operators.explode import ExplodeConfig
 from millstream.operators.latest_rows import LatestRowsConfig
 from millstream.operators.limit import LimitConfig
+from millstream.operators.lookup import LookupConfig
 from millstream.operators.map_batches import MapBatchesConfig
 from millstream.operators.operator import OperatorConfig
 from millstream.operators.peek import PeekConfig
@@ -22,13 +23,14 @@ from millstream.plan.nodes import (
     Explode,
     LatestRows,
     Limit,
+    Lookup,
     MapBatches,
     Peek,
     Process,
     Top,
 )
 
-InPlace: TypeAlias = Explode | Peek | MapBatches | ChangeRows | Consolidate
+InPlace: TypeAlias = Explode | Peek | MapBatches | Lookup | ChangeRows | Consolidate
 """What is done to rows wherever they lie."""
 OfKeys: TypeAlias = LatestRows | Top | Dedup | Process
 """What is done to rows as they are, all of a key on one worker."""
@@ -49,6 +51,8 @@ def operator_in_place(node: InPlace) -> tuple[str, OperatorConfig]:
                 node.input.schema, node.schema, node.function, node.function_name, node.kept
             )
             return "map-batches", mapped
+        case Lookup():
+            return "lookup", LookupConfig(node.input.schema, node.calls)
         case ChangeRows():
             return "changes", ChangeRowsConfig(node.input.schema, node.column, node.input.unique)
         case Consolidate():

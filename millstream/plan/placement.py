@@ -17,6 +17,7 @@ from millstream.plan.nodes import (
     LateRows,
     LatestRows,
     Limit,
+    Lookup,
     MapBatches,
     Node,
     Peek,
@@ -68,7 +69,7 @@ def distribution_of(node: Node, parallelism: int) -> Distribution:
             found = _source_distribution(node, list(names), parallelism)
             keys = None if found.keys is None else tuple(names[each] for each in found.keys)
             return Distribution(keys, found.reason)
-        case ChangeRows() | Consolidate() | Explode() | Peek():
+        case ChangeRows() | Consolidate() | Explode() | Peek() | Lookup():
             return distribution_of(node.input, parallelism)
         case Fused():
             return _renamed(distribution_of(node.input, parallelism), node)

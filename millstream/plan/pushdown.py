@@ -23,6 +23,7 @@ from millstream.plan.nodes import (
     LateRows,
     LatestRows,
     Limit,
+    Lookup,
     MapBatches,
     Node,
     Peek,
@@ -93,6 +94,13 @@ def _add_needs(node: Node, needs: Needs) -> None:
             # A change of a column that nobody needs is a change, too; and it may tell rows apart.
             # A function may read any column.
             needs[id(node.input)].update(node.input.schema.names)
+        case Lookup():
+            wanted = needs[id(node.input)]
+            wanted.update(needed.intersection(node.input.schema.names))
+            for each in node.calls:
+                if each.name in needed:
+                    wanted.update(each.arguments)
+            _keep_one(wanted, node.input.schema.names)
         case Explode() | Limit():
             needs[id(node.input)].update(needed, node.columns)
             _keep_one(needs[id(node.input)], node.input.schema.names)
@@ -145,6 +153,9 @@ def _reduced(node: Node, inputs: list[Node], needed: set[str]) -> Node:
             return replace(node, streams=tuple(_exactly(each, names) for each in inputs))
         case Sink():
             return replace(node, input=_exactly(inputs[0], node.schema.names))
+        case Lookup():
+            calls = tuple(each for each in node.calls if each.name in needed)
+            return replace(node, input=inputs[0], calls=calls) if calls else inputs[0]
         case TableJoin():
             unneeded = frozenset(node.table.keys) - needed - frozenset(node.table_keys)
             return with_inputs(replace(node, left_out=unneeded) if unneeded else node, inputs)

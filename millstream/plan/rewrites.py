@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 import pyarrow as pa
 
 from millstream.operators.expression import Column, TypedExpression
+from millstream.plan.async_calls import async_calls_to_lookups
 from millstream.plan.columns import Outputs, identity_outputs
 from millstream.plan.conversions import changes_to_consolidated, upserts_to_changelogs
 from millstream.plan.fusion import chains_to_fused
@@ -41,7 +42,7 @@ AggregateNode = TypeVar("AggregateNode", WindowAggregate, GroupAggregate)
 def sinks_to_physical(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
     """Return the plan as it is compiled: fused, and with sources that read what is needed."""
     plan = upserts_to_changelogs(key_by_to_nothing(sinks))
-    plan = aggregates_to_columns(plan)
+    plan = async_calls_to_lookups(aggregates_to_columns(plan))
     plan = chains_to_fused(plan)
     plan = columns_to_needed(plan)
     # Pushdown put columns in order with projections of its own, which fuse once more.

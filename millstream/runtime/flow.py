@@ -15,7 +15,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import JobError, MillstreamError, RowError, SpillError
 from millstream.operators.exchange import split_by_worker
-from millstream.operators.operator import Emit, Holding, Operator
+from millstream.operators.operator import WAIT, Emit, Holding, Operator
 from millstream.operators.spilling import Spilling
 from millstream.runtime.activity import OperatorActivity
 from millstream.runtime.channels import Outlet
@@ -147,6 +147,9 @@ class OperatorInputs:
     def _emitted(self, output: Iterator[Emit]) -> Iterator[None]:
         ports = set()
         while (emit := self._next(output)) is not None:
+            if emit is WAIT:
+                yield
+                continue
             if emit.port in ports:
                 # A row that matches a million others must not keep a worker from all else.
                 self._surroundings.rests += 1

@@ -21,6 +21,7 @@ from millstream.errors import CheckpointError, MillstreamError, SpillError
 from millstream.log import Log
 from millstream.log.bells import Bells
 from millstream.log.transactions import Writer
+from millstream.operators.lookup import Lookup, Lookups
 from millstream.operators.operator import Operator, OperatorConfig, OperatorCounters
 from millstream.runtime.activity import OperatorActivity, WorkerStatus, operator_status
 from millstream.runtime.background import AtOnce, Background
@@ -101,6 +102,8 @@ class Worker:
         Appends to topics beside the worker; by default the worker does it itself.
     scratch
         Takes state beyond the memory budget; by default there is none.
+    lookups
+        Calls async functions; needed only where the job has some.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Worker:
         channels: Channels,
         background: Background | None = None,
         scratch: Scratch | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self.plan = plan
         self.index = plan.worker
@@ -127,7 +131,10 @@ class Worker:
             for source in stage.sources:
                 self._sources[source.name] = self._open_source(stage, source)
             for operator in stage.operators:
-                self._operators[operator.name] = build(operator.config)
+                built = build(operator.config)
+                if isinstance(built, Lookup):
+                    built.lookups = lookups
+                self._operators[operator.name] = built
             for sink in stage.sinks:
                 memory = sink.kind == "memory"
                 producer = None if memory else log.producer(sink.topic, writer=plan.writer)

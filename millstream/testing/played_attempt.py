@@ -17,6 +17,7 @@ from millstream.runtime.checkpoint import persist
 from millstream.runtime.coordinator import Coordinator, Phase
 from millstream.runtime.graph import KEY_GROUPS, OperatorNode
 from millstream.runtime.hosts.drive import job_error
+from millstream.runtime.hosts.lookups import LookupsAtOnce
 from millstream.runtime.hosts.memory_channel import MemoryChannel
 from millstream.runtime.hosts.worker_thread import WorkerFailed
 from millstream.runtime.messages import CheckpointTaken
@@ -75,8 +76,14 @@ class PlayedAttempt:
         self._clock = clock
         self.coordinator = Coordinator(compile_for, open_log(), options)
         channels: dict[tuple[str, int, int], MemoryChannel] = {}
+        self._lookups = LookupsAtOnce()
         self._workers = [
-            Worker(each, open_log(), _WorkerChannels(channels, options.channel_bytes, each.worker))
+            Worker(
+                each,
+                open_log(),
+                _WorkerChannels(channels, options.channel_bytes, each.worker),
+                lookups=self._lookups,
+            )
             for each in self.coordinator.start()
         ]
 
@@ -114,6 +121,7 @@ class PlayedAttempt:
             if self.coordinator.phase is Phase.DONE:
                 break
         self.coordinator.close()
+        self._lookups.close()
 
     def counters(self) -> Iterator[tuple[str, OperatorCounters]]:
         """Give what each operator of each worker counted."""

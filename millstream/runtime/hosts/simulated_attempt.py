@@ -15,6 +15,7 @@ from millstream.runtime.background import Done
 from millstream.runtime.channels import Inlet, Outlet
 from millstream.runtime.checkpoint import persist
 from millstream.runtime.coordinator import Coordinator
+from millstream.runtime.hosts.simulated_lookups import SimulatedLookups
 from millstream.runtime.messages import Batch, CheckpointTaken, Command, Message, Report
 from millstream.runtime.options import RunOptions
 from millstream.runtime.worker import Worker
@@ -156,6 +157,7 @@ class SimulatedAttempt:
         self._parts: list[CheckpointTaken] = []
         self._workers: list[Worker] = []
         self._backgrounds: list[_Background] = []
+        self._lookups: list[SimulatedLookups] = []
         self.coordinator: Coordinator
 
     def begin(self) -> None:
@@ -166,7 +168,9 @@ class SimulatedAttempt:
             log = self._open_log(f"worker {plan.worker}")
             background = _Background()
             channels = _WorkerChannels(self, plan.worker)
-            self._workers.append(Worker(plan, log, channels, background, MemoryScratch()))
+            lookups = SimulatedLookups()
+            self._lookups.append(lookups)
+            self._workers.append(Worker(plan, log, channels, background, MemoryScratch(), lookups))
             self._backgrounds.append(background)
             self._commands.append(deque())
             self._reports.append(deque())
@@ -215,6 +219,8 @@ class SimulatedAttempt:
                 found.append((f"report {index}", partial(self._report, index)))
             if self._backgrounds[index].waiting:
                 found.append((f"append {index}", self._backgrounds[index].run_next))
+            if self._lookups[index].waiting:
+                found.append((f"lookup {index}", self._lookups[index].run_next))
         found += [
             (f"persist {number}", partial(self._persist, number))
             for number, part in enumerate(self._parts)

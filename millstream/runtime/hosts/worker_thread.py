@@ -15,6 +15,7 @@ from millstream.runtime.activity import WorkerStatus
 from millstream.runtime.channels import Channels
 from millstream.runtime.checkpoint import persist
 from millstream.runtime.hosts.background_thread import BackgroundThread
+from millstream.runtime.hosts.lookups import LookupLoop
 from millstream.runtime.hosts.wake import Rest, Wake
 from millstream.runtime.messages import CheckpointTaken, Command, Report
 from millstream.runtime.options import RunOptions
@@ -77,6 +78,7 @@ class WorkerThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"checkpoint-{plan.worker}")
         self._pool_log: Log | None = None
         self._appends = BackgroundThread(f"append-{plan.worker}", wake.set)
+        self._lookups = LookupLoop(f"lookups-{plan.worker}", wake.set)
         name = f"millstream-{plan.graph.name}-{plan.worker}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -98,6 +100,7 @@ class WorkerThread:
         """Wait for the thread's end; `result` is there then, unless the worker failed."""
         if self._thread.ident is not None:
             self._thread.join(JOIN_TIMEOUT_S)
+        self._lookups.close()
         self._appends.close()
         self._pool.shutdown(wait=True)
 
@@ -105,7 +108,12 @@ class WorkerThread:
         try:
             with closing_scratch(self._plan.options) as scratch:
                 worker = Worker(
-                    self._plan, self._open_log(), self._channels, self._appends, scratch
+                    self._plan,
+                    self._open_log(),
+                    self._channels,
+                    self._appends,
+                    scratch,
+                    self._lookups,
                 )
                 self._loop(worker)
                 self.status = worker.status()
