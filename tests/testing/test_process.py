@@ -205,7 +205,7 @@ def test_without_event_time_rows_come_as_they_arrive() -> None:
         (7, "Given: it gave 7, and not a row such as"),
         ("text", "it gave 'text', and not a row"),
         ([7], "it gave 7, and not a row"),
-        ({"valeu": 7}, "it gave the column 'valeu'; did you mean 'value'"),
+        ({"value_": 7}, "it gave the column 'value_'; did you mean 'value'"),
         ({"value": "x"}, "'value' is int64, and was given 'x'"),
         (lambda _, context: context.state["x"], "KeyError: .*no state 'x'"),
         (lambda _, context: context.set_timer(7), "a time with a zone, or a timedelta; got 7"),
