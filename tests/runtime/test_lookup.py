@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -32,7 +33,7 @@ def test_each_row_comes_out_once_with_its_answer(seed: int) -> None:
     disk = MemoryDisk(random.Random(seed + 1))
     log = Log(PATH, storage=disk.storage("test"), clock=ManualClock())
     log.create_topic("rows", SCHEMA, partitions=2)
-    rows = [{"id": index, "key": chosen.choice("abc")} for index in range(60)]
+    rows: list[dict[str, Any]] = [{"id": n, "key": chosen.choice("abc")} for n in range(60)]
     for begin in range(0, len(rows), 5):
         batch = pa.RecordBatch.from_pylist(rows[begin : begin + 5], SCHEMA)
         put(log, "rows", batch, begin // 5 % 2)
