@@ -95,12 +95,7 @@ def _add_needs(node: Node, needs: Needs) -> None:
             # A function may read any column.
             needs[id(node.input)].update(node.input.schema.names)
         case Lookup():
-            wanted = needs[id(node.input)]
-            wanted.update(needed.intersection(node.input.schema.names))
-            for each in node.calls:
-                if each.name in needed:
-                    wanted.update(each.arguments)
-            _keep_one(wanted, node.input.schema.names)
+            _add_needs_of_lookup(node, needed, needs[id(node.input)])
         case Explode() | Limit():
             needs[id(node.input)].update(needed, node.columns)
             _keep_one(needs[id(node.input)], node.input.schema.names)
@@ -129,6 +124,14 @@ def _add_needs_of_aggregate(node: WindowAggregate | GroupAggregate, wanted: set[
     timed = node.ttl_us is not None or any(each.is_in_order for each in node.aggregates)
     if timed and node.input.time_column is not None:
         wanted.add(node.input.time_column)
+    _keep_one(wanted, node.input.schema.names)
+
+
+def _add_needs_of_lookup(node: Lookup, needed: set[str], wanted: set[str]) -> None:
+    wanted.update(needed.intersection(node.input.schema.names))
+    for each in node.calls:
+        if each.name in needed:
+            wanted.update(each.arguments)
     _keep_one(wanted, node.input.schema.names)
 
 

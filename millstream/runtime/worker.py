@@ -131,10 +131,7 @@ class Worker:
             for source in stage.sources:
                 self._sources[source.name] = self._open_source(stage, source)
             for operator in stage.operators:
-                built = build(operator.config)
-                if isinstance(built, Lookup):
-                    built.lookups = lookups
-                self._operators[operator.name] = built
+                self._operators[operator.name] = build(operator.config)
             for sink in stage.sinks:
                 memory = sink.kind == "memory"
                 producer = None if memory else log.producer(sink.topic, writer=plan.writer)
@@ -143,6 +140,7 @@ class Worker:
                     if producer is None
                     else LogSink(sink, producer, background or AtOnce())
                 )
+        self._give_lookups(lookups)
         self._restore()
         self._stages = [
             StageRunner(
@@ -433,6 +431,12 @@ class Worker:
             batch_bytes=plan.options.batch_bytes,
             wants_time=wants_time(stage, node),
         )
+
+    def _give_lookups(self, lookups: Lookups | None) -> None:
+        """Tell the operators that call async functions who makes the calls."""
+        for each in self._operators.values():
+            if isinstance(each, Lookup):
+                each.lookups = lookups
 
     def _restore(self) -> None:
         """Give every operator its state: the rows of the key groups that this worker owns."""
