@@ -54,11 +54,13 @@ def _multiply(left: pa.Array, right: pa.Array, type_: pa.DataType) -> pa.Array:
 
 def _divide(left: pa.Array, right: pa.Array, type_: pa.DataType) -> pa.Array:
     divisor = _zero_to_null(right)
-    # Arrow cuts off after so many places; one more than wanted says how to round.
-    places = max(4, left.type.scale + right.type.precision - right.type.scale + 1)
-    more = max(0, type_.scale + 1 - places)
+    # Arrow cuts off after so many places, or four; one more than wanted says how to round.
+    places = left.type.scale + right.type.precision - right.type.scale + 1
+    wanted = type_.scale + 1
+    more = 0 if wanted <= max(4, places) else wanted - places
     digits = left.type.precision + more
-    if digits - left.type.scale - more + right.type.scale + places + more > _DIGITS_MAX:
+    places = max(4, places + more)
+    if digits - left.type.scale - more + right.type.scale + places > _DIGITS_MAX:
         return _by_python(lambda a, b: a / b, left, divisor, type_)
     wider = left.cast(pa.decimal256(digits, left.type.scale + more))
     return _rounded(pc.divide(wider, divisor), type_)

@@ -7,7 +7,7 @@ from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal, localcontext
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millstream.dsl.binding import bind
@@ -52,6 +52,7 @@ def computed(function: str, left: Decimal, right: Decimal) -> Decimal | None:
         return floored if function == "floor_divide" else left - floored * right
 
 
+@example(pa.array([Decimal(1)] * 4), pa.array([Decimal(9)] * 4), "divide")
 @given(left=columns(), right=columns(), function=st.sampled_from(FUNCTIONS))
 def test_a_result_is_the_exact_one_rounded(left: pa.Array, right: pa.Array, function: str) -> None:
     batch = pa.record_batch({"a": left, "b": right})
