@@ -179,7 +179,7 @@ class Accumulator:
         return array_of(values.astype(dtype), self.type, valid)
 
 
-class AnyAccumulator(Protocol):
+class SlotFields(Protocol):
     """Fixed fields of a slot, for some functions over one argument."""
 
     argument: str | None
@@ -200,16 +200,20 @@ class AnyAccumulator(Protocol):
         """Those fields, counted from `first_field`, that hold float64."""
         ...
 
-    def fold(self, slots: Int64Array, column: pa.Array | None, state: Int64Array) -> None:
-        """Fold a batch's values into the state."""
-        ...
-
     def merge(self, slots: Int64Array, rows: Int64Array, state: Int64Array) -> None:
         """Merge the fields of other slots, `rows`, shape (n, fields), into the state's slots."""
         ...
 
     def result(self, aggregate: Aggregate, rows: Int64Array) -> pa.Array:
         """Return a result column over state `rows`, shape (m, fields)."""
+        ...
+
+
+class AnyAccumulator(SlotFields, Protocol):
+    """Fixed fields of a slot, for values that are never taken back."""
+
+    def fold(self, slots: Int64Array, column: pa.Array | None, state: Int64Array) -> None:
+        """Fold a batch's values into the state."""
         ...
 
 
@@ -227,7 +231,7 @@ def accumulators_of(
     """
     functions: dict[tuple[str, str | None], set[AggregateFunction]] = {}
     for each in aggregates:
-        functions.setdefault(_family(each, schema), set()).add(each.function)
+        functions.setdefault(family_of(each, schema), set()).add(each.function)
     found: dict[tuple[str, str | None], AnyAccumulator] = {}
     width = 0
     for (family, argument), wanted in functions.items():
@@ -242,10 +246,10 @@ def accumulators_of(
             own = Accumulator(argument, schema.field(argument).type, frozenset(wanted), width)
         found[family, argument] = own
         width += own.width
-    return list(found.values()), [found[_family(each, schema)] for each in aggregates]
+    return list(found.values()), [found[family_of(each, schema)] for each in aggregates]
 
 
-def _family(aggregate: Aggregate, schema: pa.Schema) -> tuple[str, str | None]:
+def family_of(aggregate: Aggregate, schema: pa.Schema) -> tuple[str, str | None]:
     """Return what is the same for aggregates that share an accumulator."""
     argument = aggregate.argument
     if aggregate.function in {"var", "std"}:

@@ -56,6 +56,9 @@ class UserAggregate:
         Of the state, as it is kept in snapshots, and of the result.
     name
         As messages call it.
+    retract
+        Gives the state before a value, of the state and the value; `None`: over changes the
+        result is computed anew from all values.
     """
 
     init: Callable[[], Any]
@@ -65,6 +68,7 @@ class UserAggregate:
     state_type: pa.DataType
     type: pa.DataType
     name: str = "user"
+    retract: Callable[[Any, Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

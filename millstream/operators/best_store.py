@@ -111,10 +111,6 @@ class BestStore:
         """Return the values of `slots`."""
         return self._rows.take([_VALUE], self._refs[slots])[0]
 
-    def empty(self) -> BestStore:
-        """Return a store like this one that keeps nothing."""
-        return BestStore(self._aggregate, self._schema, self._time)
-
     def _choose(self, slots: Int64Array, columns: list[pa.Array]) -> None:
         valid = pc.is_valid(columns[0])
         if _BY in self._columns:

@@ -45,7 +45,53 @@ def needs_store(function: AggregateFunction, type_: pa.DataType) -> bool:
     return function in _STORED
 
 
-def store_key(aggregate: Aggregate) -> tuple[object, ...]:
+def stores_of(
+    aggregates: Sequence[Aggregate],
+    schema: pa.Schema,
+    time_column: str | None,
+    *,
+    takes_changes: bool = False,
+) -> tuple[list[Store], list[Store]]:
+    """Return the empty stores that aggregates need, and for each aggregate its own.
+
+    Parameters
+    ----------
+    aggregates
+        Such as need a store.
+    schema, time_column, takes_changes
+        As for `SlotStores`.
+    """
+    found: dict[tuple[object, ...], Store] = {}
+    own = []
+    for each in aggregates:
+        key = _retracting_key(each) if takes_changes else _key(each)
+        if key not in found:
+            make = _retracting_store if takes_changes else _store
+            found[key] = make(each, schema, time_column)
+        own.append(found[key])
+    return list(found.values()), own
+
+
+def kept_fields(aggregates: Sequence[Aggregate], schema: pa.Schema) -> list[pa.Field]:
+    """Return the columns in which `SlotAggregates.taken` gives what is kept of slots."""
+    from millstream.operators.accumulator import accumulators_of
+
+    fixed = [each for each in aggregates if not is_stored(each, schema)]
+    width = sum(each.width for each in accumulators_of(fixed, schema)[0])
+    fields = [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
+    return [*fields, *stored_fields(aggregates, schema)]
+
+
+def stored_fields(
+    aggregates: Sequence[Aggregate], schema: pa.Schema, *, takes_changes: bool = False
+) -> list[pa.Field]:
+    """Return the columns in which `SlotStores.take` gives what is kept of slots."""
+    stored = [each for each in aggregates if is_stored(each, schema)]
+    stores, _ = stores_of(stored, schema, None, takes_changes=takes_changes)
+    return [field.with_name(f"__{field.name}") for each in stores for field in each.fields]
+
+
+def _key(aggregate: Aggregate) -> tuple[object, ...]:
     """Return what is the same for aggregates that share a store."""
     match aggregate.function:
         case "count_distinct" | "collect_set":
@@ -60,8 +106,8 @@ def store_key(aggregate: Aggregate) -> tuple[object, ...]:
             return function, aggregate.argument, aggregate.by
 
 
-def store_of(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -> Store:
-    """Return the empty store that an aggregate needs."""
+def _store(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -> Store:
+    """Return the empty store that an aggregate of facts needs."""
     # Imported here, so that a job can be planned and explained without Numba.
     from millstream.operators.best_store import BestStore
     from millstream.operators.list_store import ListStore
@@ -85,23 +131,45 @@ def store_of(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -
         case "collect_list":
             return ListStore(argument, type_, time_column)
         case "user":
-            assert aggregate.user is not None
-            return UserStore(aggregate.name, argument, aggregate.user)
+            return UserStore(aggregate)
         case _:
             return BestStore(aggregate, schema, time_column)
 
 
-def kept_fields(aggregates: Sequence[Aggregate], schema: pa.Schema) -> list[pa.Field]:
-    """Return the columns in which `SlotAggregates.taken` gives what is kept of slots."""
-    from millstream.operators.accumulator import accumulators_of
+def _retracting_key(aggregate: Aggregate) -> tuple[object, ...]:
+    """Return what is the same for aggregates of changes that share a store."""
+    match aggregate.function:
+        case "quantile" | "approx_count_distinct":
+            return _key(aggregate)
+        case "first" | "last" | "collect_list" | "arg_min" | "arg_max":
+            return "order", aggregate.argument, aggregate.by
+        case "user" if aggregate.user is not None and aggregate.user.retract is not None:
+            return _key(aggregate)
+        case _:
+            return "values", aggregate.argument
 
-    fixed = [each for each in aggregates if not is_stored(each, schema)]
-    width = sum(each.width for each in accumulators_of(fixed, schema)[0])
-    fields = [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
-    seen: set[tuple[object, ...]] = set()
-    for each in aggregates:
-        if is_stored(each, schema) and store_key(each) not in seen:
-            seen.add(store_key(each))
-            kept = store_of(each, schema, None).fields
-            fields += [pa.field(f"__{field.name}", field.type) for field in kept]
-    return fields
+
+def _retracting_store(aggregate: Aggregate, schema: pa.Schema, time_column: str | None) -> Store:
+    """Return the empty store that an aggregate of changes needs."""
+    from millstream.operators.user_store import RetractingUserStore
+    from millstream.operators.weighted_stores import (
+        BucketWeights,
+        HashWeights,
+        OrderWeights,
+        ValueWeights,
+    )
+
+    argument = aggregate.argument
+    assert argument is not None
+    kind, *_ = _retracting_key(aggregate)
+    match kind:
+        case "quantile":
+            return BucketWeights(argument, aggregate.accuracy)
+        case "approx_count_distinct":
+            return HashWeights(argument)
+        case "order":
+            return OrderWeights(argument, aggregate.by, schema, time_column)
+        case "user":
+            return RetractingUserStore(aggregate)
+        case _:
+            return ValueWeights([argument], f"{argument}.held", [schema.field(argument).type])

@@ -16,7 +16,8 @@ import pyarrow as pa
 from millstream.errors import JobError
 from millstream.operators.accumulator import accumulators_of
 from millstream.operators.aggregate import Aggregate
-from millstream.operators.arrow_buffers import valid_bytes_of, values_of
+from millstream.operators.arrow_buffers import storage_dtype, valid_bytes_of, values_of
+from millstream.operators.families import is_stored, stored_fields
 from millstream.operators.operator import (
     OUTPUT_ROWS_MAX,
     STAMP_COLUMN,
@@ -28,6 +29,7 @@ from millstream.operators.operator import (
     StateSnapshot,
 )
 from millstream.operators.retraction import retracting_accumulators_of
+from millstream.operators.same_values import are_same
 from millstream.operators.weights import WEIGHT_FIELD
 from millstream.windows.watermark import WATERMARK_MIN
 
@@ -55,9 +57,12 @@ class GroupAggregateConfig:
         Whether rows of the input may be taken back.
     partial
         The input was combined: it comes with `partial_schema`.
-    time_column, ttl_us
-        Event time, `timestamp[us, UTC]`, and how long after its newest row a key expires: its
-        result is taken back then, and it is forgotten. `None`: never.
+    time_column
+        The time of rows, for what depends on their order and for a TTL: event time, of type
+        `timestamp[us, UTC]`; of changes a column of any timestamps. `None`: there is none.
+    ttl_us
+        How long after its newest row a key expires: its result is taken back then, and it is
+        forgotten. `None`: never.
     """
 
     input_schema: pa.Schema
@@ -100,13 +105,16 @@ class GroupAggregateConfig:
 
     @property
     def partial_schema(self) -> pa.Schema:
-        """Combined rows: keys and the fields of a slot."""
-        find = retracting_accumulators_of if self.takes_changes else accumulators_of
-        accumulators, _ = find(self.aggregates, self.input_schema)
+        """Combined rows: keys, the fields of a slot, and what stores keep."""
+        schema, takes_changes = self.input_schema, self.takes_changes
+        fixed = [each for each in self.aggregates if not is_stored(each, schema)]
+        find = retracting_accumulators_of if takes_changes else accumulators_of
+        accumulators, _ = find(fixed, schema)
         width = sum(each.width for each in accumulators)
-        fields = [self.input_schema.field(name) for name in self.key_columns]
+        fields = [schema.field(name) for name in self.key_columns]
         fields += [pa.field(f"__field_{index}", pa.int64()) for index in range(width)]
-        return pa.schema(fields)
+        stored = stored_fields(self.aggregates, schema, takes_changes=takes_changes)
+        return pa.schema([*fields, *stored])
 
     def build(self) -> Operator:
         """Return the operator with no key."""
@@ -134,6 +142,7 @@ class GroupAggregate(Stateless):
             config.key_columns,
             config.aggregates,
             takes_changes=config.takes_changes,
+            time_column=config.time_column,
             newest_of=None if config.ttl_us is None else config.time_column,
         )
         self._expiry: Expiry | None = None
@@ -216,13 +225,7 @@ class GroupAggregate(Stateless):
     def _emitted(self, touched: Touched) -> Iterator[Emit]:
         """Yield what a batch changed."""
         for begin in range(0, len(touched.slots), PIECE_KEYS_MAX):
-            piece = slice(begin, begin + PIECE_KEYS_MAX)
-            changes = self._changes(
-                touched.slots[piece],
-                touched.existed[piece],
-                touched.exists[piece],
-                touched.fields[2 * begin : 2 * (begin + PIECE_KEYS_MAX)],
-            )
+            changes = self._changes(touched.piece(begin, PIECE_KEYS_MAX))
             if changes.num_rows:
                 self.counters.rows_out += changes.num_rows
                 yield Emit(0, changes)
@@ -256,15 +259,10 @@ class GroupAggregate(Stateless):
             self._expiry.restore(*self._state.newest())
         self._count_state()
 
-    def _changes(
-        self,
-        slots: npt.NDArray[np.int64],
-        existed: npt.NDArray[np.bool_],
-        exists: npt.NDArray[np.bool_],
-        fields: npt.NDArray[np.int64],
-    ) -> pa.RecordBatch:
+    def _changes(self, touched: Touched) -> pa.RecordBatch:
         """Return for each slot its old result and then its new one, where they differ."""
-        results = self._state.results(fields)
+        slots, existed, exists = touched.slots, touched.existed, touched.exists
+        results = self._state.results(touched)
         wanted = np.empty(2 * len(slots), dtype=np.bool_)
         wanted[0::2] = existed
         wanted[1::2] = exists
@@ -288,8 +286,12 @@ def _differ(results: Sequence[pa.Array], count: int) -> npt.NDArray[np.bool_]:
     """Return for each pair of neighbours among the rows of `results` whether they differ."""
     differ = np.zeros(count, dtype=np.bool_)
     for each in results:
-        valid = valid_bytes_of(each)
         column = each.cast(pa.int8()) if pa.types.is_boolean(each.type) else each
+        if storage_dtype(column.type) is None:
+            pairs = np.arange(2 * count).reshape(count, 2).T
+            differ |= ~are_same(*(each.take(pa.array(places)) for places in pairs))
+            continue
+        valid = valid_bytes_of(column)
         values = values_of(column)
         bits = values.view(f"i{values.dtype.itemsize}")  # by its bits a NaN equals itself
         unequal = bits[0::2] != bits[1::2]

@@ -83,6 +83,7 @@ class GroupCombine(Stateless):
             aggregate.key_columns,
             aggregate.aggregates,
             takes_changes=aggregate.takes_changes,
+            time_column=aggregate.time_column,
         )
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:

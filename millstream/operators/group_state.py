@@ -1,11 +1,11 @@
-"""What a running aggregate knows of every key: a key index, and a row of fields a slot.
+"""What a running aggregate knows of every key: a key index, a row of fields a slot, and stores.
 
 batch ─▶ slots ─▶ those it touches, fields before ─▶ folded ─▶ fields after ─▶ what changed
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millstream.log.key_hash import key_groups as key_groups_of
-from millstream.operators.accumulator import AnyAccumulator, accumulators_of
+from millstream.operators.accumulator import AnyAccumulator, SlotFields, accumulators_of
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.arrow_buffers import new_values, values_of
+from millstream.operators.families import is_stored
 from millstream.operators.kernels import group_aggregate as kernels
 from millstream.operators.kernels.key_index import clear_rows
 from millstream.operators.key_index import KeyIndex, taken_rows
 from millstream.operators.operator import KEY_GROUP_COLUMN, REMOVED_COLUMN
-from millstream.operators.retraction import RetractingAccumulator, retracting_accumulators_of
+from millstream.operators.retraction import AnyRetracting, retracting_accumulators_of
+from millstream.operators.slot_stores import SlotStores
 from millstream.operators.weights import weights_of
 
 Int64Array = npt.NDArray[np.int64]
@@ -42,12 +44,26 @@ class Touched:
         Whether there were rows of the key before the batch, and are after it.
     fields
         int64, shape (2 n, fields): of slot i before in row 2 i, after in row 2 i + 1.
+    stored
+        Results of what has a store, by name, in the same order.
     """
 
     slots: Int64Array
     existed: BooleanArray
     exists: BooleanArray
     fields: Int64Array
+    stored: Mapping[str, pa.Array]
+
+    def piece(self, begin: int, count: int) -> Touched:
+        """Return the keys from `begin` on, at most `count` of them."""
+        end = begin + count
+        return Touched(
+            self.slots[begin:end],
+            self.existed[begin:end],
+            self.exists[begin:end],
+            self.fields[2 * begin : 2 * end],
+            {name: each.slice(2 * begin, 2 * count) for name, each in self.stored.items()},
+        )
 
 
 class GroupState:
@@ -63,6 +79,8 @@ class GroupState:
         What is kept for each key.
     takes_changes
         Whether rows come with weights, and may take earlier ones back.
+    time_column
+        The time of rows, for what depends on their order; `None`: there is none.
     newest_of
         A time column, of facts, whose greatest value is kept, too.
     """
@@ -74,6 +92,7 @@ class GroupState:
         aggregates: Sequence[Aggregate],
         *,
         takes_changes: bool,
+        time_column: str | None = None,
         newest_of: str | None = None,
     ) -> None:
         self._key_columns = tuple(key_columns)
@@ -82,20 +101,23 @@ class GroupState:
         self._index = KeyIndex(self.key_types or [pa.int64()])
         self._aggregates = tuple(aggregates)
         self._newest_field = 0
-        self._accumulators: Sequence[AnyAccumulator]
-        self._accumulator_of: Sequence[AnyAccumulator]
-        self._retracting: list[RetractingAccumulator] = []
+        own: Sequence[SlotFields]
+        self._folding: list[AnyAccumulator] = []
+        self._retracting: list[AnyRetracting] = []
+        fixed = [each for each in aggregates if not is_stored(each, schema)]
         if takes_changes:
-            self._retracting, self._accumulator_of = retracting_accumulators_of(aggregates, schema)
-            self._accumulators = self._retracting
+            self._retracting, own = retracting_accumulators_of(fixed, schema)
         else:
             hidden = [] if newest_of is None else [Aggregate("", "max", newest_of)]
-            found = accumulators_of([*aggregates, *hidden], schema)
-            self._accumulators, self._accumulator_of = found[0], found[1][: len(aggregates)]
+            found = accumulators_of([*fixed, *hidden], schema)
+            self._folding, own = found
             if newest_of is not None:
-                own = found[1][-1]
-                names = own.field_names
-                self._newest_field = own.first_field + names.index(f"{newest_of}.max")
+                newest = own[-1]
+                names = newest.field_names
+                self._newest_field = newest.first_field + names.index(f"{newest_of}.max")
+        self._accumulator_of = dict(zip((each.name for each in fixed), own, strict=False))
+        self._stores = SlotStores(aggregates, schema, time_column, takes_changes=takes_changes)
+        self._accumulators: Sequence[SlotFields] = self._retracting or self._folding
         self._takes_changes = takes_changes
         self.width = sum(each.width for each in self._accumulators)
         self._fields = np.zeros((self._index.capacity, self.width), dtype=np.int64)
@@ -109,10 +131,9 @@ class GroupState:
     @property
     def size_bytes(self) -> int:
         """Memory held."""
+        values = (each.values.size_bytes for each in self._retracting if each.values is not None)
         kept = self._index.size_bytes + self._fields.nbytes + self._marks.nbytes
-        return kept + sum(
-            each.values.size_bytes for each in self._retracting if each.values is not None
-        )
+        return kept + self._stores.size_bytes + sum(values)
 
     def fold(self, batch: pa.RecordBatch) -> Touched:
         """Fold rows into their keys' slots; return what they changed."""
@@ -125,6 +146,7 @@ class GroupState:
     def fold_at(self, batch: pa.RecordBatch, slots: Int64Array, new: Int64Array) -> Touched:
         """Fold rows into `slots`, of which `new` had no rows; return what they changed."""
         touched, existed, fields = self._touch(slots, new)
+        before = self._stores.results(touched)
         if self._takes_changes:
             weights = weights_of(batch)
             for each in self._retracting:
@@ -132,29 +154,36 @@ class GroupState:
                 each.fold_weighted(slots, weights, column, self._fields)
                 each.write_extremes(touched, self._fields)
         else:
-            for other in self._accumulators:
+            for other in self._folding:
                 column = None if other.argument is None else batch.column(other.argument)
                 other.fold(slots, column, self._fields)
-        return self._after(touched, existed, fields)
+        self._stores.fold(slots, batch)
+        return self._after(touched, existed, fields, before)
 
     def merge(self, batch: pa.RecordBatch) -> Touched:
         """Merge combined rows, which `take_all` of another state gave, into their slots."""
         slots, added = self._insert(self._keys_of(batch))
         touched, existed, fields = self._touch(slots, added)
+        before = self._stores.results(touched)
         first = len(self._key_columns)
         columns = [values_of(each) for each in batch.columns[first : first + self.width]]
-        rows = np.ascontiguousarray(np.stack(columns, axis=1))
-        for each in self._accumulators:
-            each.merge(slots, rows, self._fields)
-        return self._after(touched, existed, fields)
+        if columns:
+            rows = np.ascontiguousarray(np.stack(columns, axis=1))
+            for each in self._accumulators:
+                each.merge(slots, rows, self._fields)
+        self._stores.add(slots, batch.columns[first + self.width :])
+        return self._after(touched, existed, fields, before)
 
     def expire(self, slots: Int64Array) -> Touched:
         """Forget the rows of distinct `slots`, which stay; return what that changed."""
         fields = np.zeros((2 * len(slots), self.width), dtype=np.int64)
         fields[0::2] = self._fields[slots]
+        before = self._stores.results(slots)
         clear_rows(self._fields, slots)
+        self._stores.clear(slots)
         existed = np.ones(len(slots), dtype=np.bool_)
-        return Touched(slots, existed, ~existed, fields)
+        stored = _side_by_side(before, self._stores.results(slots), len(slots))
+        return Touched(slots, existed, ~existed, fields, stored)
 
     def newest(self) -> tuple[Int64Array, Int64Array]:
         """Return all slots, and the greatest time of each."""
@@ -162,10 +191,11 @@ class GroupState:
         return slots, self._fields[slots, self._newest_field]
 
     def take_all(self) -> tuple[list[pa.Array], list[pa.Array]]:
-        """Return the keys and the fields of all slots, and forget them."""
+        """Return the keys, and what is kept of all slots, as columns; forget them."""
         slots = self._index.live_slots()
         keys = self.keys(slots)
         fields = [pa.array(each) for each in taken_rows(self._fields, slots)]
+        fields += self._stores.take(slots)
         self.remove(slots)
         return keys, fields
 
@@ -173,15 +203,20 @@ class GroupState:
         """Return the key columns of `slots`, which may be there more than once."""
         return self._index.keys(slots) if self._key_columns else []
 
-    def results(self, fields: Int64Array) -> list[pa.Array]:
-        """Return the result columns of rows of fields, shape (m, fields)."""
-        pairs = zip(self._accumulator_of, self._aggregates, strict=True)
-        return [own.result(each, fields) for own, each in pairs]
+    def results(self, touched: Touched) -> list[pa.Array]:
+        """Return the result columns of keys before and after, in the order of their fields."""
+        return [
+            self._accumulator_of[each.name].result(each, touched.fields)
+            if each.name in self._accumulator_of
+            else touched.stored[each.name]
+            for each in self._aggregates
+        ]
 
     def remove(self, slots: Int64Array) -> None:
         """Forget `slots`."""
         self._index.remove(slots)
         clear_rows(self._fields, slots)
+        self._stores.clear(slots)
         for each in self._retracting:
             if each.values is not None:
                 each.values.clear(slots)
@@ -225,6 +260,7 @@ class GroupState:
                     lists = [kept.column(f"{name}.{each.argument}") for name in _LISTS]
                     each.values.clear(slots)
                     each.values.add_lists(slots, *(one.combine_chunks() for one in lists))
+            self._stores.restore(slots, kept)
 
     def _keys_of(self, batch: pa.RecordBatch) -> list[pa.Array]:
         if not self._key_columns:
@@ -244,6 +280,7 @@ class GroupState:
             fields[: len(self._fields)] = self._fields
             self._fields = fields
             self._marks = np.zeros(capacity, dtype=np.uint8)
+        self._stores.grow(capacity)
         for each in self._retracting:
             if each.values is not None:
                 each.values.grow(capacity)
@@ -260,12 +297,19 @@ class GroupState:
         found = kernels.touch_slots(slots, self._marks, self._fields, touched, existed, fields)
         return touched[:found], existed[:found], fields[: 2 * found]
 
-    def _after(self, touched: Int64Array, existed: BooleanArray, fields: Int64Array) -> Touched:
+    def _after(
+        self,
+        touched: Int64Array,
+        existed: BooleanArray,
+        fields: Int64Array,
+        before: Mapping[str, pa.Array],
+    ) -> Touched:
         kernels.write_after(touched, self._marks, self._fields, fields)
+        stored = _side_by_side(before, self._stores.results(touched), len(touched))
         if not self._takes_changes:
-            return Touched(touched, existed, np.ones(len(touched), dtype=np.bool_), fields)
+            return Touched(touched, existed, np.ones(len(touched), dtype=np.bool_), fields, stored)
         # The first accumulator counts rows.
-        return Touched(touched, fields[0::2, 0] > 0, fields[1::2, 0] > 0, fields)
+        return Touched(touched, fields[0::2, 0] > 0, fields[1::2, 0] > 0, fields, stored)
 
     def _state_columns(self) -> list[tuple[int, str, bool]]:
         """Return (field, name in a state file, whether it holds float64) of each field."""
@@ -294,7 +338,7 @@ class GroupState:
             if each.values is not None:
                 for name, lists in zip(_LISTS, each.values.lists(slots), strict=True):
                     table[f"{name}.{each.argument}"] = lists
-        return pa.table(table)
+        return pa.table(table | self._stores.state(slots))
 
     def _removed_rows(self, keys: list[pa.Array]) -> pa.Table:
         """Return keys that are gone as rows of a snapshot."""
@@ -306,7 +350,7 @@ class GroupState:
             if each.values is not None:
                 for name in _LISTS:
                     table[f"{name}.{each.argument}"] = pa.nulls(count, pa.large_list(pa.int64()))
-        return pa.table(table)
+        return pa.table(table | self._stores.no_state(count))
 
     def _head(self, keys: list[pa.Array], count: int, *, removed: bool) -> dict[str, pa.Array]:
         groups = key_groups_of(keys) if keys and count else np.zeros(count, dtype=np.int32)
@@ -315,3 +359,13 @@ class GroupState:
             REMOVED_COLUMN: pa.array(np.full(count, removed)),
             **dict(zip(self._key_names(), keys, strict=True)),
         }
+
+
+def _side_by_side(
+    before: Mapping[str, pa.Array], after: Mapping[str, pa.Array], count: int
+) -> dict[str, pa.Array]:
+    """Return columns of 2 n values: that of slot i before in row 2 i, after in row 2 i + 1."""
+    if not before:
+        return {}
+    order = pa.array(np.arange(2 * count).reshape(2, count).T.ravel())
+    return {name: pa.concat_arrays([before[name], after[name]]).take(order) for name in before}

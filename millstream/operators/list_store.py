@@ -105,10 +105,6 @@ class ListStore:
         ends = pa.array(offsets.astype(np.int32), mask=np.append(lengths == 0, False))
         return pa.ListArray.from_arrays(ends, values.take(pa.array(order)))
 
-    def empty(self) -> ListStore:
-        """Return a store like this one that keeps nothing."""
-        return ListStore(self._argument, self._type, self._time)
-
     def _append(self, slots: Int64Array, rows: pa.RecordBatch) -> None:
         first = len(self._rows)
         self._rows.append(rows)

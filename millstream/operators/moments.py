@@ -88,12 +88,8 @@ class DecimalAccumulator:
         """Fold a batch's values into the state."""
         from millstream.operators.kernels import moments as kernels
 
-        if not pat.is_decimal128(column.type):
-            column = column.cast(pa.decimal128(DECIMAL_DIGITS_MAX, column.type.scale))
-        words = view_of(column.buffers()[1], np.int64, 2 * column.offset, 2 * len(column))
-        kernels.fold_decimals(
-            slots, words.reshape(-1, 2), valid_bytes_of(column), state, self.first_field
-        )
+        words, valid = decimal_words(column), valid_bytes_of(column)
+        kernels.fold_decimals(slots, words, valid, state, self.first_field)
 
     def merge(self, slots: Int64Array, rows: Int64Array, state: Int64Array) -> None:
         """Merge the fields of other slots, `rows`, shape (n, fields), into the state's slots."""
@@ -131,3 +127,11 @@ class DecimalAccumulator:
         bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
         type_ = pa.decimal128(DECIMAL_DIGITS_MAX, self._type.scale)
         return pa.Array.from_buffers(type_, len(rows), [bitmap, pa.py_buffer(words)])
+
+
+def decimal_words(column: pa.Array) -> Int64Array:
+    """Return decimals as integers of 128 bits, shape (n, 2), the low word first."""
+    if not pat.is_decimal128(column.type):
+        column = column.cast(pa.decimal128(DECIMAL_DIGITS_MAX, column.type.scale))
+    words = view_of(column.buffers()[1], np.int64, 2 * column.offset, 2 * len(column))
+    return words.reshape(-1, 2)

@@ -1,7 +1,8 @@
 """What an aggregate keeps of an argument from which values are taken back again.
 
-Counts and sums take a value back as they took it, with weight -1. An extreme that is taken back
-uncovers the next one, so for extremes every value is kept, in order, with how often it is there::
+Counts, sums and variances take a value back as they took it, with weight -1. An extreme that is
+taken back uncovers the next one, so for extremes every value is kept, in order, with how often it
+is there::
 
     min(price), sum(price)  ─▶  fields of a slot: count │ sum … │ min     values: 3 ×2, 7 ×1, 9 ×4
 """
@@ -9,16 +10,17 @@ uncovers the next one, so for extremes every value is kept, in order, with how o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pat
 
-from millstream.operators.accumulator import Accumulator
+from millstream.operators.accumulator import Accumulator, family_of
 from millstream.operators.aggregate import Aggregate, AggregateFunction
 from millstream.operators.arrow_buffers import bits_of, valid_bytes_of, values_of
+from millstream.operators.retracting_moments import RetractingDecimals, RetractingMoments
 
 if TYPE_CHECKING:
     from millstream.operators.value_counts import ValueCounts
@@ -129,23 +131,33 @@ class RetractingAccumulator(Accumulator):
         return ordered ^ ((ordered >> 63) & ~_SIGN_BIT)
 
 
+AnyRetracting: TypeAlias = RetractingAccumulator | RetractingMoments | RetractingDecimals
+
+
 def retracting_accumulators_of(
     aggregates: Sequence[Aggregate], schema: pa.Schema
-) -> tuple[list[RetractingAccumulator], list[RetractingAccumulator]]:
+) -> tuple[list[AnyRetracting], list[AnyRetracting]]:
     """Return the accumulators that `aggregates` need, and for each aggregate its own.
 
     The first one counts rows, whether that is asked for or not: a key without rows is gone.
     """
-    functions: dict[str | None, set[AggregateFunction]] = {None: {"count"}}
+    functions: dict[tuple[str, str | None], set[AggregateFunction]] = {("numbers", None): {"count"}}
     for each in aggregates:
-        functions.setdefault(each.argument, set()).add(each.function)
-    found: dict[str | None, RetractingAccumulator] = {}
+        functions.setdefault(family_of(each, schema), set()).add(each.function)
+    found: dict[tuple[str, str | None], AnyRetracting] = {}
     width = 0
-    for argument, wanted in functions.items():
+    for (family, argument), wanted in functions.items():
         type_ = pa.null() if argument is None else schema.field(argument).type
-        found[argument] = RetractingAccumulator(argument, type_, frozenset(wanted), width)
-        width += found[argument].width
-    return list(found.values()), [found[each.argument] for each in aggregates]
+        own: AnyRetracting
+        if argument is not None and family == "moments":
+            own = RetractingMoments(argument, width)
+        elif argument is not None and family == "decimals":
+            own = RetractingDecimals(argument, type_, width)
+        else:
+            own = RetractingAccumulator(argument, type_, frozenset(wanted), width)
+        found[family, argument] = own
+        width += own.width
+    return list(found.values()), [found[family_of(each, schema)] for each in aggregates]
 
 
 def ordered_values(column: pa.Array) -> Int64Array:

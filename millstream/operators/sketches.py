@@ -28,55 +28,48 @@ _REGISTERS = 1 << _REGISTER_BITS
 _ALPHA = 0.7213 / (1 + 1.079 / _REGISTERS)
 
 
-class QuantileSketch(ValueStore):
-    """How many values lie in each bucket, the buckets growing by a factor.
+class Buckets:
+    """Buckets of numbers that grow by a factor, and quantiles of how many numbers are in each.
 
     A quantile is within `accuracy` of the true one, relative to it (DDSketch: Masson, Rim, Lee,
     VLDB 2019). NaN is the greatest value.
 
     Parameters
     ----------
-    argument
-        Column of numbers.
     accuracy
         Between 0 and 1.
     """
 
-    def __init__(self, argument: str, accuracy: float) -> None:
-        super().__init__(argument, pa.int64(), f"buckets_{accuracy}")
-        self._accuracy = accuracy
+    def __init__(self, accuracy: float) -> None:
         self._gamma = (1 + accuracy) / (1 - accuracy)
 
-    def fold(self, slots: Int64Array, batch: pa.RecordBatch) -> None:
-        """Fold rows into their slots."""
-        column = batch.column(self.argument)
-        if column.null_count:
-            valid = pc.is_valid(column)
-            column, slots = column.filter(valid), slots[valid.to_numpy(zero_copy_only=False)]
-        values = np.asarray(column.cast(pa.float64(), safe=False))
-        buckets = pa.array(self._buckets(values))
-        super().count(slots, buckets, np.ones(len(slots), dtype=np.int64))
+    def quantiles(
+        self, q: float, offsets: Int64Array, buckets: pa.Array, counts: Int64Array
+    ) -> pa.Array:
+        """Return the quantile of each slot, float64; null where there is no value.
 
-    def result(self, aggregate: Aggregate, slots: Int64Array) -> pa.Array:
-        """Return the quantile of each slot, float64; null where there is no value."""
-        offsets, buckets, counts = self.sorted(slots)
+        Parameters
+        ----------
+        q
+            Which, from 0 to 1.
+        offsets
+            Where the buckets of each slot begin and end, int64, shape (n + 1,).
+        buckets, counts
+            The numbers of buckets, of a slot ascending, and how many values lie in each.
+        """
         if len(counts) == 0:
-            return pa.nulls(len(slots), pa.float64())
+            return pa.nulls(len(offsets) - 1, pa.float64())
         until = np.cumsum(counts)
         starts = np.concatenate([[0], until])[offsets]
         totals = np.diff(starts)
         # The value of this rank, from 0 on, among those of the slot.
-        ranks = np.floor((aggregate.parameter or 0.0) * np.maximum(totals - 1, 0)).astype(np.int64)
+        ranks = np.floor(q * np.maximum(totals - 1, 0)).astype(np.int64)
         places = np.searchsorted(until, starts[:-1] + ranks, side="right")
         places = np.minimum(places, len(counts) - 1)
         values = self._values(np.asarray(buckets)[places])
         return array_of(values, pa.float64(), totals > 0)
 
-    def empty(self) -> QuantileSketch:
-        """Return a sketch like this one that has seen nothing."""
-        return QuantileSketch(self.argument, self._accuracy)
-
-    def _buckets(self, values: FloatArray) -> Int64Array:
+    def of(self, values: FloatArray) -> Int64Array:
         """Return the number of each value's bucket; the order is that of values."""
         sizes = np.abs(values)
         finite = np.isfinite(values) & (sizes > 0)
@@ -102,6 +95,36 @@ class QuantileSketch(ValueStore):
         )
         values[buckets == _NAN] = np.nan
         return values
+
+
+class QuantileSketch(ValueStore):
+    """How many values lie in each bucket; see `Buckets`.
+
+    Parameters
+    ----------
+    argument
+        Column of numbers.
+    accuracy
+        Between 0 and 1.
+    """
+
+    def __init__(self, argument: str, accuracy: float) -> None:
+        super().__init__(argument, pa.int64(), f"buckets_{accuracy}")
+        self._buckets = Buckets(accuracy)
+
+    def fold(self, slots: Int64Array, batch: pa.RecordBatch) -> None:
+        """Fold rows into their slots."""
+        column = batch.column(self.argument)
+        if column.null_count:
+            valid = pc.is_valid(column)
+            column, slots = column.filter(valid), slots[valid.to_numpy(zero_copy_only=False)]
+        values = np.asarray(column.cast(pa.float64(), safe=False))
+        buckets = pa.array(self._buckets.of(values))
+        super().count(slots, buckets, np.ones(len(slots), dtype=np.int64))
+
+    def result(self, aggregate: Aggregate, slots: Int64Array) -> pa.Array:
+        """Return the quantile of each slot, float64; null where there is no value."""
+        return self._buckets.quantiles(aggregate.parameter or 0.0, *self.sorted(slots))
 
 
 class DistinctSketch(ValueStore):
@@ -145,7 +168,3 @@ class DistinctSketch(ValueStore):
         few = _REGISTERS * np.log(_REGISTERS / np.maximum(untouched, 1))
         found = np.where((raw <= 2.5 * _REGISTERS) & (untouched > 0), few, raw)
         return pa.array(np.rint(found).astype(np.int64))
-
-    def empty(self) -> DistinctSketch:
-        """Return a sketch like this one that has seen nothing."""
-        return DistinctSketch(self.argument)

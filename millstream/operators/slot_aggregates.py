@@ -11,10 +11,10 @@ import pyarrow as pa
 from millstream.operators.accumulator import AnyAccumulator, accumulators_of
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.arrow_buffers import values_of
-from millstream.operators.families import is_stored, store_key, store_of
+from millstream.operators.families import is_stored
 from millstream.operators.kernels.key_index import clear_rows
 from millstream.operators.key_index import taken_rows
-from millstream.operators.stores import Store
+from millstream.operators.slot_stores import SlotStores
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -40,21 +40,14 @@ class SlotAggregates:
         self._accumulators: Sequence[AnyAccumulator]
         self._accumulators, own = accumulators_of(fixed, schema)
         self._accumulator_of = dict(zip((each.name for each in fixed), own, strict=True))
-        self._stores: dict[tuple[object, ...], Store] = {}
-        self._store_of: dict[str, Store] = {}
-        for each in aggregates:
-            if is_stored(each, schema):
-                key = store_key(each)
-                if key not in self._stores:
-                    self._stores[key] = store_of(each, schema, time_column)
-                self._store_of[each.name] = self._stores[key]
+        self._stores = SlotStores(aggregates, schema, time_column)
         self.width = sum(each.width for each in self._accumulators)
         self.fields = np.zeros((0, self.width), dtype=np.int64)
 
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        return self.fields.nbytes + sum(each.size_bytes for each in self._stores.values())
+        return self.fields.nbytes + self._stores.size_bytes
 
     def grow(self, capacity: int) -> None:
         """Let slots be below `capacity`."""
@@ -62,23 +55,19 @@ class SlotAggregates:
             fields = np.zeros((capacity, self.width), dtype=np.int64)
             fields[: len(self.fields)] = self.fields
             self.fields = fields
-            for each in self._stores.values():
-                each.grow(capacity)
+            self._stores.grow(capacity)
 
     def fold(self, slots: Int64Array, batch: pa.RecordBatch) -> None:
         """Fold rows into their slots."""
         for each in self._accumulators:
             column = None if each.argument is None else batch.column(each.argument)
             each.fold(slots, column, self.fields)
-        for store in self._stores.values():
-            store.fold(slots, batch)
+        self._stores.fold(slots, batch)
 
     def taken(self, slots: Int64Array) -> list[pa.Array]:
         """Return all that is known of `slots` as columns, for `merge`."""
         columns = [pa.array(each) for each in taken_rows(self.fields, slots)]
-        for store in self._stores.values():
-            columns += store.take(slots)
-        return columns
+        return [*columns, *self._stores.take(slots)]
 
     def merge(self, slots: Int64Array, columns: Sequence[pa.Array]) -> None:
         """Merge what `taken` gave of other slots, a row each, into `slots`."""
@@ -87,10 +76,7 @@ class SlotAggregates:
             rows = np.ascontiguousarray(np.stack(fixed, axis=1))
             for each in self._accumulators:
                 each.merge(slots, rows, self.fields)
-        rest = list(columns[self.width :])
-        for store in self._stores.values():
-            store.add(slots, rest[: len(store.fields)])
-            rest = rest[len(store.fields) :]
+        self._stores.add(slots, columns[self.width :])
 
     def move(self, sources: Int64Array, targets: Int64Array) -> None:
         """Merge what is known of `sources` into `targets`, and forget it there."""
@@ -98,20 +84,12 @@ class SlotAggregates:
         clear_rows(self.fields, sources)
         for each in self._accumulators:
             each.merge(targets, rows, self.fields)
-        for store in self._stores.values():
-            columns = store.take(sources)
-            store.clear(sources)
-            store.add(targets, columns)
+        self._stores.move(sources, targets)
 
     def results(self, slots: Int64Array) -> list[pa.Array]:
         """Return the result columns of `slots`."""
-        rows = taken_rows(self.fields, slots).T
-        return [
-            self._accumulator_of[each.name].result(each, rows)
-            if each.name in self._accumulator_of
-            else self._store_of[each.name].result(each, slots)
-            for each in self._aggregates
-        ]
+        stored = self._stores.results(slots)
+        return self._results(taken_rows(self.fields, slots).T, stored)
 
     def merged_results(self, slots: Int64Array, groups: Int64Array, count: int) -> list[pa.Array]:
         """Return the result columns of `count` groups, each of which merges some of `slots`."""
@@ -119,24 +97,12 @@ class SlotAggregates:
         merged = np.zeros((count, self.width), dtype=np.int64)
         for each in self._accumulators:
             each.merge(groups, rows, merged)
-        stores: dict[int, Store] = {}
-        for store in self._stores.values():
-            own = stores[id(store)] = store.empty()
-            own.grow(count)
-            own.add(groups, store.take(slots))
-        every = np.arange(count)
-        return [
-            self._accumulator_of[each.name].result(each, merged)
-            if each.name in self._accumulator_of
-            else stores[id(self._store_of[each.name])].result(each, every)
-            for each in self._aggregates
-        ]
+        return self._results(merged, self._stores.merged_results(slots, groups, count))
 
     def clear(self, slots: Int64Array) -> None:
         """Forget what is known of `slots`."""
         clear_rows(self.fields, slots)
-        for store in self._stores.values():
-            store.clear(slots)
+        self._stores.clear(slots)
 
     def state(self, slots: Int64Array) -> dict[str, pa.Array]:
         """Return all that is known of `slots` as columns of a state file."""
@@ -144,10 +110,7 @@ class SlotAggregates:
         for column, name, is_float in self._state_columns():
             values = self.fields[slots, column]
             table[name] = pa.array(values.view(np.float64) if is_float else values)
-        for store in self._stores.values():
-            for field, taken in zip(store.fields, store.take(slots), strict=True):
-                table[f"value.{field.name}"] = taken
-        return table
+        return table | self._stores.state(slots)
 
     def no_state(self, count: int) -> dict[str, pa.Array]:
         """Return `count` rows of the columns of a state file that say nothing."""
@@ -156,20 +119,22 @@ class SlotAggregates:
             name: pa.array(none.view(np.float64) if is_float else none)
             for _, name, is_float in self._state_columns()
         }
-        for store in self._stores.values():
-            for field in store.fields:
-                table[f"value.{field.name}"] = pa.nulls(count, field.type)
-        return table
+        return table | self._stores.no_state(count)
 
     def restore(self, slots: Int64Array, rows: pa.Table | Mapping[str, pa.Array]) -> None:
         """Put what a state file says into distinct `slots`, in the place of what is there."""
         for column, name, is_float in self._state_columns():
             values = np.asarray(rows[name])
             self.fields[slots, column] = values.view(np.int64) if is_float else values
-        for store in self._stores.values():
-            store.clear(slots)
-            columns = [rows[f"value.{field.name}"] for field in store.fields]
-            store.add(slots, [each.combine_chunks() for each in columns])
+        self._stores.restore(slots, rows)
+
+    def _results(self, rows: Int64Array, stored: Mapping[str, pa.Array]) -> list[pa.Array]:
+        return [
+            self._accumulator_of[each.name].result(each, rows)
+            if each.name in self._accumulator_of
+            else stored[each.name]
+            for each in self._aggregates
+        ]
 
     def _state_columns(self) -> list[tuple[int, str, bool]]:
         """Return (field, name in a state file, whether it holds float64) of each field."""

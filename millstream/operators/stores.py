@@ -62,7 +62,3 @@ class Store(Protocol):
     def result(self, aggregate: Aggregate, slots: Int64Array) -> pa.Array:
         """Return a result column."""
         ...
-
-    def empty(self) -> Store:
-        """Return a store like this one that keeps nothing."""
-        ...

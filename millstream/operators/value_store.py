@@ -126,12 +126,8 @@ class ValueStore:
             return pa.array(self._chains.lengths[slots].copy())
         offsets, values, counts = self.sorted(slots)
         if aggregate.function == "collect_set":
-            return _lists(offsets, values)
+            return lists_of(offsets, values)
         return greatest_of(offsets, values, counts, int(aggregate.parameter or 0))
-
-    def empty(self) -> ValueStore:
-        """Return a store like this one that keeps nothing."""
-        return ValueStore(self.argument, self.type, self._name, keeps_greatest=self._keeps_greatest)
 
     def _drop(self, slots: Int64Array, entries: Int64Array) -> None:
         """Take all entries of `slots`, which are `entries`, out."""
@@ -170,10 +166,6 @@ class TopStore(ValueStore):
         self.clear(full)
         super().count(owners, kept.filter(pa.array(keep)), counts[keep])
 
-    def empty(self) -> TopStore:
-        """Return a store like this one that keeps nothing."""
-        return TopStore(self.argument, self.type, self._limit)
-
 
 def greatest_of(offsets: Int64Array, values: pa.Array, counts: Int64Array, limit: int) -> pa.Array:
     """Return the `limit` greatest values of each slot, descending, each as often as it is there."""
@@ -187,10 +179,10 @@ def greatest_of(offsets: Int64Array, values: pa.Array, counts: Int64Array, limit
     keep = np.arange(len(places)) - begins[owners] < limit
     taken = np.bincount(owners[keep], minlength=slots)
     ends = np.concatenate([[0], np.cumsum(taken)]).astype(np.int64)
-    return _lists(ends, values.take(pa.array(places[keep])))
+    return lists_of(ends, values.take(pa.array(places[keep])))
 
 
-def _lists(offsets: Int64Array, values: pa.Array) -> pa.Array:
+def lists_of(offsets: Int64Array, values: pa.Array) -> pa.Array:
     """Return lists, null where one is empty."""
     empty = np.diff(offsets) == 0
     ends = pa.array(offsets.astype(np.int32), mask=np.append(empty, False))

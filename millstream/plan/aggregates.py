@@ -16,13 +16,12 @@ from millstream.operators.aggregate import (
     UserAggregate,
     result_type_of,
 )
-from millstream.operators.arrow_buffers import storage_dtype
 from millstream.operators.expression import Column, TypedExpression
-from millstream.operators.families import needs_store
 
 __all__ = ["AggregateColumn", "AggregateFunction"]
 
 _OF_NUMBERS = frozenset({"sum", "mean", "var", "std", "quantile"})
+_SUMS = frozenset({"count", "sum", "mean", "var", "std", "quantile"})
 _OF_SETS = frozenset({"count_distinct", "approx_count_distinct", "collect_set"})
 
 
@@ -96,19 +95,23 @@ class AggregateColumn:
         return self.function in IN_ORDER
 
     @property
-    def is_stored(self) -> bool:
-        """`True` iff it needs more than fixed fields."""
-        return needs_store(self.function, self.type_of_argument)
-
-    @property
     def is_retractable(self) -> bool:
-        """`True` iff a row can be taken back from the result."""
-        type_ = self.type_of_argument
-        if self.function in {"min", "max"}:
-            return storage_dtype(type_) is not None or bool(pat.is_boolean(type_))
-        return self.function == "count" or (
-            self.function in {"sum", "mean"} and not pat.is_decimal(type_)
-        )
+        """`True` iff a row can be taken back from the result.
+
+        What keeps every value to do so must tell values apart.
+        """
+        if self.function == "user" and self.user is not None and self.user.retract is not None:
+            return True
+        return self.function == "count" or is_key_type(self.type_of_argument)
+
+    def shrinks(self, takes_changes: bool) -> bool:
+        """Return whether what is known of many rows is, as a rule, smaller than the rows are.
+
+        Of rows that may be taken back every value has to be known, unless it is a sum.
+        """
+        if takes_changes:
+            return self.function in _SUMS
+        return self.function != "collect_list"
 
     def over_columns(self) -> Aggregate:
         """Return it as operators know it: over columns, not expressions."""

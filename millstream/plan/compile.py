@@ -22,7 +22,6 @@ from millstream.operators.group_combine import GroupCombineConfig
 from millstream.operators.operator import ChangeMode, OperatorConfig
 from millstream.operators.poison import OnError
 from millstream.operators.process import LATE_PORT
-from millstream.operators.stored_groups import StoredGroupsConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
 from millstream.operators.window_aggregate import Aggregate, WindowAggregateConfig
@@ -348,18 +347,13 @@ class _Builder:
         self.edges[id(node)], self.stage_of[id(node)] = edge, 0
 
     def _add_group(self, node: GroupAggregate) -> None:
-        if node.is_stored:
-            time, aggregates = node.input.time_column, _aggregates(node.aggregates)
-            stored = StoredGroupsConfig(node.input.schema, node.columns, aggregates, time)
-            self._add_keyed(node, "group", stored)
-            return
         stage, edge = self.stage_of[id(node.input)], self.edges[id(node.input)]
         config = GroupAggregateConfig(
             node.input.schema,
             node.columns,
             _aggregates(node.aggregates),
             node.takes_changes,
-            time_column=None if node.ttl_us is None else node.input.time_column,
+            time_column=node.input.row_time,
             ttl_us=node.ttl_us,
         )
         notes = (self._exchange_note(node, distribution_of(node.input, self.parallelism)),)
@@ -380,7 +374,7 @@ class _Builder:
 
     def _add_keyed(
         self,
-        node: OfKeys | GroupAggregate,
+        node: OfKeys,
         kind: str,
         config: OperatorConfig,
         notes: tuple[str, ...] = (),

@@ -49,7 +49,7 @@ class Explode(PlanNode):
         # Keys and time are never lists.
         schema = exploded_schema(self.input.schema, self.columns)
         source = self.input
-        self._settle(schema, source.keys, source.time_column, passed_mode(source))
+        self._settle(schema, source.keys, source.row_time, passed_mode(source))
 
     @property
     def inputs(self) -> tuple[Node, ...]:

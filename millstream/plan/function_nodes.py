@@ -29,7 +29,7 @@ class Peek(PlanNode):
     def __post_init__(self) -> None:
         source = self.input
         mode = passed_mode(source)
-        self._settle(source.schema, source.keys, source.time_column, mode, source.unique)
+        self._settle(source.schema, source.keys, source.row_time, mode, source.unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from millstream.plan.nodes import Node
 
-RETRACTABLE = ("count", "sum", "mean", "min", "max")
-"""Functions from whose result a row can be taken back."""
-
 
 @dataclass(frozen=True, eq=False)
 class GroupAggregate(PlanNode):
@@ -54,22 +51,8 @@ class GroupAggregate(PlanNode):
                 )
                 raise PlanError(message)
         keys = [require_column(self.input.schema, each, self.location) for each in self.columns]
-        if self.takes_changes:
-            for each in self.aggregates:
-                if not each.is_retractable:
-                    message = (
-                        f"{each.location}: {each.function} of {each.type_of_argument} cannot take "
-                        f"a row back, and {each.name!r} is over changes of a table; use "
-                        f"{', '.join(RETRACTABLE)} of numbers and times, or make a row of each "
-                        "change with .to_stream() before"
-                    )
-                    raise PlanError(message)
-        if self.ttl_us is not None and self.is_stored:
-            message = (
-                f"{self.location}: a TTL is for count, sum, mean, min, max, var and std of numbers "
-                'and times; for others say ttl="never", or use windows'
-            )
-            raise PlanError(message)
+        for each in self.aggregates if self.takes_changes else ():
+            self._check_takes_back(each)
         results = [pa.field(each.name, each.type) for each in self.aggregates]
         schema = pa.schema([*keys, *results])
         check_names(schema.names, self.location)
@@ -80,27 +63,32 @@ class GroupAggregate(PlanNode):
         """The rows that are aggregated."""
         return (self.input,)
 
+    def _check_takes_back(self, aggregate: AggregateColumn) -> None:
+        if not aggregate.is_retractable:
+            message = (
+                f"{aggregate.location}: {aggregate.function} of {aggregate.type_of_argument} "
+                f"cannot take a row back, as lists and structs are not told apart, and "
+                f"{aggregate.name!r} is over changes of a table; aggregate a field of it, or make "
+                "a row of each change with .to_stream() before"
+            )
+            raise PlanError(message)
+        if aggregate.function in {"first", "last"} and self.input.row_time is None:
+            other = "arg_min" if aggregate.function == "first" else "arg_max"
+            message = (
+                f"{aggregate.location}: {aggregate.function} goes by event time, and these changes "
+                f"of a table have none; use ms.{other}(…, by=…) with a column that orders them"
+            )
+            raise PlanError(message)
+
     @property
     def takes_changes(self) -> bool:
         """`True` iff rows of the input may be taken back."""
         return self.input.mode is not ChangeMode.APPEND
 
     @property
-    def is_stored(self) -> bool:
-        """`True` iff an aggregate needs more than fixed fields."""
-        return any(each.is_stored for each in self.aggregates)
-
-    @property
     def merges(self) -> bool:
-        """`True` iff what is known of some rows can be merged with what is known of others.
-
-        Extremes from which rows are taken back need every value. Where an aggregate is a set or a
-        list, rows cross as they are.
-        """
-        if self.is_stored:
-            return False
-        extremes = any(each.function in {"min", "max"} for each in self.aggregates)
-        return not (self.takes_changes and extremes)
+        """`True` iff rows of a key are fewer once they are combined, for all aggregates."""
+        return all(each.shrinks(self.takes_changes) for each in self.aggregates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +113,8 @@ class AsTable(PlanNode):
                 raise ExpressionTypeError(message)
         check_names(self.columns, self.location)
         assert self.input.mode is ChangeMode.APPEND, "changes are a table already"
-        self._settle(schema, self.columns, None, ChangeMode.UPSERT, self.columns)
+        time = self.input.time_column
+        self._settle(schema, self.columns, None, ChangeMode.UPSERT, self.columns, row_time=time)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -150,7 +139,13 @@ class LatestRows(PlanNode):
     order: str | None = None
 
     def __post_init__(self) -> None:
-        self._settle(self.input.schema, self.columns, None, ChangeMode.CHANGELOG, self.columns)
+        self._settle(
+            self.input.schema,
+            self.columns,
+            self.order or self.input.row_time,
+            ChangeMode.CHANGELOG,
+            self.columns,
+        )
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -198,7 +193,8 @@ class Top(PlanNode):
             )
             raise PlanError(message)
         unique = self.columns if self.limit == 1 and not self.ties else source.unique
-        self._settle(source.schema, self.columns, None, ChangeMode.CHANGELOG, unique)
+        time = source.row_time
+        self._settle(source.schema, self.columns, time, ChangeMode.CHANGELOG, unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -317,7 +313,8 @@ class Consolidate(PlanNode):
 
     def __post_init__(self) -> None:
         source = self.input
-        self._settle(source.schema, source.keys, None, passed_mode(source), source.unique)
+        mode = passed_mode(source)
+        self._settle(source.schema, source.keys, source.row_time, mode, source.unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -100,7 +100,7 @@ class Filter(PlanNode):
         check_async_calls(self.input, [self.predicate], self.location)
         source = self.input
         mode, unique = passed_mode(source), source.unique
-        self._settle(source.schema, source.keys, source.time_column, mode, unique)
+        self._settle(source.schema, source.keys, source.row_time, mode, unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -171,7 +171,7 @@ class KeyBy(PlanNode):
         check_names(self.columns, self.location)
         source = self.input
         mode, unique = passed_mode(source), source.unique
-        self._settle(source.schema, self.columns, source.time_column, mode, unique)
+        self._settle(source.schema, self.columns, source.row_time, mode, unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -297,7 +297,7 @@ class WindowAggregate(PlanNode):
         check_names(schema.names, self.location)
         if self.emits_changes:
             unique = (*self.columns, *names[:1])
-            self._settle(schema, unique, None, ChangeMode.CHANGELOG, unique)
+            self._settle(schema, unique, names[0] if names else None, ChangeMode.CHANGELOG, unique)
         else:
             self._settle(schema, self.columns, None if is_global else time)
 
@@ -364,9 +364,9 @@ class Union(PlanNode):
         for other in self.streams[1:]:
             check_same_columns(first.schema, other.schema, self.location)
         same_keys = all(each.keys == first.keys for each in self.streams)
-        same_time = all(each.time_column == first.time_column for each in self.streams)
+        same_time = all(each.row_time == first.row_time for each in self.streams)
         fields = [_united(each, self.streams) for each in first.schema]
-        time_column = first.time_column if same_time else None
+        time_column = first.row_time if same_time else None
         keys = first.keys if same_keys else ()
         self._settle(pa.schema(fields), keys, time_column, passed_mode(*self.streams))
 
@@ -467,7 +467,7 @@ def _projection_of(
 ) -> tuple[pa.Schema, tuple[str, ...], str | None, ChangeMode, tuple[str, ...] | None]:
     source = node.input
     schema, keys, time_column, unique = projected(
-        source.keys, source.time_column, source.unique, node.outputs, node.location
+        source.keys, source.row_time, source.unique, node.outputs, node.location
     )
     return schema, keys, time_column, passed_mode(source), unique
 

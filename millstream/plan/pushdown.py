@@ -122,8 +122,8 @@ def _add_needs_of_aggregate(node: WindowAggregate | GroupAggregate, wanted: set[
         wanted.add(node.event_time)
         return
     timed = node.ttl_us is not None or any(each.is_in_order for each in node.aggregates)
-    if timed and node.input.time_column is not None:
-        wanted.add(node.input.time_column)
+    if timed and node.input.row_time is not None:
+        wanted.add(node.input.row_time)
     _keep_one(wanted, node.input.schema.names)
 
 

@@ -37,6 +37,8 @@ class PlanNode:
     """The columns that the rows are keyed by, as far as they are still there."""
     time_column: str | None = field(init=False, default=None)
     """The column with the rows' event time, if it is still there."""
+    row_time: str | None = field(init=False, default=None)
+    """The column with a time of each row, also where rows are changes and not in its order."""
     mode: ChangeMode = field(init=False, default=ChangeMode.APPEND)
     """Whether the rows are facts, or changes of what earlier rows said."""
     unique: tuple[str, ...] | None = field(init=False, default=None)
@@ -54,6 +56,8 @@ class PlanNode:
         time_column: str | None = None,
         mode: ChangeMode = ChangeMode.APPEND,
         unique: tuple[str, ...] | None = None,
+        *,
+        row_time: str | None = None,
     ) -> None:
         # A frozen dataclass has no other way to keep what was computed from its fields.
         object.__setattr__(self, "schema", schema)
@@ -61,6 +65,7 @@ class PlanNode:
         # Changes are not in the order of time: what they take back is older than they are.
         timed = mode is not ChangeMode.CHANGELOG
         object.__setattr__(self, "time_column", time_column if timed else None)
+        object.__setattr__(self, "row_time", row_time or time_column)
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "unique", None if mode is ChangeMode.APPEND else unique)
 

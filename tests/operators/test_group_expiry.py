@@ -22,7 +22,11 @@ from tests.operators.kit import Driven, split_at
 TIME = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema({"key": pa.string(), "at": TIME, "number": pa.int64()})
 LATENESS = 5
-AGGREGATES = (Aggregate("n", "count", None), Aggregate("least", "min", "number"))
+AGGREGATES = (
+    Aggregate("n", "count", None),
+    Aggregate("least", "min", "number"),
+    Aggregate("different", "count_distinct", "number"),
+)
 Row = tuple[str | None, int]
 ROWS = st.lists(
     st.tuples(st.none() | st.sampled_from(["a", "b", "a longer key"]), st.integers(-30, 60)),
@@ -74,7 +78,10 @@ class Model:
         self.keys = kept
 
     def results(self) -> list[Any]:
-        found = [(key, len(numbers), min(numbers)) for key, (_, numbers) in self.keys.items()]
+        found = [
+            (key, len(numbers), min(numbers), len(numbers))
+            for key, (_, numbers) in self.keys.items()
+        ]
         return sorted(found, key=repr)
 
 

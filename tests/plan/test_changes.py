@@ -117,6 +117,10 @@ REFUSED: dict[str, Callable[[Stream, Table], object]] = {
     "topic 'untimed' exists and is no table": lambda counts, _: counts.to("untimed", mode="upsert"),
     "the key of table 'airlines' is carrier, and these rows are told apart by origin":
         lambda counts, _: counts.to("airlines", mode="upsert"),
+    r"first goes by event time, and these changes.*use ms.arg_min\(…, by=…\)":
+        lambda counts, _: counts.agg(x=ms.first("flights")),
+    r"collect_list of list<item: string> cannot take a row back.*'x' is over changes":
+        lambda counts, _: counts.agg(x=ms.collect_list(col("origin").str.split(" "))),
     "dedup takes rows that are never taken back.*a table has one row a key already":
         lambda counts, _: counts.dedup(),
     "top orders by numbers, times, dates and booleans; 'name' is string":
@@ -188,6 +192,11 @@ def test_rows_are_combined_before_they_cross_where_they_merge(counts: Stream) ->
     assert kinds == [
         GroupCombineConfig, GroupAggregateConfig, GroupCombineConfig, GroupAggregateConfig,
     ]  # fmt: skip
+    by_op = counts.to_stream().key_by("op")
+    for aggregate, count in ((ms.last("origin"), 2), (ms.collect_list("origin"), 1)):
+        sink = by_op.agg(ttl="never", x=aggregate).to("x", mode="changelog")
+        found = configs(graph(sink, parallelism=2))
+        assert [type(each) for each in found.values()].count(GroupCombineConfig) == count
     # An extreme that may be taken back needs every value.
     outer = counts.key_by("flights").agg(n=ms.max("worst"))
     job = graph(outer.to("x", mode="upsert"), parallelism=2)

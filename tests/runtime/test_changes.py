@@ -26,6 +26,8 @@ SHORT = pa.schema({"key": pa.string(), "number": pa.int64()})
 LIMIT = 9
 KEYS = ["a", "b", "c", "a longer key"]
 
+LATEST = """select * from events qualify 1 = row_number() over
+            (partition by key, part order by time desc)"""
 TABLES = {
     "counts": """select key, count(*) n, sum(value)::bigint total, avg(value) mean,
                  min(value) least, max(value) greatest from events group by key""",
@@ -36,8 +38,18 @@ TABLES = {
     "small": "select key, name from names where number < 3",
     "reduced": """select key, time, value from events where value is not null
                   qualify 1 = row_number() over (partition by key order by value desc, time)""",
-    "latest": "select time, key, value from events qualify 1 = row_number() over "
-    "(partition by key, part order by time desc)",
+    "of_names": """select name, count(distinct number) numbers, count(distinct key) about,
+                   round(var_samp(number), 6) spread, min(key) least, max(key) greatest,
+                   arg_max(number, key) of_greatest, sum(number * number)::bigint squares,
+                   list_sort(list(distinct number) filter (number is not null)) every,
+                   list(key order by key desc)[:2] top from names group by name""",
+    "in_order": f"""select key, arg_min(value, time) one, arg_max(value, time) other,
+                    list(value order by time) filter (value is not null) every
+                    from ({LATEST}) group by key""",
+    "of_united": """select key, count(distinct number) numbers, stddev_samp(number)::float spread
+                    from (select key, total number from counts union all
+                          select key, number from names) group by key""",
+    "latest": f"select time, key, value from ({LATEST})",
 }
 BAGS = {
     "all_events": "select count(*) n, sum(value)::bigint total from events having count(*) > 0",
@@ -51,6 +63,17 @@ BAGS = {
     "doubled": "select key, 2 * number as twice from names where number is not null",
     "peeked": "select key, number from names",
 }
+
+
+SQUARES = ms.aggregate(
+    "number",
+    init=int,
+    update=lambda total, number: total + number * number,
+    merge=int.__add__,
+    finish=int,
+    state=pa.int64(),
+    returns=pa.int64(),
+)
 
 
 def sinks(log: Log) -> list[ms.Sink]:
@@ -71,7 +94,23 @@ def sinks(log: Log) -> list[ms.Sink]:
     )
     few = names.filter(col("number").is_null() | (col("number") < 3))
     per_name = few.key_by("name").agg(known=ms.count("number"), least=ms.min("number"))
+    of_names = names.key_by("name").agg(
+        numbers=ms.count_distinct("number"),
+        about=ms.approx_count_distinct("key"),
+        spread=ms.var("number"),
+        least=ms.min("key"),
+        greatest=ms.max("key"),
+        of_greatest=ms.arg_max("number", by="key"),
+        squares=SQUARES,
+        every=ms.collect_set("number"),
+        top=ms.top_k("key", 2),
+    )
     latest = events.to_table(["key", "part"]).map("time", "key", "value", "part")
+    in_order = latest.key_by("key").agg(
+        one=ms.first("value"), other=ms.last("value"), every=ms.collect_list("value")
+    )
+    both = counts.select("key", number=col("total")).union(names.filter().map("key", "number"))
+    of_united = both.key_by("key").agg(numbers=ms.count_distinct("number"), spread=ms.std("number"))
     united = counts.filter(col("total") > 3).select("key").union(names.filter().map("key"))
     best = events.key_by("key").top(2, by=["value", "time"])
     valued = events.filter(col("value").is_not_null())
@@ -82,6 +121,9 @@ def sinks(log: Log) -> list[ms.Sink]:
         per_name.to("per_name", mode="upsert"),
         names.filter(col("number") < 3).drop("number").to("small", mode="upsert"),
         latest.to("latest", mode="upsert"),
+        of_names.with_columns(spread=col("spread").round(6)).to("of_names", mode="upsert"),
+        in_order.to("in_order", mode="upsert"),
+        of_united.with_columns(spread=col("spread").cast("float32")).to("of_united", mode="upsert"),
         events.agg(n=ms.count(), total=ms.sum("value")).to("all_events", mode="changelog"),
         united.to("united", mode="changelog"),
         names.to_stream().to("name_changes"),
@@ -214,12 +256,15 @@ def bag(table: pa.Table) -> Counter[Any]:
 
 
 def columns_of(table: pa.Table) -> list[list[Any]]:
-    """The columns as lists, times as microseconds."""
+    """The columns as lists, times as microseconds, lists as tuples."""
     numbers = (
         each.cast(pa.int64()) if pa.types.is_timestamp(each.type) else each
         for each in table.columns
     )
-    return [each.to_pylist() for each in numbers]
+    return [
+        [tuple(value) if isinstance(value, list) else value for value in each.to_pylist()]
+        for each in numbers
+    ]
 
 
 def held(changes: pa.Table) -> Counter[Any]:

@@ -116,7 +116,7 @@ def fold_weighted_integers(
 
 
 @inner
-def _add_term(floats: Any, slot: Any, total: int, value: Any, terms: Any) -> None:
+def add_term(floats: Any, slot: Any, total: int, value: Any, terms: Any) -> None:
     """Add `value` to the terms of a slot's sum, the greatest of which comes first.
 
     None overlaps another, so nothing is lost until the sum needs more than `TERMS` (Shewchuk,
@@ -187,7 +187,7 @@ def fold_weighted_floats(
                 left = abs(weight)
                 while left > 0:
                     if left & 1:
-                        _add_term(floats, slot, total, part, terms)
+                        add_term(floats, slot, total, part, terms)
                     part *= 2.0
                     left >>= 1
 
@@ -215,7 +215,7 @@ def merge_weighted(
             continue
         if is_float:
             for term in range(TERMS):
-                _add_term(floats, slot, total, row_floats[row, total + term], terms)
+                add_term(floats, slot, total, row_floats[row, total + term], terms)
             for special in range(TERMS, TERMS + 3):
                 state[slot, total + special] += rows[row, total + special]
         else:
