@@ -161,7 +161,8 @@ def _q18(frames: Frames) -> pl.LazyFrame:
 
 def _q19(frames: Frames) -> pl.LazyFrame:
     rank = pl.col("price").rank("ordinal", descending=True).over("auction")
-    return frames["bid"].filter(rank <= 10).select(_BID.split(", "))
+    best = frames["bid"].with_columns(rank.cast(pl.Int64).alias("rank_number"))
+    return best.filter(pl.col("rank_number") <= 10).select([*_BID.split(", "), "rank_number"])
 
 
 def _q21(frames: Frames) -> pl.LazyFrame:
@@ -278,10 +279,10 @@ QUERIES: dict[str, Query] = {
         compared="SELECT bidder, auction, date_time FROM result",
     ),
     "q19": Query(
-        f"SELECT {_BID} FROM bid QUALIFY row_number() OVER ("
-        "PARTITION BY auction ORDER BY price DESC) <= 10",
+        f"SELECT {_BID}, row_number() OVER (PARTITION BY auction ORDER BY price DESC) "
+        "AS rank_number FROM bid QUALIFY rank_number <= 10",
         _q19,
-        compared="SELECT auction, price FROM result",
+        compared="SELECT auction, price, rank_number FROM result",
     ),
     "q21": Query(
         """

@@ -1,4 +1,4 @@
-"""Nexmark 19, top bids: the ten highest bids of each auction, kept up to date."""
+"""Nexmark 19, top bids: the ten highest bids of each auction and their ranks, kept up to date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ def build(output: str = "q19") -> ms.Sink:
     """Return the job's sink."""
     bids = ms.stream("bid", time="date_time").key_by("auction")
     columns = ("auction", "bidder", "price", "channel", "url", "date_time", "extra")
-    return bids.top(10, by="price").select(*columns).to(output, mode="changelog")
+    best = bids.top(10, by="price", rank="rank_number")
+    return best.select(*columns, "rank_number").to(output, mode="changelog")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def best_rows(
     by: str | Expression | Sequence[str | Expression],
     ascending: bool,
     ties: bool,
+    rank: str | None,
     location: str,
 ) -> nodes.Node:
     """Return the best rows of each key of `node`; what they are ordered by is computed before."""
@@ -104,10 +105,13 @@ def best_rows(
     if not columns.items() <= present.items():
         ordered = nodes.Project(node, tuple((present | columns).items()), location=location)
     keys = nodes.grouping_keys(node)
-    best = nodes.Top(ordered, keys, count, tuple(columns), ascending, ties, location=location)
+    by_columns = tuple(columns)
+    best = nodes.Top(ordered, keys, count, by_columns, ascending, ties, rank, location=location)
     if ordered is node:
         return best
-    return nodes.Project(best, tuple(present.items()), location=location)
+    kept = {*present} | {rank}
+    outputs = tuple(each for each in identity_outputs(best.schema) if each[0] in kept)
+    return nodes.Project(best, outputs, location=location)
 
 
 def first_rows(

@@ -339,6 +339,7 @@ class Stream(FunctionVerbs):
         *,
         ascending: bool = False,
         ties: bool = False,
+        rank: str | None = None,
     ) -> Stream:
         """Keep the `n` rows of each key that are the greatest by some columns.
 
@@ -357,13 +358,19 @@ class Stream(FunctionVerbs):
         ties
             Whether rows that are equal by all of these to the last one are kept, too, as
             `RANK() <= n` does in SQL. By default there are never more than `n`.
+        rank
+            A column to add with the place of each row among the best of its key, from 1 on, as
+            `ROW_NUMBER()` in SQL. A row whose place changes is taken back and comes with the new
+            one; key and place tell rows apart.
 
         Notes
         -----
         Of rows that are equal by all of these the earliest comes first, and of those of one time
         one that is always the same, whatever came first.
         """
-        return Stream(keyed.best_rows(self.node, n, by, ascending, ties, user_location()), self.log)
+        location = user_location()
+        best = keyed.best_rows(self.node, n, by, ascending, ties, rank, location)
+        return Stream(best, self.log)
 
     def dedup(self, *keys: str, within: str | timedelta | None = None) -> TimedResult:
         """Keep the first row of each key that comes, and leave out those that repeat it.

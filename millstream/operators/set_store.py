@@ -84,10 +84,6 @@ class SetStore:
         ends = pa.array(offsets.astype(np.int32), mask=np.append(lengths == 0, False))
         return pa.ListArray.from_arrays(ends, values.take(pa.array(order)))
 
-    def empty(self) -> SetStore:
-        """Return a store like this one that keeps nothing."""
-        return SetStore(self.argument, self.type)
-
     def _add(self, slots: Int64Array, column: pa.Array) -> None:
         values, valid = _words(column), valid_bytes_of(column)
         done = 0

@@ -41,6 +41,8 @@ class TopConfig:
         Whether rows of the input may be taken back.
     ties
         Whether rows that are equal in `by` to the last of the best are of the best, too.
+    rank
+        The column that says which of the best of its key a row is, from 1 on; `None`: none does.
     """
 
     schema: pa.Schema
@@ -51,6 +53,7 @@ class TopConfig:
     then: tuple[str, ...] = ()
     takes_changes: bool = False
     ties: bool = False
+    rank: str | None = None
 
     @property
     def consumes(self) -> ChangeMode:
@@ -74,8 +77,9 @@ class TopConfig:
 
     @property
     def output_schemas(self) -> tuple[pa.Schema, ...]:
-        """The input's columns."""
-        return (self.schema,)
+        """The input's columns, and the rank."""
+        rank = [] if self.rank is None else [pa.field(self.rank, pa.int64())]
+        return (pa.schema([*self.schema, *rank]),)
 
     def build(self) -> Operator:
         """Return the operator with no row."""
@@ -87,7 +91,8 @@ class TopConfig:
         keys = ", ".join(self.key_columns)
         which = "least" if self.ascending else "greatest"
         tied = " with those tied" if self.ties else ""
-        return f"top {self.limit}{tied}, {which} {by} first{f', by {keys}' if keys else ''}"
+        text = f"top {self.limit}{tied}, {which} {by} first{f', by {keys}' if keys else ''}"
+        return text if self.rank is None else f"{text}; rank in {self.rank}"
 
 
 class Top(Stateless):
@@ -99,7 +104,7 @@ class Top(Stateless):
 
         self.config = config
         self.counters = OperatorCounters()
-        self._schema = config.schema.append(WEIGHT_FIELD)
+        self._schema = config.output_schemas[0].append(WEIGHT_FIELD)
         self._rows = TopRows(
             config.schema,
             config.key_columns,
@@ -109,6 +114,7 @@ class Top(Stateless):
             ascending=config.ascending,
             ties=config.ties,
             takes_changes=config.takes_changes,
+            ranked=config.rank is not None,
         )
 
     def on_batch(self, input_index: int, batch: pa.RecordBatch) -> Iterator[Emit]:
@@ -122,7 +128,8 @@ class Top(Stateless):
         if changed is None:
             return
         self.counters.rows_arrow += len(changed.weights)
-        columns = [*changed.rows, pa.array(changed.weights)]
+        ranks = [] if self.config.rank is None else [pa.array(changed.ranks)]
+        columns = [*changed.rows, *ranks, pa.array(changed.weights)]
         result = pa.RecordBatch.from_arrays(columns, schema=self._schema)
         for begin in range(0, result.num_rows, OUTPUT_ROWS_MAX):
             piece = result.slice(begin, OUTPUT_ROWS_MAX)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +43,13 @@ class BestChanged:
         Those that went or came, of one key together, first what went.
     weights
         -1 or +1 for each.
+    ranks
+        Of each, from 1 on; empty where they are not asked for.
     """
 
     rows: list[pa.Array]
     weights: Int64Array
+    ranks: Int64Array
 
 
 class TopRows:
@@ -70,6 +74,8 @@ class TopRows:
         Whether rows that are equal in `by` to the last of the best are of the best, too.
     takes_changes
         Whether a row may be taken back, so that all rows of a key must be known.
+    ranked
+        Whether a row that has another rank now has changed.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class TopRows:
         ascending: bool,
         ties: bool,
         takes_changes: bool,
+        ranked: bool = False,
     ) -> None:
         self._schema = schema
         self._key = tuple(key_columns)
@@ -90,7 +97,7 @@ class TopRows:
         self._limit = limit
         self._tied = 2 * len(self._by) if ties else 0
         self._ascending = ascending
-        self._takes_changes = takes_changes
+        self._takes_changes, self._ranked = takes_changes, ranked
         types = [schema.field(name).type for name in key_columns]
         self._index = KeyIndex(types or [pa.int64()])
         self._rows = RowStore(schema)
@@ -98,7 +105,7 @@ class TopRows:
         self._heads = np.zeros((self._index.capacity, 3), dtype=np.int64)
         self._marks = np.zeros(self._index.capacity, dtype=np.uint8)
         self._places = np.full(self._index.capacity, kernels.NONE, dtype=np.int64)
-        self._seen = np.zeros(0, dtype=np.bool_)
+        self._seen: npt.NDArray[Any] = np.zeros(0, dtype=np.int64 if ranked else np.bool_)
         self._arena = np.zeros((_ARENA_FIRST, width + 1), dtype=np.int64)
         self._free = np.full(kernels.SIZES, kernels.NONE, dtype=np.int64)
         self._meta = np.zeros(3, dtype=np.int64)
@@ -259,14 +266,17 @@ class TopRows:
     ) -> BestChanged | None:
         after, counts = self._numbers(slots, self._limit)
         if len(self._seen) < len(self._rows):
-            self._seen = np.zeros(2 * len(self._rows), dtype=np.bool_)
+            self._seen = np.zeros(2 * len(self._rows), dtype=self._seen.dtype)
         numbers = new_values(len(before) + len(after), np.int64)
         weights = new_values(len(numbers), np.int64)
-        found = kernels.compare_best(
-            counts_before, before, counts, after, self._seen, numbers, weights
-        )
+        ranks = new_values(len(numbers) if self._ranked else 0, np.int64)
+        compared = counts_before, before, counts, after, self._seen, numbers, weights
+        if self._ranked:
+            found = kernels.compare_ranked(*compared, ranks)
+        else:
+            found = kernels.compare_best(*compared)
         numbers, weights = numbers[:found], weights[:found]
-        result = BestChanged(self._rows.take(self._schema.names, numbers), weights)
+        result = BestChanged(self._rows.take(self._schema.names, numbers), weights, ranks[:found])
         self._remove(slots[counts == 0])
         return result if len(numbers) else None
 

@@ -196,7 +196,8 @@ def _top_text(node: Top) -> str:
     keys = f" by {', '.join(node.columns)}" if node.columns else ""
     which = "least" if node.ascending else "greatest"
     tied = " with those tied" if node.ties else ""
-    return f"top {node.limit}{tied}{keys}, the {which} {', '.join(node.by)} first"
+    rank = "" if node.rank is None else f", rank in {node.rank}"
+    return f"top {node.limit}{tied}{keys}, the {which} {', '.join(node.by)} first{rank}"
 
 
 def _dedup_text(node: Dedup) -> str:

@@ -167,6 +167,8 @@ class Top(PlanNode):
         Columns that order rows, and whether the least value comes first.
     ties
         Whether rows that are equal in `by` to the last one are kept, too.
+    rank
+        A column that is added, and says which of the best a row is; `None`: none is.
     """
 
     input: Node
@@ -175,6 +177,7 @@ class Top(PlanNode):
     by: tuple[str, ...]
     ascending: bool = False
     ties: bool = False
+    rank: str | None = None
 
     def __post_init__(self) -> None:
         source = self.input
@@ -193,8 +196,14 @@ class Top(PlanNode):
             )
             raise PlanError(message)
         unique = self.columns if self.limit == 1 and not self.ties else source.unique
-        time = source.row_time
-        self._settle(source.schema, self.columns, time, ChangeMode.CHANGELOG, unique)
+        schema = source.schema
+        if self.rank is not None:
+            schema, unique = (
+                schema.append(pa.field(self.rank, pa.int64())),
+                (*self.columns, self.rank),
+            )
+            check_names(schema.names, self.location)
+        self._settle(schema, self.columns, source.row_time, ChangeMode.CHANGELOG, unique)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

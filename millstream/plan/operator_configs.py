@@ -97,7 +97,7 @@ def limit_of(node: Limit, *, is_share: bool = False) -> LimitConfig:
 
 def _top(node: Top) -> TopConfig:
     return TopConfig(
-        node.schema,
+        node.input.schema,
         node.columns,
         node.by,
         node.limit,
@@ -105,4 +105,5 @@ def _top(node: Top) -> TopConfig:
         ties=node.ties,
         then=node.then,
         takes_changes=node.takes_changes,
+        rank=node.rank,
     )

@@ -51,7 +51,7 @@ def test_a_store_keeps_a_set_a_slot(type_: pa.DataType, steps: list[tuple[str, l
             for slot in given_:
                 model[slot] = set()
         else:
-            other = store.empty()
+            other = SetStore("x", type_)
             other.grow(SLOTS)
             other.add(np.array(given_), store.take(np.arange(SLOTS)))
             model = [model[given_.index(slot)] for slot in range(SLOTS)]

@@ -31,22 +31,28 @@ def config(
     ascending: bool,
     takes_changes: bool,
     ties: bool = False,
+    rank: str | None = None,
 ) -> TopConfig:
-    return TopConfig(SCHEMA, keys, ("n", "x"), limit, ascending, ("at",), takes_changes, ties)
+    by, then = ("n", "x"), ("at",)
+    return TopConfig(SCHEMA, keys, by, limit, ascending, then, takes_changes, ties, rank)
 
 
-def rank(value: Any, *, ascending: bool) -> tuple[bool, float]:
+def place(value: Any, *, ascending: bool) -> tuple[bool, float]:
     """Nulls last; NaN is greater than all."""
     number = 0.0 if value is None else 1e9 if value == "nan" else max(float(value), -1e9)
     return value is None, number if ascending else -number
+
+
+def order_of(row: Row, *, ascending: bool) -> tuple[Any, ...]:
+    """By what a row is ordered."""
+    return (*(place(each, ascending=ascending) for each in row[1:3]), row[3])
 
 
 def is_top(found: list[Row], rows: list[Row], limit: int, *, ascending: bool, ties: bool) -> None:
     """Check that `found` are the best of `rows`, of one key, whatever decides between equals."""
 
     def order(row: Row) -> tuple[Any, ...]:
-        by = [rank(each, ascending=ascending) for each in row[1:3]]
-        return (*by, row[3])
+        return order_of(row, ascending=ascending)
 
     wanted = sorted(rows, key=order)[:limit]
     if ties:
@@ -74,6 +80,13 @@ def check(held: Held, rows: list[Row], asked: TopConfig) -> None:
     )
     assert found.keys() == given_rows.keys()
     for key, some in found.items():
+        if asked.rank is not None:
+            # In the order of their ranks they are in order.
+            some.sort(key=lambda row: row[-1])
+            assert [row[-1] for row in some] == list(range(1, len(some) + 1))
+            some = [row[:-1] for row in some]  # noqa: PLW2901  # as without ranks
+            orders = [order_of(row, ascending=asked.ascending) for row in some]
+            assert orders == sorted(orders)
         is_top(some, given_rows[key], asked.limit, ascending=asked.ascending, ties=asked.ties)
 
 
@@ -86,6 +99,7 @@ def check(held: Held, rows: list[Row], asked: TopConfig) -> None:
     limit=st.integers(1, 5),
     ascending=st.booleans(),
     ties=st.booleans(),
+    rank=st.sampled_from([None, "rank"]),
 )
 def test_the_best_rows_of_each_key_hold_after_every_batch(
     takes_changes: bool,
@@ -95,10 +109,13 @@ def test_the_best_rows_of_each_key_hold_after_every_batch(
     limit: int,
     ascending: bool,
     ties: bool,
+    rank: str | None,
 ) -> None:
     if not takes_changes:
         changes = [(each, 1) for each, _ in changes]
-    asked = config(keys, limit, ascending=ascending, takes_changes=takes_changes, ties=ties)
+    asked = config(
+        keys, limit, ascending=ascending, takes_changes=takes_changes, ties=ties, rank=rank
+    )
     driven, held, there = Driven(asked.build()), Held(), Held()
     batch = weighted([each for each, _ in changes], [weight for _, weight in changes], SCHEMA)
     for piece in split_at(batch, cuts):
@@ -133,6 +150,7 @@ def test_equal_rows_are_chosen_between_whatever_comes_first(
     parallelism=st.sampled_from([1, 2, 4]),
     takes_changes=st.booleans(),
     ties=st.booleans(),
+    rank=st.sampled_from([None, "rank"]),
 )
 def test_state_moves_to_another_parallelism(
     changes: list[tuple[Row, int]],
@@ -141,10 +159,11 @@ def test_state_moves_to_another_parallelism(
     parallelism: int,
     takes_changes: bool,
     ties: bool,
+    rank: str | None,
 ) -> None:
     if not takes_changes:
         changes = [(each, 1) for each, _ in changes]
-    asked = config(("key",), 2, ascending=True, takes_changes=takes_changes, ties=ties)
+    asked = config(("key",), 2, ascending=True, takes_changes=takes_changes, ties=ties, rank=rank)
     parts = [
         weighted([each for each, _ in some], [weight for _, weight in some], SCHEMA)
         for some in (changes[:at], changes[at : at + again], changes[at + again :])

@@ -49,14 +49,18 @@ TABLES = {
     "of_united": """select key, count(distinct number) numbers, stddev_samp(number)::float spread
                     from (select key, total number from counts union all
                           select key, number from names) group by key""",
+    "most": """select name, row_number() over
+               (partition by name order by number desc nulls last, key) place, number
+               from names qualify place <= 2""",
     "latest": f"select time, key, value from ({LATEST})",
 }
 BAGS = {
     "all_events": "select count(*) n, sum(value)::bigint total from events having count(*) > 0",
     "united": "select key from counts where total > 3 union all select key from names",
     "name_changes": "select * from names",
-    "best": """select key, value, time from events qualify 2 >= row_number() over
-               (partition by key order by value desc nulls last, time desc)""",
+    "best": """select key, value, time, row_number() over
+               (partition by key order by value desc nulls last, time desc) place
+               from events qualify place <= 2""",
     "newest": """select time from (select time from events qualify 1 = row_number() over
                  (partition by key, part order by time desc)) order by time desc limit 2""",
     "firsts": "select distinct key, value from events",
@@ -112,7 +116,9 @@ def sinks(log: Log) -> list[ms.Sink]:
     both = counts.select("key", number=col("total")).union(names.filter().map("key", "number"))
     of_united = both.key_by("key").agg(numbers=ms.count_distinct("number"), spread=ms.std("number"))
     united = counts.filter(col("total") > 3).select("key").union(names.filter().map("key"))
-    best = events.key_by("key").top(2, by=["value", "time"])
+    best = events.key_by("key").top(2, by=["value", "time"], rank="place")
+    behind = [(col("key") < each).cast("int") for each in KEYS]
+    most = names.key_by("name").top(2, by=["number", *behind], rank="place")
     valued = events.filter(col("value").is_not_null())
     newest = events.to_table(["key", "part"]).top(2, by=col("time").cast("int") * 2)
     return [
@@ -135,7 +141,8 @@ def sinks(log: Log) -> list[ms.Sink]:
         .to("peeked", mode="changelog"),
         valued.key_by("key").reduce(better).to("reduced", mode="upsert"),
         events.limit(LIMIT).to("limited"),
-        best.map("key", "value", "time").to("best", mode="changelog"),
+        best.map("key", "value", "time", "place").to("best", mode="changelog"),
+        most.select("name", "place", "number").to("most", mode="upsert"),
         newest.select("time").to_stream().to("newest"),
         events.dedup("key", "value", within="ever")
         .select("key", "value")

@@ -385,6 +385,42 @@ def compare_best(
 
 
 @kernel
+def compare_ranked(
+    counts_before: Any,
+    before: Any,
+    counts: Any,
+    after: Any,
+    seen: Any,
+    numbers: Any,
+    weights: Any,
+    ranks: Any,
+) -> Any:
+    """Do as `compare_best`, where a row of another rank is another row; write the ranks, from 1 on.
+
+    `seen` is int64 by row number, 0.
+    """
+    count, first, first_before = 0, 0, 0
+    for slot in range(len(counts)):
+        end, end_before = first + counts[slot], first_before + counts_before[slot]
+        for index in range(first, end):
+            seen[after[index]] = index - first + 1
+        for index in range(first_before, end_before):
+            rank = index - first_before + 1
+            if seen[before[index]] == rank:
+                seen[before[index]] = 0
+                continue
+            numbers[count], weights[count], ranks[count] = before[index], -1, rank
+            count += 1
+        for index in range(first, end):
+            if seen[after[index]] != 0:
+                numbers[count], weights[count], ranks[count] = after[index], 1, index - first + 1
+                count += 1
+                seen[after[index]] = 0
+        first, first_before = end, end_before
+    return count
+
+
+@kernel
 def write_numbers(slots: Any, heads: Any, arena: Any, places: Any) -> None:
     """Give the rows of slots other numbers: `places` by the old ones."""
     for index in range(len(slots)):
