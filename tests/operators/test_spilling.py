@@ -24,7 +24,6 @@ from millstream.operators.operator import (
 )
 from millstream.operators.scratch_tables import ScratchTables
 from millstream.operators.spilling import Spilling
-from millstream.operators.stored_groups import StoredGroupsConfig
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.top import TopConfig
 from millstream.operators.window_aggregate import WindowAggregateConfig
@@ -54,7 +53,7 @@ CONFIGS: dict[str, Callable[[], OperatorConfig]] = {
     "expiring group": lambda: GroupAggregateConfig(
         SCHEMA, KEYS, FIXED, time_column="time", ttl_us=40
     ),
-    "stored group": lambda: StoredGroupsConfig(SCHEMA, KEYS, STORED, "time"),
+    "stored group": lambda: GroupAggregateConfig(SCHEMA, KEYS, STORED, time_column="time"),
     "tumbling": lambda: windowed(Tumbling(10), STORED),
     "hopping": lambda: windowed(Hopping(30, 10), FIXED, allowed_lateness_us=5),
     "session": lambda: windowed(Session(7), STORED),
