@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from millstream.errors import JobError
 from millstream.log.key_hash import key_groups as key_groups_of
 from millstream.operators.arrow_buffers import values_of
+from millstream.operators.event_times import TimeRange
 from millstream.operators.open_windows import OpenWindows
 from millstream.operators.operator import (
     KEY_GROUP_COLUMN,
@@ -113,7 +113,7 @@ class Dedup(Stateless):
 
         Raises
         ------
-        JobError
+        RowError
             Where a row has no event time, which it needs.
         """
         from millstream.operators.kernels.dedup import pass_first
@@ -125,7 +125,7 @@ class Dedup(Stateless):
         within_us = self.config.within_us
         times = np.zeros(batch.num_rows, dtype=np.int64)
         if within_us is not None:
-            times = self._times_of(batch)
+            times = TimeRange(self.config.time_column or "").times(batch)
             late = _late(batch, times, within_us)
             if late.any():
                 self.counters.rows_late += int(late.sum())
@@ -195,17 +195,6 @@ class Dedup(Stateless):
             live = self._index.live_slots()
             self._times.add(self._kept[live], live)
         self._count_state()
-
-    def _times_of(self, batch: pa.RecordBatch) -> Int64Array:
-        name = self.config.time_column
-        column = batch.column(name)
-        if column.null_count:
-            message = (
-                f"a row has no event time: column {name!r} is null; filter such rows out before "
-                f"dedup, e.g. .filter(col({name!r}).is_not_null())"
-            )
-            raise JobError(message)
-        return values_of(column)
 
     def _insert(self, keys: list[pa.Array]) -> Int64Array:
         """Return the slots of keys; of new ones no row has passed."""

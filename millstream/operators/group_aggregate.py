@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from millstream.errors import JobError
 from millstream.operators.accumulator import accumulators_of
 from millstream.operators.aggregate import Aggregate
 from millstream.operators.arrow_buffers import storage_dtype, valid_bytes_of, values_of
+from millstream.operators.event_times import TimeRange
 from millstream.operators.families import is_stored, stored_fields
 from millstream.operators.operator import (
     OUTPUT_ROWS_MAX,
@@ -190,7 +190,7 @@ class GroupAggregate(Stateless):
 
     def _fold_expiring(self, batch: pa.RecordBatch, expiry: Expiry) -> Iterator[Emit]:
         """Fold rows of which some begin their keys anew; emit late ones on port 1."""
-        times = self._times_of(batch)
+        times = TimeRange(self.config.time_column or "").times(batch)
         stamps = np.full(len(times), WATERMARK_MIN)
         if STAMP_COLUMN in batch.schema.names:
             stamps = values_of(batch.column(STAMP_COLUMN))
@@ -210,17 +210,6 @@ class GroupAggregate(Stateless):
             rows = batch if most == 0 else batch.filter(pa.array(here))
             if rows.num_rows:
                 yield from self._emitted(self._state.fold_at(rows, slots[here], new))
-
-    def _times_of(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-        name = self.config.time_column
-        column = batch.column(name)
-        if column.null_count:
-            message = (
-                f"a row has no event time: column {name!r} is null; filter such rows out before "
-                f"an aggregate with a TTL, e.g. .filter(col({name!r}).is_not_null())"
-            )
-            raise JobError(message)
-        return values_of(column)
 
     def _emitted(self, touched: Touched) -> Iterator[Emit]:
         """Yield what a batch changed."""

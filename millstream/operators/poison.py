@@ -110,19 +110,36 @@ def with_poison(
             failures = list(_failures(rows, 0, compute, error, only_first))
         if not failures:
             raise  # a function of whole batches may fail on rows none of which fails alone
-        if policy.on_error == "fail":
-            raise row_error(rows, *failures[0]) from failures[0][1]
-        _set(counters, before)
+        if policy.on_error != "fail":
+            _set(counters, before)
+        yield from refused(rows, failures, policy, counters)
         kept = np.ones(rows.num_rows, dtype=bool)
         kept[[index for index, _ in failures]] = False
-        counters.rows_failed += len(failures)
-        if policy.on_error == "dlq":
-            yield Emit(DEAD_LETTER_PORT, letters_of(rows, failures, policy))
         counters.rows_in += len(failures)
         result = compute(taken(rows, np.flatnonzero(kept))) if kept.any() else None
     if result is not None:
         counters.rows_out += result.num_rows
         yield Emit(0, result)
+
+
+def refused(
+    rows: pa.RecordBatch,
+    failures: Sequence[tuple[int, Exception]],
+    policy: ErrorPolicy,
+    counters: OperatorCounters,
+) -> Iterator[Emit]:
+    """Do with rows that failed, at least one, as the policy says; emit their dead letters.
+
+    Raises
+    ------
+    RowError
+        With `"fail"`, of the first one.
+    """
+    if policy.on_error == "fail":
+        raise row_error(rows, *failures[0]) from failures[0][1]
+    counters.rows_failed += len(failures)
+    if policy.on_error == "dlq":
+        yield Emit(DEAD_LETTER_PORT, letters_of(rows, failures, policy))
 
 
 def _set(counters: OperatorCounters, values: OperatorCounters) -> None:
@@ -219,7 +236,7 @@ def dead_letters(letters: Sequence[dict[str, object]]) -> pa.RecordBatch:
 
 def row_error(rows: pa.RecordBatch, index: int, error: Exception) -> RowError:
     """Return the error of row `index`, which shows it."""
-    (row,) = rows.slice(index, 1).to_pylist()
+    (row,) = _as_dicts(rows.slice(index, 1))
     message = f"{reason_of(error)}; the row: {shown_row(row)}"
     return RowError(message, position=row.get(POSITION_COLUMN))
 
@@ -228,10 +245,22 @@ def letters_of(
     rows: pa.RecordBatch, failures: Sequence[tuple[int, Exception]], policy: ErrorPolicy
 ) -> pa.RecordBatch:
     """Return the dead letters of rows, by their index."""
-    failed = taken(rows, np.array([index for index, _ in failures])).to_pylist()
+    failed = _as_dicts(taken(rows, np.array([index for index, _ in failures])))
     return dead_letters(
         [
             letter(row, reason_of(error), policy)
             for row, (_, error) in zip(failed, failures, strict=True)
         ]
     )
+
+
+def _as_dicts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as Python has them; times that Python does not have, as numbers."""
+    try:
+        return rows.to_pylist()
+    except (ValueError, OverflowError):
+        columns = [
+            each.view(pa.int64()) if pa.types.is_timestamp(each.type) else each
+            for each in rows.columns
+        ]
+        return pa.RecordBatch.from_arrays(columns, rows.schema.names).to_pylist()

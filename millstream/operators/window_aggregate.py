@@ -18,6 +18,7 @@ import pyarrow as pa
 from millstream.errors import OptionError
 from millstream.operators.aggregate import Aggregate, AggregateFunction
 from millstream.operators.arrow_buffers import values_of
+from millstream.operators.event_times import TimeRange
 from millstream.operators.families import kept_fields
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import (
@@ -141,6 +142,11 @@ class WindowAggregateConfig:
             pa.field(each.name, each.result_type(self.input_schema)) for each in self.aggregates
         ]
         return pa.schema(fields), self.input_schema
+
+    @property
+    def time_range(self) -> TimeRange:
+        """Which event times can be gone by."""
+        return TimeRange(self.time_column, self.window.size_us)
 
     @property
     def window_text(self) -> str:

@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from millstream.errors import JobError
 from millstream.operators.arrow_buffers import values_of
+from millstream.operators.event_times import EVENT_TIME
 from millstream.operators.given_out import GivenOut
 from millstream.operators.operator import HIDDEN_COLUMNS, STAMP_COLUMN
 from millstream.windows.assignment import AnyWindow, Assignment, place_rows
 from millstream.windows.global_window import Global
-from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
 
 if TYPE_CHECKING:
     from millstream.operators.window_aggregate import WindowAggregateConfig
 
-TIME_TYPE = pa.timestamp("us", tz="UTC")
+
+TIME_TYPE = EVENT_TIME
 
 
 def late_batch(
@@ -51,6 +50,7 @@ class WindowAssigner:
 
     def __init__(self, config: WindowAggregateConfig) -> None:
         self._config = config
+        self._range = config.time_range
 
     def assign(
         self, batch: pa.RecordBatch, watermark_us: int, closed_until_us: int, given_out: GivenOut
@@ -71,15 +71,11 @@ class WindowAssigner:
 
         Raises
         ------
-        JobError
+        RowError
             Where a row has no event time, or one whose window int64 cannot hold.
         """
         config = self._config
-        column = batch.column(config.time_column)
-        if column.null_count:
-            raise JobError(self._no_time(batch, pc.index(pc.is_null(column), True).as_py()))
-        times = values_of(column if column.type == TIME_TYPE else column.cast(TIME_TYPE))
-        self._check_ends(times)
+        times = self._range.times(batch)
         # Results of windows come without stamps, and before the watermark that made them: but for
         # those of an input that was idle and came back. No window is given out twice for them.
         stamps = None
@@ -91,24 +87,4 @@ class WindowAssigner:
             stamps = until if stamps is None else np.maximum(stamps, until)
         return place_rows(
             config.window, times, stamps, config.allowed_lateness_us, watermark_us, closed_until_us
-        )
-
-    def _check_ends(self, times: npt.NDArray[np.int64]) -> None:
-        """Refuse times so near the ends of int64 that their windows may lie beyond."""
-        size_us = self._config.window.size_us
-        for time_us in (int(times.min()), int(times.max())):
-            if not WATERMARK_MIN + size_us <= time_us <= WATERMARK_MAX - 2 * size_us:
-                message = (
-                    f"a row's window is out of the range of times: column "
-                    f"{self._config.time_column!r} is {time_us} microseconds from 1970; is it in "
-                    "another unit?"
-                )
-                raise JobError(message)
-
-    def _no_time(self, batch: pa.RecordBatch, row: int) -> str:
-        name = self._config.time_column
-        return (
-            f"row {row} of a batch has no event time: column {name!r} is null; the row is "
-            f"{batch.slice(row, 1).to_pylist()[0]}; filter such rows out before the window, "
-            f"e.g. .filter(col({name!r}).is_not_null())"
         )

@@ -9,18 +9,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeAlias
 
+from millstream.operators.dedup import DedupConfig
+from millstream.operators.event_times import EventTimesConfig, TimeRange
 from millstream.operators.expression import columns_of
 from millstream.operators.fused import FusedConfig
+from millstream.operators.group_aggregate import GroupAggregateConfig
 from millstream.operators.lookup import LookupConfig
 from millstream.operators.map_batches import MapBatchesConfig
-from millstream.operators.operator import POSITION_COLUMN
+from millstream.operators.operator import POSITION_COLUMN, OperatorConfig
 from millstream.operators.poison import DEAD_LETTER_PORT, DEAD_LETTERS, ErrorPolicy, OnError
 from millstream.operators.process import ProcessConfig
 from millstream.operators.union import UnionConfig
+from millstream.operators.window_aggregate import WindowAggregateConfig
+from millstream.operators.window_combine import WindowCombineConfig
 from millstream.runtime.graph import Edge, JobGraph, OperatorNode, SinkNode, SourceNode, Stage
 from millstream.runtime.replay import SUFFIX
 
-Failing: TypeAlias = FusedConfig | MapBatchesConfig | ProcessConfig | LookupConfig
+Failing: TypeAlias = (
+    FusedConfig | MapBatchesConfig | ProcessConfig | LookupConfig | EventTimesConfig
+)
 """What can have rows that cannot be computed, and is told what becomes of them."""
 
 DEAD_LETTERS_NAME = "dead-letters"
@@ -33,6 +40,8 @@ def dead_letter_topic(job: str) -> str:
 
 def graph_to_policy(graph: JobGraph, on_error: OnError) -> JobGraph:
     """Return the graph with the policy in each operator that may fail, and what it needs."""
+    if on_error != "fail":
+        graph = _with_checked_times(graph)
     topics = tuple(each.topic for stage in graph.stages for each in _streams(stage))
     with_letters = on_error == "dlq" and any(map(_may_fail, _operators(graph)))
     with_positions = with_letters or any(map(_reads_position, _operators(graph)))
@@ -53,6 +62,36 @@ def graph_to_policy(graph: JobGraph, on_error: OnError) -> JobGraph:
     if with_positions:
         stages = _with_positions(stages)
     return replace(graph, stages=tuple(stages))
+
+
+def _with_checked_times(graph: JobGraph) -> JobGraph:
+    """Return the graph with the times of rows checked before each operator that goes by them."""
+    stages = []
+    for stage in graph.stages:
+        operators: list[OperatorNode] = []
+        for each in stage.operators:
+            made = each
+            if (config := _checking(each.config)) is not None:
+                check = OperatorNode(f"{each.name}-times", config, each.inputs, each.location)
+                operators.append(check)
+                made = replace(each, inputs=(Edge(check.name),))
+            operators.append(made)
+        stages.append(replace(stage, operators=tuple(operators)))
+    return replace(graph, stages=tuple(stages))
+
+
+def _checking(config: OperatorConfig) -> EventTimesConfig | None:
+    """Return what checks the times by which an operator goes, if it does."""
+    match config:
+        case WindowCombineConfig(aggregate=aggregate):
+            return EventTimesConfig(aggregate.input_schema, aggregate.time_range)
+        case WindowAggregateConfig() if not config.partial:
+            return EventTimesConfig(config.input_schema, config.time_range)
+        case DedupConfig(schema=schema, time_column=str(time)):
+            return EventTimesConfig(schema, TimeRange(time))
+        case GroupAggregateConfig(input_schema=schema, time_column=str(time)):
+            return EventTimesConfig(schema, TimeRange(time))
+    return None
 
 
 def _operators(graph: JobGraph) -> list[OperatorNode]:

@@ -14,12 +14,12 @@ from millstream.errors import MillstreamError, RowError
 from millstream.operators.explode import ExplodeConfig
 from millstream.operators.fused import FusedConfig
 from millstream.operators.map_batches import MapBatchesConfig
-from millstream.operators.operator import POSITION_COLUMN, Operator, OperatorConfig
+from millstream.operators.operator import POSITION_COLUMN, Operator
 from millstream.operators.peek import PeekConfig
 from millstream.operators.spilling import Spilling
 from millstream.operators.table_join import TableJoinConfig
 from millstream.operators.union import UnionConfig
-from millstream.runtime.graph import Edge, Stage
+from millstream.runtime.graph import Edge, OperatorNode, Stage
 
 _POSITION_FIELD = pa.field(POSITION_COLUMN, pa.int64())
 
@@ -46,7 +46,7 @@ def failing_row(
         taken = [
             (index, each) for index, edge in enumerate(node.inputs) for each in came.get(edge, [])
         ]
-        if not taken or (running := _again(node.config, operators[node.name])) is None:
+        if not taken or (running := _again(node, operators[node.name], name)) is None:
             continue
         counters = replace(running.counters)
         try:
@@ -62,7 +62,8 @@ def failing_row(
     return None
 
 
-def _again(config: OperatorConfig, running: Operator) -> Operator | None:
+def _again(node: OperatorNode, running: Operator, failing: str) -> Operator | None:
+    config = node.config
     match config:
         case FusedConfig() | ExplodeConfig() | UnionConfig() | MapBatchesConfig():
             return config.build()
@@ -70,5 +71,7 @@ def _again(config: OperatorConfig, running: Operator) -> Operator | None:
             return UnionConfig(config.schema).build()  # nobody is shown the rows again
         case TableJoinConfig() if not isinstance(running, Spilling):
             return running
+        case _ if config.timed and node.name == failing:
+            return config.build()  # it fails on a row's time, whatever it knew before
         case _:
             return None

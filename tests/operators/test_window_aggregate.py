@@ -379,7 +379,7 @@ def test_a_row_without_time_names_the_row_and_the_remedy() -> None:
     driven = Driven(config_of((), 10).build())
     batch = batch_of(rows_of(1, 3, range(10)))
     times = pa.array([1, None, 2], TIME)
-    with pytest.raises(JobError, match=r"row 1 of a batch has no event time: column 'time'.*i64"):
+    with pytest.raises(JobError, match=r"has no event time: column 'time' is null.*i64"):
         driven.batch(batch.set_column(2, "time", times))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -193,3 +195,68 @@ def test_positions_are_taken_apart_as_they_were_made() -> None:
     assert (made[:3] > 0).all()
     assert (positions(0, 64, 0, offsets) == UNKNOWN).all()
     assert place_of(None) is None
+
+
+TIMED = pa.schema({"at": pa.timestamp("us", "UTC"), "key": pa.string(), "n": pa.int64()})
+NOBODYS = {13: None, 20: 5 - 2**63, 27: None}
+"""Times that no window goes by, by row."""
+
+
+def timed_log(path: Path) -> Log:
+    log = Log(path)
+    log.create_topic("rows", TIMED, partitions=2, time="at")
+    times = [NOBODYS.get(row, row * 1_000_000) for row in range(40)]
+    columns = [pa.array(times, TIMED.field("at").type), list("abcd") * 10, range(40)]
+    rows = pa.record_batch([columns[0], *(pa.array(each) for each in columns[1:])], schema=TIMED)
+    with log.producer("rows") as producer:
+        producer.append(rows.slice(0, 25), partition=0)
+        producer.append(rows.slice(25), partition=1)
+    return log
+
+
+def by_windows(rows: ms.Stream) -> ms.Stream:
+    return rows.window(ms.tumbling("1h")).agg(rows=ms.count(), n=ms.sum("n"))
+
+
+def by_sliding(rows: ms.Stream) -> ms.Stream:
+    sums = rows.window(ms.sliding("1h")).agg(n2=ms.count())
+    return sums.select("key", "n", rows=ms.lit(1))
+
+
+def by_dedup(rows: ms.Stream) -> ms.Stream:
+    return rows.key_by("n").dedup(within="1h").select("key", "n", rows=ms.lit(1))
+
+
+def by_aggregate(rows: ms.Stream) -> ms.Stream:
+    return rows.agg(ttl="1h", rows=ms.count(), n=ms.sum("n")).to_stream()
+
+
+@pytest.mark.parametrize("operator", [by_windows, by_sliding, by_dedup, by_aggregate])
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_rows_without_a_time_that_can_be_gone_by_are_poison(
+    operator: Callable[[ms.Stream], ms.Stream], parallelism: int, tmp_path: Path
+) -> None:
+    log = timed_log(tmp_path)
+    usable = {13, 27} if operator in {by_dedup, by_aggregate} else set(NOBODYS)
+    rows = ms.stream("rows", log=log, lateness="100d").filter(
+        col("n") != 20 if len(usable) == 2 else col("n") >= 0
+    )
+    sinks = [operator(rows.key_by("key")).select("key", "rows", "n").to("out")]
+    options: Any = {"name": "job", "until": "end", "log": log, "parallelism": parallelism}
+    named = r'(no event time|range of times).*"n": (13|20|27)'
+    with pytest.raises(JobError, match=named) as raised:
+        ms.run(sinks, **options)
+    if operator is by_windows or parallelism == 1:
+        assert re.search(r"at rows/[01], offset (13|20|2)\)", str(raised.value))
+    result = ms.run(sinks, on_error="skip", fresh=True, **options)
+    assert sum(each.rows_failed for each in result.counters.values()) == len(usable)
+    ms.run(sinks, on_error="dlq", fresh=True, **options)
+    letters = log.topic("job.dlq").to_arrow().to_pylist()
+    assert {json.loads(each["row"])["n"] for each in letters} == usable
+    found = {(each["partition"], each["offset"]) for each in letters}
+    assert found == {(0, row) if row < 25 else (1, row - 25) for row in usable}
+    if operator is by_windows:
+        (first, *_) = (each["error"] for each in letters)
+        assert "no event time: column 'at' is null" in first or "range of times" in first
+        totals = log.topic("out").to_arrow()["rows"].to_pylist()
+        assert sum(totals) == 2 * (40 - len(usable))  # of two runs
