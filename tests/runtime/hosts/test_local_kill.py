@@ -31,6 +31,10 @@ CHECKPOINTS = 2
 PAUSE_MAX_S = 0.03
 """A kill comes so long, at most, after the checkpoint that is waited for: anywhere in the next."""
 TIMEOUT_S = 30.0
+SCHEDULES = {"rescaled": [4, 4, 1, 2]}
+"""How many workers each run of a job has: as many as before, fewer, then more."""
+if os.environ.get("MILLSTREAM_LONG"):
+    SCHEDULES |= {"1": [1], "4": [4]}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +129,7 @@ def kill_at_work(
     return manifest is not None and not manifest.finished
 
 
-@pytest.mark.parametrize("workers", [[1], [4], [4, 1, 2]], ids=["1", "4", "rescaled"])
+@pytest.mark.parametrize("workers", SCHEDULES.values(), ids=SCHEDULES)
 def test_what_a_killed_job_wrote_is_what_it_would_have_written(
     loaded: tuple[Path, Outcome], tmp_path: Path, workers: list[int], seed: int
 ) -> None:
