@@ -267,11 +267,11 @@ class Bug:
 BUGS = [
     Bug(committed_before_all_parts_are_there, needs_faults=False),
     Bug(positions_noted_while_rows_are_in_process, first_seed=7),
-    Bug(rows_behind_a_barrier_taken, first_seed=5),
+    Bug(rows_behind_a_barrier_taken, first_seed=11),
     Bug(barrier_sent_before_the_rows_in_front_of_it, first_seed=3),
     Bug(barriers_that_overtake_rows, first_seed=1),
     Bug(rows_appended_to_the_transaction_before, first_seed=1),
-    Bug(an_append_that_failed_forgotten, first_seed=11),
+    Bug(an_append_that_failed_forgotten, first_seed=56),
     Bug(a_superseded_attempt_commits, first_seed=1),
     Bug(transactions_decided_before_their_rows_are_durable, first_seed=5),
     Bug(state_acknowledged_before_it_is_durable, first_seed=1),
@@ -282,7 +282,7 @@ BUGS = [
     Bug(ends_captured_anew_after_a_crash),
     Bug(state_files_removed_that_are_needed),
     Bug(rows_held_back_over_a_barrier, first_seed=8),
-    Bug(watermark_sent_before_its_rows, first_seed=17, needs_faults=False),
+    Bug(watermark_sent_before_its_rows, first_seed=22, needs_faults=False),
     Bug(streams_read_before_the_tables, first_seed=2, needs_faults=False),
 ]
 
