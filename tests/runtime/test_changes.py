@@ -292,7 +292,7 @@ def held(changes: pa.Table) -> Counter[Any]:
 )
 @given(
     seed=st.integers(0, 10_000),
-    counts=st.lists(st.integers(0, 12), min_size=1, max_size=3),
+    counts=st.lists(st.integers(0, 8), min_size=1, max_size=3),
     faults=st.sampled_from([Faults(count_max=0), Faults(count_max=3, every_events=60)]),
 )
 def test_outputs_are_duckdbs_answers_after_every_run(
