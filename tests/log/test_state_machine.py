@@ -27,6 +27,7 @@ from millstream.log.producer import Producer
 from millstream.log.reader import PartitionReader
 from millstream.log.transactions import Writer
 from millstream.storage_memory import MemoryDisk
+from tests.examples import examples
 from tests.log.log_kit import log_on
 
 SCHEMA = pa.schema([("id", pa.int64()), ("key", pa.int8())])
@@ -350,7 +351,7 @@ def test_the_log_and_its_model_agree() -> None:
     run_state_machine_as_test(
         LogMachine,
         settings=settings(
-            max_examples=120,
+            max_examples=examples(80),
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from millstream.operators import key_index
 from millstream.operators.key_index import KeyIndex
+from tests.examples import examples
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TEXTS = [
@@ -187,7 +188,7 @@ def apply(index: KeyIndex, model: Model, action: str, argument: Any) -> None:
         model.mark()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(120))
 @given(history=histories())
 def test_slots_are_those_of_a_dictionary(
     history: tuple[list[pa.DataType], list[tuple[str, Any]]],

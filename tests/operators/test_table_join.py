@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from millstream.operators import table_rows as kept_rows
 from millstream.operators.operator import OUTPUT_ROWS_MAX, ChangeMode, StateSnapshot
 from millstream.operators.table_join import TableJoin, TableJoinConfig
+from tests.examples import examples
 from tests.operators.kit import ALL_GROUPS, Driven, split_at, stored
 
 How = Literal["inner", "left"]
@@ -122,7 +123,7 @@ def ordered(rows: Sequence[Row]) -> list[list[tuple[str, Any]]]:
     return [sorted(row.items()) for row in rows]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(75))
 @given(
     how=st.sampled_from(["inner", "left"]),
     pair=st.booleans(),

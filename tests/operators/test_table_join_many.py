@@ -18,6 +18,7 @@ from millstream.operators import match_index
 from millstream.operators import table_rows as kept_rows
 from millstream.operators.operator import OUTPUT_ROWS_MAX, Operator, StateSnapshot
 from millstream.operators.table_join import TableJoin, TableJoinConfig
+from tests.examples import examples
 from tests.operators.kit import ALL_GROUPS, Driven, split_at, stored
 
 How = Literal["inner", "left"]
@@ -111,7 +112,7 @@ stream_rows = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 @given(
     columns=st.sampled_from(sorted(JOINS)),
     how=st.sampled_from(["inner", "left"]),

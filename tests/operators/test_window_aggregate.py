@@ -22,6 +22,7 @@ from millstream.operators.window_aggregate import WindowAggregate, WindowAggrega
 from millstream.runtime.graph import key_groups_of_worker
 from millstream.windows.tumbling import Tumbling
 from millstream.windows.watermark import WATERMARK_MAX, WATERMARK_MIN
+from tests.examples import examples
 from tests.operators.kit import ALL_GROUPS, TIME, Driven, split_at, stored
 from tests.operators.window_model import (
     AGGREGATES,
@@ -129,7 +130,7 @@ steps = st.lists(
 
 
 @pytest.mark.parametrize("kept", ["fields", "stores"])
-@settings(max_examples=50)
+@settings(max_examples=examples(30))
 @given(
     keys=st.sampled_from(KEYS),
     size_slide=SIZES_SLIDES,

@@ -15,6 +15,7 @@ from millstream.operators.arrow_expression import evaluate
 from millstream.plan import nodes
 from millstream.plan.compile import compile_job
 from tests.dsl.known_topics import KnownTopics
+from tests.examples import examples
 
 SCHEMA = pa.schema({"a": pa.int64(), "b": pa.int64(), "x": pa.float64(), "text": pa.string()})
 
@@ -120,7 +121,7 @@ def run_compiled(sinks: list[nodes.Sink], batch: pa.RecordBatch) -> list[pa.Tabl
 
 # Every example compiles kernels of its own, so a failing one is shown as it was found: to
 # shrink it would take minutes.
-@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=examples(40), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     batch=batches(),
     steps=st.lists(st.tuples(st.sampled_from(NAMES), NUMBERS), max_size=6),

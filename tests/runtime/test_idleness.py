@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import millstream as ms
 from millstream.log import Log
+from tests.examples import examples
 from tests.runtime.kit import Bench, Played, event_log, events, put, rows_of
 
 TIMEOUT_US = 1_000
@@ -60,7 +61,7 @@ class Story:
         self.written += len(seconds)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(25))
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_no_row_is_lost_or_counted_twice_and_no_window_is_given_out_twice(
     seed: int, parallelisms: list[int]

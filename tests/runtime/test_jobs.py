@@ -18,6 +18,7 @@ from millstream.operators import match_index
 from millstream.runtime.hosts.simulated import Faults, run_simulated
 from millstream.runtime.options import RunOptions
 from millstream.storage_memory import MemoryDisk
+from tests.examples import examples
 from tests.runtime.job_model import (
     OUTPUTS,
     Job,
@@ -231,7 +232,7 @@ class Simulated:
         )
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 @given(
     job=jobs(),
     topics=TOPICS,
