@@ -82,9 +82,11 @@ def refused(end: Ended) -> str:
         ('result = ms.stream("clicks", time="n")', "the time column of 'clicks' must be"),
     ],
 )
-def test_a_mistake_in_a_job_is_said_at_its_line(log: Log, line: str, said: str) -> None:
+def test_a_mistake_in_a_job_is_said_at_its_line(
+    log: Log, millstream: Command, line: str, said: str
+) -> None:
     script = job(log, line)
-    message = refused(run(Path(log.path), "run", script, "--until", "end"))
+    message = refused(Ended(*millstream("run", script, "--until", "end")))
     assert message.startswith(f"{script}:5: ")
     assert said.format(log=log.path) in message
 
@@ -127,19 +129,22 @@ def test_an_option_that_is_none_comes_with_the_usage(
     assert said in error
 
 
-def test_a_flipped_byte_is_found_by_readers_and_jobs(log: Log) -> None:
+def test_a_flipped_byte_is_found_by_readers_and_jobs(log: Log, millstream: Command) -> None:
     (segment,) = Path(log.path, "topics").glob("*/*/0/*.arrows")
     stored = bytearray(segment.read_bytes())
     stored[stored.index(b"ababab")] ^= 1
     segment.write_bytes(stored)
     script = job(log, "result = clicks")
-    for command in (["consume", "clicks"], ["run", script, "--until", "end"]):
-        message = refused(run(Path(log.path), *command))
+    for end in (
+        Ended(*millstream("consume", "clicks")),
+        run(Path(log.path), "run", script, "--until", "end"),
+    ):
+        message = refused(end)
         for word in ("clicks/0", "offset 0", "column 'user'", str(segment)):
             assert word in message
     # What is not read is not looked at, and nothing of the job is to be seen.
-    end = run(Path(log.path), "consume", "clicks", "--columns", "n", "--format", "jsonl")
-    assert [json.loads(line)["n"] for line in end.out.splitlines()] == list(range(6))
+    _, out, _ = millstream("consume", "clicks", "--columns", "n", "--format", "jsonl")
+    assert [json.loads(line)["n"] for line in out.splitlines()] == list(range(6))
     assert log.topic("result").to_arrow().num_rows == 0
     assert log.topic("result").stable_ends() == log.topic("result").durable_ends()
 
@@ -160,7 +165,7 @@ def test_a_second_run_of_a_job_fences_the_first(log: Log) -> None:
     assert log.topic("result").to_arrow() == CLICKS
 
 
-def test_a_row_that_cannot_be_used_is_named_and_ends_the_job(log: Log) -> None:
+def test_a_row_that_cannot_be_used_is_named_and_ends_the_job(log: Log, millstream: Command) -> None:
     with log.producer("clicks") as producer:
         producer.append(pa.table({"user": ["c"], "n": pa.array([7], pa.int64())}))
     line = 'result = clicks{}.key_by("user").window(ms.tumbling("1h")).agg(n=ms.count())'
@@ -174,6 +179,6 @@ def test_a_row_that_cannot_be_used_is_named_and_ends_the_job(log: Log) -> None:
     # The remedy that the message gives is one.
     assert ".filter(col('time').is_not_null())" in error
     script = job(log, line.format(".filter(col('time').is_not_null())"))
-    end = run(Path(log.path), "run", script, "--until", "end")
+    end = Ended(*millstream("run", script, "--until", "end"))
     assert end.code == 0, end
     assert log.topic("result").to_arrow().num_rows == 6

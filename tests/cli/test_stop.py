@@ -11,7 +11,8 @@ import pytest
 
 from millstream.log import Log
 from millstream.log.fitting import FRAME_ROWS_MAX
-from tests.cli.process_kit import ended, run, started, stop, wait_until
+from tests.cli.conftest import Command
+from tests.cli.process_kit import Ended, ended, started, stop, wait_until
 
 HOUR_US = 3_600_000_000
 JOB = """\
@@ -67,7 +68,7 @@ def written(log: Log) -> list[int]:
 
 @pytest.mark.parametrize(("number", "parallelism"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_a_job_is_stopped_in_good_order_and_goes_on(
-    log: Log, number: signal.Signals, parallelism: int
+    log: Log, millstream: Command, number: signal.Signals, parallelism: int
 ) -> None:
     path, directory = script(log, "20ms"), Path(log.path)
     command = ("run", path, "--parallelism", parallelism)
@@ -85,13 +86,13 @@ def test_a_job_is_stopped_in_good_order_and_goes_on(
         assert log.topic(topic).stable_ends() == log.topic(topic).durable_ends()
 
     append(log, ROWS // 2, ROWS)
-    end = run(directory, *command, "--until", "end")
+    end = Ended(*millstream(*command, "--until", "end"))
     assert end.code == 0, end
     assert sorted(log.topic("copy").to_arrow()["n"].to_pylist()) == list(range(ROWS))
     assert counted(log) == expected_hours(ROWS)
 
 
-def test_a_stop_does_not_wait_for_the_next_checkpoint(log: Log) -> None:
+def test_a_stop_does_not_wait_for_the_next_checkpoint(log: Log, millstream: Command) -> None:
     path, directory = script(log, "1h"), Path(log.path)
     rows = 4 * FRAME_ROWS_MAX  # enough for a partition to be written to before a checkpoint
     append(log, 0, rows)
@@ -104,7 +105,7 @@ def test_a_stop_does_not_wait_for_the_next_checkpoint(log: Log) -> None:
     # What was written before the last checkpoint is committed; what a fast job wrote behind it,
     # while that one was being completed, is not.
     assert before <= log.topic("copy").to_arrow().num_rows <= sum(written(log))
-    end = run(directory, "run", path, "--until", "end")
+    end = Ended(*millstream("run", path, "--until", "end"))
     assert end.code == 0, end
     assert sorted(log.topic("copy").to_arrow()["n"].to_pylist()) == list(range(rows))
 
