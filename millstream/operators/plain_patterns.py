@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from millstream.operators.kernels.texts import (
+from millstream.operators.pattern_steps import (
     ANY_BYTE,
     CLASS,
     GROUP_BEGIN,

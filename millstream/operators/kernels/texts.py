@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from millstream.jit import inner, kernel
+from millstream.operators.pattern_steps import ANY_BYTE, CLASS, GROUP_BEGIN, LITERAL, TEXT_END
 
 _ONE = np.uint64(1)
 _EIGHT = np.uint64(8)
@@ -22,12 +23,6 @@ _LOW_BITS = np.uint64(0x0101010101010101)
 _HIGH_BITS = np.uint64(0x8080808080808080)
 _NO_MATCH = np.uint64(0xFFFFFFFFFFFFFFFF)
 _PLACES = np.uint64(0x0001020304050607)
-
-LITERAL, CLASS, TEXT_END, GROUP_BEGIN, GROUP_END = range(5)
-"""Kinds of steps of a pattern; `operators/plain_patterns.py` says what a step is."""
-
-ANY_BYTE = 256
-"""In place of the byte with which every match begins, where there is none."""
 
 
 @inner
