@@ -126,8 +126,9 @@ def an_append_that_failed_forgotten(plant: Plant) -> None:
     def flush(self: Any, transaction: int) -> Any:
         self._append(transaction)
         topic, producer = self.node.topic, self._producer
-        places = dict.fromkeys((topic, each) for each in producer.touched())
-        return self._background.submit(lambda: places)
+        return self._background.submit(
+            lambda: {(topic, index): losses for index, losses in producer.unsynced().items()}
+        )
 
     plant.setattr(LogSink, "flush", flush)
 
@@ -143,10 +144,13 @@ def transactions_decided_before_their_rows_are_durable(plant: Plant) -> None:
     def sync_later(self: Any, *given: Any) -> None:
         decide(self, *given)
         for each in sorted(written):
-            self._sync(each)
+            self._sync(each, None)
         written.clear()
 
-    plant.setattr(Transactions, "sync", lambda self, participants: written.update(participants))
+    def note(self: Any, participants: Any, losses: Any = None) -> None:
+        written.update(participants)
+
+    plant.setattr(Transactions, "sync", note)
     plant.setattr(Transactions, "decide", sync_later)
 
 
