@@ -97,11 +97,11 @@ class Calendar:
 
     def last_over(self, until_us: int) -> int:
         """Return the greatest start of a window that ends by `until_us`."""
-        return self._start_near(until_us, -1)
+        return self._start_near(until_us, before=True)
 
     def first_open(self, until_us: int) -> int:
         """Return the least start of a window that ends after `until_us`."""
-        return self._start_near(until_us, 0)
+        return self._start_near(until_us, before=False)
 
     @property
     def text(self) -> str:
@@ -113,12 +113,21 @@ class Calendar:
         units = self.unit if self.count == 1 else f"{self.count} {self.unit}s"
         return f"calendar {units} in {self.zone}"
 
-    def _start_near(self, time_us: int, windows_on: int) -> int:
-        """Return the start of a window counted from the one that holds `time_us`."""
+    def _start_near(self, time_us: int, *, before: bool) -> int:
+        """Return the start of the window that holds `time_us`, or of the one before it."""
         if time_us < WATERMARK_MIN + 2 * self.size_us:
             return WATERMARK_MIN  # no row lies there
         time_us = min(time_us, WATERMARK_MAX - self.size_us)
-        return int(self._starts(self._numbers(np.array([time_us])) + windows_on)[0])
+        number = self._numbers(np.array([time_us]))
+        start = int(self._starts(number)[0])
+        if not before:
+            return start
+        # Where a zone left out a whole day, that day would begin and end when the next one begins.
+        return next(
+            earlier
+            for back in (1, 2, 3)
+            if (earlier := int(self._starts(number - back)[0])) < start
+        )
 
     def _numbers(self, times_us: Int64Array) -> Int64Array:
         """Return the number of the window that holds each time."""

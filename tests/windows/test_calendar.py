@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millstream.errors import OptionError
@@ -83,6 +83,7 @@ def number_of(window: Calendar, time_us: int) -> int:
     return period // window.count
 
 
+@example(window=Calendar("day", 1, "Pacific/Apia"), times_us=[1_325_239_200_000_000], table=False)
 @given(window=windows, times_us=st.lists(times, min_size=1, max_size=8), table=st.booleans())
 def test_windows_hold_the_times_of_their_dates_and_tile(
     window: Calendar, times_us: list[int], table: bool
