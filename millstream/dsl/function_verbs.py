@@ -128,7 +128,7 @@ class FunctionVerbs:
             Takes two rows, as dictionaries without the keys, and returns one of the same columns.
             It must not matter in which order rows are combined.
         ttl
-            Keys are kept for ever: use windows to have an end.
+            For how long after its newest row, in event time, a key is kept, as in `agg`.
 
         Examples
         --------

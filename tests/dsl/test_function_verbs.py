@@ -127,6 +127,7 @@ def test_rows_of_a_key_are_combined(rows: Stream) -> None:
     found = rows.key_by("key").reduce(added)
     assert values(found) == [45]
     assert (found.schema.names, found.node.unique) == (["key", "time", "value"], ("key",))
+    assert values(rows.key_by("key").reduce(added, ttl="1d")) == [45]
     windows = rows.key_by("key").window(ms.tumbling("5s")).reduce(added)
     assert values(windows) == [10, 35]
     assert windows.schema.names == ["key", "window_start", "window_end", "time", "value"]
@@ -157,7 +158,6 @@ def test_rows_of_a_key_are_combined(rows: Stream) -> None:
         (lambda s: s.reduce(locked), PlanError, "locked reads 'LOCK' "),
         (lambda s: s.select("key").key_by("key").reduce(min), PlanError, "there are none"),
         (lambda s: s.to_table("key").reduce(min), PlanError, "reduce takes rows that are never"),
-        (lambda s: s.key_by("key").reduce(min, ttl="1d"), PlanError, "a TTL is for"),
         (
             lambda s: s.map_batches(len).window(ms.tumbling("1s")),
             PlanError,

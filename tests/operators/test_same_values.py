@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value + 0.0
     if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
+        return {name: plain(value[name]) for name in sorted(value)}
     return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 

@@ -321,7 +321,7 @@ def test_state_fits_a_join_by_other_columns() -> None:
     snapshot = before.snapshot(None, 1)
     for columns in JOINS:
         after = Driven(config(columns, "left").build())
-        after.operator.restore([stored(snapshot)], range(7))
+        after.operator.restore([stored(snapshot)], ALL_GROUPS)
         assert after.operator.counters.state_keys == 3
     exact = Driven(TableJoinConfig(STREAM, TABLE, ("from", "at"), KEY, KEY).build())
     exact.operator.restore([stored(snapshot)], ALL_GROUPS)

@@ -299,7 +299,7 @@ class TestFailures:
         stream = ms.stream("events", log=log).key_by("key")
         windows = stream.window(ms.tumbling("1h")).agg(n=ms.count()).to("windows")
         error = self.fails(log, JobError, "has no event time", [*copying(log), windows])
-        assert "events/1, offsets" in str(error)
+        assert "events/1, offset " in str(error)
         assert f"{__file__}:" in str(error)
 
     def test_a_worker_that_fails_for_another_reason_is_told_of(
