@@ -63,7 +63,8 @@ def test_nothing_is_lost_twice_or_out_of_order(tmp_path: Path) -> None:
         producers[2].wait(60)
         while follow(300_000):
             pass
-        assert sum(log.group("g").lag().values()) == 0
+    # A member commits once a second, and when it leaves.
+    assert sum(log.group("g").lag().values()) == 0
     for process in producers:
         assert process.stdout is not None
         process.stdout.close()
